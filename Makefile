@@ -1,0 +1,27 @@
+# Two commands set up everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check bench clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: .venv/ready  ## train the toy, print the table, write the report
+	$(BIN)/python scripts/train.py fit --config configs/emergency.yaml
+
+test: .venv/ready  ## the whole suite, slow parts and doctests included
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/ready  ## the figures of the README's performance table
+	$(BIN)/python scripts/benchmark.py
+
+clean:
+	rm -rf .venv runs build dist
