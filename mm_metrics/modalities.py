@@ -39,9 +39,7 @@ class Modalities:
             raise TypeError(f"modalities is a list of names, got the string {names!r}: write ({names!r},)")
         names = names.names if isinstance(names, Modalities) else tuple(names)
         if not names:
-            raise ValueError(
-                'modalities is empty: give at least one name, such as ("text", "image", "audio")'
-            )
+            raise ValueError('modalities is empty: give at least one name, such as ("text", "image", "audio")')
         for name in names:
             if not isinstance(name, str) or not NAME.fullmatch(name) or name in ("all", "none"):
                 raise ValueError(
@@ -122,9 +120,7 @@ class Modalities:
                 )
             masks = tuple(int(row @ (1 << np.arange(M))) for row in table)
         if len(set(masks)) < len(masks):
-            raise ValueError(
-                f"coalitions {[self.name(mask) for mask in masks]} holds one twice: every one once"
-            )
+            raise ValueError(f"coalitions {[self.name(mask) for mask in masks]} holds one twice: every one once")
         return masks
 
     def table(self, masks: Sequence[int]) -> np.ndarray:
@@ -139,9 +135,7 @@ class Modalities:
         elif name in self.slices:
             weights[self.slices.index(name)] = 1
         else:
-            raise ValueError(
-                f"slice {name!r} is not one of {self.slices}, nor '-' and a modality{self._meant(name)}"
-            )
+            raise ValueError(f"slice {name!r} is not one of {self.slices}, nor '-' and a modality{self._meant(name)}")
         return weights
 
     def presence(self, presence: object, N: int, device: torch.device) -> Tensor | None:
@@ -174,9 +168,7 @@ class Modalities:
         if value.dtype.is_floating_point or value.dtype.is_complex:
             raise TypeError(f"{what} is bool or integer 0/1, got {value.dtype}: use {what}.bool()")
         if tuple(value.shape) != shape:
-            raise ValueError(
-                f"{what} has shape {tuple(value.shape)}, expected {shape}: samples first, then modalities"
-            )
+            raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {shape}: samples first, then modalities")
         if value.device != device:
             raise ValueError(
                 f"{what} is on {value.device}, the predictions on {device}: use {what}.to({str(device)!r})"
