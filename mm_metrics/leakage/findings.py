@@ -1,0 +1,214 @@
+"""What splits share, as a value: findings, the samples touched, the score without them; JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import textwrap
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mm_metrics import scores
+
+FINDING_KINDS = ("exact", "near", "group", "label_conflict")
+PAIRS_KEPT = 1000
+FORMAT, VERSION = "mm_metrics.leakage", 1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that two splits share.
+
+    ``kind``: exact, near, group or label_conflict. ``modality``: the modality, or the group's field. ``splits``: the
+    earlier one first. ``count``: samples of the later split that are touched (groups: groups shared). ``share``: the
+    count over the later split's samples (groups: over its groups). ``pairs``: sample numbers in the earlier and the
+    later split, up to 1,000. ``samples``: every touched sample of the later split, in order.
+    """
+
+    kind: str
+    modality: str
+    splits: tuple[str, str]
+    count: int
+    share: float
+    pairs: tuple[tuple[int, int], ...]
+    samples: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """The findings over all pairs of splits; ``sizes`` samples a split; ``notes``: what could not be compared.
+
+    >>> copy = Finding("exact", "text", ("train", "test"), 1, 0.25, ((7, 2),), (2,))
+    >>> shared = Leakage((copy,), {"train": 9, "test": 4})
+    >>> shared.touched("test"), shared.without("test").tolist()
+    ([2], [True, True, False, True])
+    >>> shared.scores("test", [0, 1, 1, 0], [0, 1, 1, 1], num_classes=2)["without"]["accuracy"]
+    0.666...
+    """
+
+    findings: tuple[Finding, ...]
+    sizes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+    def touched(
+        self, split: str, kinds: Iterable[str] | str | None = None, modalities: Iterable[str] | str | None = None
+    ) -> list[int]:
+        """Sorted numbers of the split's samples that an earlier split shares; by default of every kind and modality.
+
+        The first split is what the others are held against, so none of its own samples are touched. Raises ValueError
+        for an unknown split or kind.
+        """
+        self._check(split, self.sizes, "split")
+        kinds = FINDING_KINDS if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        for kind in kinds:
+            self._check(kind, FINDING_KINDS, "kind")
+        names = None if modalities is None else {modalities} if isinstance(modalities, str) else set(modalities)
+        chosen = (f for f in self.findings if f.splits[1] == split and f.kind in kinds)
+        return sorted({j for f in chosen if names is None or f.modality in names for j in f.samples})
+
+    def without(self, split: str, **which: Any) -> np.ndarray:
+        """``(N,)`` bool: the split's samples that are not touched; takes the keywords of `touched`."""
+        kept = np.ones(self.sizes.get(split, 0), dtype=bool)
+        kept[self.touched(split, **which)] = False
+        return kept
+
+    def scores(
+        self, split: str, preds: Any, target: Any, num_classes: int, average: str = "macro", **which: Any
+    ) -> dict[str, dict[str, float]]:
+        """Accuracy and F1 on ``all`` samples of the split, ``without`` the touched ones, and on the ``touched`` alone.
+
+        ``preds`` are (N,) labels or (N, C) scores, ``target`` (N,) labels, in the order of the split's sample numbers;
+        further keywords are those of `touched`. No samples, no score: NaN. Raises ValueError for another length.
+        """
+        predicted, actual = np.asarray(preds), np.asarray(target)
+        predicted = predicted.argmax(-1) if predicted.ndim == 2 else predicted
+        kept = self.without(split, **which)
+        for name, labels in (("preds", predicted), ("target", actual)):
+            if labels.shape != kept.shape:
+                raise ValueError(
+                    f"{name} has {labels.shape[0] if labels.ndim else 0} samples, split {split!r} {len(kept)}: "
+                    "one each, in the order of the split"
+                )
+            if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+                raise ValueError(f"{name} holds {labels.min()}…{labels.max()}, labels are 0…{num_classes - 1}")
+        answer = {}
+        for name, chosen in (("all", np.ones_like(kept)), ("without", kept), ("touched", ~kept)):
+            cells = actual[chosen].astype(np.int64) * num_classes + predicted[chosen].astype(np.int64)
+            confusion = torch.from_numpy(np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes))
+            answer[name] = {
+                "samples": int(chosen.sum()),
+                "accuracy": float(scores.accuracy(confusion)),
+                "f1": float(scores.f1(confusion, average=average)),
+            }
+        return answer
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One plain dict a finding: kind, modality, splits, count, share and up to ten pairs."""
+        return [
+            {
+                "kind": f.kind,
+                "modality": f.modality,
+                "splits": list(f.splits),
+                "count": f.count,
+                "share": f.share,
+                "pairs": [list(pair) for pair in f.pairs[:10]],
+            }
+            for f in self.findings
+        ]
+
+    def table(self) -> str:
+        """The findings as lines of at most 80 columns, with a few pairs as examples; then the notes."""
+        lines = [] if self.findings else [f"Nothing shared between {', '.join(self.sizes)}."]
+        if self.findings:
+            lines.append(f"{'kind':<15}{'modality':<12}{'splits':<20}{'count':>8} {'share':>7}  examples")
+        for f in self.findings:
+            row = f"{f.kind:<15}{_short(f.modality, 11):<12}{_short(' → '.join(f.splits), 19):<20}"
+            row += f"{f.count:>8,} {f.share:>7.1%}  "
+            for pair in f.pairs:
+                example = f"{pair[0]}→{pair[1]} "
+                if len(row) + len(example) > 81:
+                    break
+                row += example
+            lines.append(row.rstrip())
+        for note in self.notes:
+            lines += textwrap.wrap(note, 80)
+        return "\n".join(lines)
+
+    __str__ = table
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file, whole or not at all."""
+        content = {"format": FORMAT, "version": VERSION, "sizes": dict(self.sizes), "notes": list(self.notes)}
+        content["findings"] = [asdict(finding) for finding in self.findings]
+        folder = Path(path).resolve().parent
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".leakage")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file, separators=(",", ":"), allow_nan=False)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Leakage:
+        """Read a file of `to_json`; raises ValueError where it is another thing or does not hold together."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            return _checked(content)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{path} is no {FORMAT} file of version {VERSION}: {error}") from None
+
+    @staticmethod
+    def _check(name: str, known: Iterable[str], what: str) -> None:
+        if name not in known:
+            raise ValueError(f"{what} {name!r} is not one of {tuple(known)}")
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _expect(fact: bool, what: str) -> None:
+    if not fact:
+        raise ValueError(what)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _checked(content: Any) -> Leakage:
+    """A Leakage from parsed JSON, every field looked at."""
+    _expect(isinstance(content, dict) and content.get("format") == FORMAT, "its format is another")
+    _expect(content.get("version") == VERSION, f"its version is {content.get('version')!r}")
+    sizes, notes = content["sizes"], content["notes"]
+    _expect(isinstance(sizes, dict) and all(_is_count(N) for N in sizes.values()), "sizes are counts")
+    _expect(isinstance(notes, list) and all(isinstance(note, str) for note in notes), "notes are strings")
+    order, findings = list(sizes), []
+    for entry in content["findings"]:
+        kind, modality, splits = entry["kind"], entry["modality"], tuple(entry["splits"])
+        count, share = entry["count"], entry["share"]
+        pairs = tuple((i, j) for i, j in entry["pairs"])
+        samples = tuple(entry["samples"])
+        _expect(kind in FINDING_KINDS, f"kind {kind!r} is not one of {FINDING_KINDS}")
+        _expect(isinstance(modality, str), "a modality is a string")
+        _expect(len(splits) == 2 and all(split in order for split in splits), f"splits {splits} are two of {order}")
+        _expect(order.index(splits[0]) < order.index(splits[1]), f"splits {splits} have the earlier one first")
+        A, B = sizes[splits[0]], sizes[splits[1]]
+        _expect(all(_is_count(i) and i < A and _is_count(j) and j < B for i, j in pairs), "pairs are sample numbers")
+        _expect(len(pairs) <= PAIRS_KEPT, f"at most {PAIRS_KEPT} pairs are kept")
+        _expect(all(_is_count(j) and j < B for j in samples), "samples are sample numbers")
+        _expect(all(i < j for i, j in pairwise(samples)), "samples are in order, each once")
+        _expect(_is_count(count) and count > 0, "a count is positive")
+        _expect(isinstance(share, float | int) and 0 <= share <= 1, "a share lies in 0…1")
+        _expect(kind == "group" or (count == len(samples) and abs(share - count / B) < 1e-9), "count, share, samples")
+        findings.append(Finding(kind, modality, (splits[0], splits[1]), count, float(share), pairs, samples))
+    return Leakage(tuple(findings), sizes, tuple(notes))
