@@ -1,0 +1,24 @@
+"""What a multimodal model gets right on each modality, and what it would lose without it, while it trains."""
+
+from mm_metrics import contributions, scores
+from mm_metrics.metrics import (
+    CoalitionConfusionMatrix,
+    ModalityAccuracy,
+    ModalityConfusionMatrix,
+    ModalityF1Score,
+    ModalityPrecision,
+    ModalityRecall,
+)
+from mm_metrics.scorecard import Scorecard
+
+__all__ = [
+    "ModalityConfusionMatrix",
+    "CoalitionConfusionMatrix",
+    "ModalityAccuracy",
+    "ModalityPrecision",
+    "ModalityRecall",
+    "ModalityF1Score",
+    "Scorecard",
+    "scores",
+    "contributions",
+]

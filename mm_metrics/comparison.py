@@ -1,0 +1,75 @@
+"""Two scorecards of the same data, a model and its retrained self say: paired differences with intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from mm_metrics import scores, uncertainty
+from mm_metrics.scorecard import Estimate, Scorecard
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``new - old`` answers: the difference of any score, new less old, with its interval.
+
+    Where both cards saw the same samples under the same numbers and seed, their bootstrap weights are the same and the
+    difference is paired; otherwise it is that of two independent samples, and wider. Raises ValueError for cards of
+    other modalities or classes.
+
+    >>> from mm_metrics import CoalitionConfusionMatrix
+    >>> def card(prediction):
+    ...     metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=2, coalitions=["all"], bootstrap=100)
+    ...     metric.update(torch.tensor([prediction]), torch.tensor([1, 1, 0, 0]), index=torch.arange(4))
+    ...     return metric.scorecard()
+    >>> difference = card([1, 1, 0, 0]) - card([1, 0, 0, 0])
+    >>> difference.score("accuracy"), difference.paired
+    (0.25, True)
+    """
+
+    new: Scorecard
+    old: Scorecard
+
+    def __post_init__(self) -> None:
+        """Refuse cards that measure different things."""
+        for what in ("modalities", "task", "classes", "class names"):
+            new, old = self.new._identity()[what], self.old._identity()[what]
+            if new != old:
+                raise ValueError(f"scorecards with different {what} do not compare: {new} and {old}")
+
+    @property
+    def paired(self) -> bool:
+        """Whether both saw the same samples with the same weights: their resampled class sizes are equal."""
+        new, old = self.new._replicates(self.new.whole, "all"), self.old._replicates(self.old.whole, "all")
+        return new is not None and old is not None and torch.equal(new.actual, old.actual)
+
+    def score(self, score: str, coalition: str = "all", slice: str = "all") -> float:
+        """The new card's score less the old one's."""
+        return self.new.score(score, coalition, slice) - self.old.score(score, coalition, slice)
+
+    def interval(
+        self, score: str, coalition: str = "all", slice: str = "all", confidence: float = 0.95
+    ) -> tuple[float, float]:
+        """``(low, high)`` of the difference; NaN where a card has no bootstrap replicates."""
+        spreads = []
+        for card in (self.new, self.old):
+            replicates = card._replicates(coalition, slice)
+            if replicates is None:
+                return math.nan, math.nan
+            spreads.append(scores.score(score, replicates, card.task))
+        if not self.paired:
+            # Independent samples: the variances add up, which shuffling one of two independent columns would give too.
+            size = min(map(len, spreads))
+            spreads = [spreads[0][:size], spreads[1][:size].roll(1)]
+        support = min(card.support(slice, coalition) for card in (self.new, self.old))
+        value = torch.tensor(self.score(score, coalition, slice))
+        low, high = uncertainty.difference_interval(value, spreads[0] - spreads[1], support, confidence)
+        return float(low), float(high)
+
+    def estimate(self, score: str, coalition: str = "all", slice: str = "all", confidence: float = 0.95) -> Estimate:
+        """A difference with its interval."""
+        return Estimate(
+            self.score(score, coalition, slice), *self.interval(score, coalition, slice, confidence=confidence)
+        )

@@ -1,0 +1,240 @@
+"""What every metric class shares: a `Layout`, its buffer, and how both live through updates and ranks."""
+
+from __future__ import annotations
+
+import warnings
+import zlib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.exceptions import TorchMetricsUserError
+
+from mm_metrics.counts import add
+from mm_metrics.labels import Task
+from mm_metrics.layout import MAX_BYTES, REFUSED, plan
+from mm_metrics.modalities import Modalities
+from mm_metrics.scorecard import Scorecard
+from mm_metrics.uncertainty import stream_key
+
+
+def all_reduced(counts: Tensor, group: Any = None) -> list[Tensor]:
+    """The sum over ranks by one all-reduce, in the form of torchmetrics' ``dist_sync_fn``; memory as on one rank."""
+    total = counts.clone()
+    dist.all_reduce(total, group=group)
+    return [total]
+
+
+class ModalityMetric(Metric):
+    """Arguments, counting and syncing; the base of the classes in `mm_metrics.metrics`.
+
+    Args:
+        modalities: their names, in the order of every axis M.
+        num_classes: C, in multiclass.
+        task: "multiclass", "binary" or "multilabel".
+        num_labels: L, in multilabel.
+        threshold: of probabilities in binary and multilabel, above which is positive; one, or one per label.
+        from_logits: whether float predictions in binary and multilabel are logits instead of probabilities.
+        ignore_index: a target that is not counted.
+        validate_args: whether values are checked in `update` on an accelerator too, which stalls it. On CPU they
+            always are; elsewhere what is wrong is counted apart and refused in `compute`.
+        coalitions: as `Modalities.masks` takes them; None is the one of all.
+        bootstrap: R, the number of replicates that intervals come from.
+        seed: of the bootstrap weights; cards with other seeds do not add up.
+        shard: tells apart shards that are scored by themselves and whose sample numbers both start at zero.
+        max_bytes: a bound on the buffer; how it is kept, see `mm_metrics.layout.plan`.
+        class_names: names of classes, or of labels, for tables.
+        kwargs: torchmetrics' own.
+
+    Raises TypeError or ValueError for arguments and inputs that do not fit, always naming the argument.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = None
+    full_state_update = False
+    __jit_unused_properties__: ClassVar[list[str]] = [
+        *Metric.__jit_unused_properties__,
+        "slices",
+        "coalitions",
+        "counts",
+    ]
+
+    def __init__(
+        self,
+        modalities: Iterable[str],
+        num_classes: int | None = None,
+        task: str = "multiclass",
+        num_labels: int | None = None,
+        *,
+        threshold: float | Iterable[float] = 0.5,
+        from_logits: bool = False,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        coalitions: object = None,
+        bootstrap: int = 0,
+        seed: int = 0,
+        shard: int = 0,
+        max_bytes: int = MAX_BYTES,
+        class_names: Iterable[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"dist_sync_fn": all_reduced, "compute_with_cache": False, **kwargs})
+        self.modalities = Modalities(modalities)
+        cut = threshold if isinstance(threshold, int | float) else tuple(float(t) for t in threshold)
+        self.task = Task(task, num_classes, num_labels, cut, from_logits, ignore_index)
+        self.validate_args = validate_args
+        masks = None if coalitions is None else self.modalities.masks(coalitions, seed)
+        self.layout, said = plan(self.modalities, self.task, masks, bootstrap, max_bytes)
+        for sentence in said:
+            warnings.warn(f"max_bytes={max_bytes}: {sentence}", stacklevel=2)
+        self.seed, self.shard = seed, shard
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        named = self.task.L if task == "multilabel" else self.task.C
+        if self.class_names is not None and len(self.class_names) != named:
+            raise ValueError(f"class_names holds {len(self.class_names)} names, expected {named}: one each, in order")
+        self._score_dtype: torch.dtype | None = None
+        self._seen = 0  # samples that came without a number since reset; no state: each rank has its own
+        self._numbered: bool | None = None
+        # MetricCollection lets metrics whose states are equal after one batch share one; this name keeps apart those
+        # that would part ways later.
+        arguments = (self.layout, self.task, seed, shard, validate_args, self._sharing())
+        self._state = f"counts_{zlib.crc32(repr(arguments).encode()):08x}"
+        self.add_state(self._state, torch.zeros(self.layout.size, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _sharing(self) -> object:
+        """What else must be equal for two metrics to share one buffer in a MetricCollection."""
+        return type(self).__name__
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        """The names on the axis S."""
+        return self.modalities.slices
+
+    @property
+    def coalitions(self) -> tuple[str, ...]:
+        """The names on the axis K."""
+        return tuple(self.modalities.name(mask) for mask in self.layout.masks or ())
+
+    @property
+    def counts(self) -> Tensor:
+        """The buffer."""
+        return getattr(self, self._state)
+
+    def update(self, preds: Tensor, target: Tensor, presence: object = None, index: Tensor | None = None) -> None:
+        """Count a batch.
+
+        Args:
+            preds: ``(N,)`` labels, or ``(N, C)`` logits or probabilities; multilabel ``(N, L)``.
+            target: ``(N,)``, multilabel ``(N, L)``.
+            presence: ``(N, M)`` bool, where samples count; or ``{name: (N,)}``; None is everywhere.
+            index: ``(N,)`` global sample numbers, for intervals that are equal on any number of ranks.
+        """
+        self._count(preds.unsqueeze(0) if isinstance(preds, Tensor) else preds, target, presence, index)
+
+    def _count(
+        self, preds: Any, target: Tensor, presence: object, index: Tensor | None,
+        rows: list[int] | None = None, counted: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        eager = self.validate_args or (isinstance(preds, Tensor) and preds.device.type == "cpu")
+        labels = self.task.read(preds, target, eager)
+        N = preds.shape[1]
+        where = self.modalities.presence(presence, N, preds.device)
+        if self.counts.device != preds.device:
+            raise ValueError(
+                f"preds is on {preds.device}, the metric on {self.counts.device}: use metric.to(preds.device)"
+            )
+        if self.counts.is_inference() and not torch.is_inference_mode_enabled():
+            setattr(self, self._state, self.counts.clone())
+        numbers, key = self._numbers(index, N, preds.device)
+        add(
+            self.counts, self.layout, labels, where,
+            index=numbers, key=key, rows=rows, counted=counted, eager=eager,
+        )  # fmt: skip
+        if N:
+            self._numbered = (self._numbered is not False) and index is not None
+            self._seen += 0 if index is not None else N
+
+    def _numbers(self, index: Tensor | None, N: int, device: torch.device) -> tuple[Tensor | None, int]:
+        if index is None:
+            if not self.layout.R:
+                return None, 0
+            rank = dist.get_rank() + 1 if dist.is_available() and dist.is_initialized() else 0
+            return torch.arange(self._seen, self._seen + N, device=device), stream_key(self.seed, self.shard, rank)
+        if not isinstance(index, Tensor) or index.dtype.is_floating_point or index.dtype == torch.bool:
+            raise TypeError(f"index is an integer tensor of sample numbers, got {getattr(index, 'dtype', type(index))}")
+        if tuple(index.shape) != (N,) or index.device != device:
+            raise ValueError(f"index has shape {tuple(index.shape)} on {index.device}, expected ({N},) on {device}")
+        return index.long(), stream_key(self.seed, self.shard)
+
+    @torch.jit.unused
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Count a batch and return that batch's own value. A refused batch changes nothing."""
+        if self._is_synced:
+            raise TorchMetricsUserError("forward was called on a synced metric: call unsync() first")
+        before = self.counts.clone()
+        self.update(*args, **kwargs)
+        batch = self.counts - before
+        if self.dist_sync_on_step and dist.is_available() and dist.is_initialized():
+            batch = torch.stack(list(self.dist_sync_fn(batch, self.process_group))).sum(0)
+        self._forward_cache = self._value(batch)
+        return self._forward_cache
+
+    def compute(self) -> Any:
+        """The value of everything counted, over all ranks. Raises ValueError if samples had to be refused."""
+        return self._value(self.counts)
+
+    def _value(self, counts: Tensor) -> Any:
+        raise NotImplementedError
+
+    def _refuse(self, counts: Tensor) -> None:
+        refused = self.layout.view(counts, "refused").tolist()
+        if any(refused):
+            what = ", ".join(f"{n} samples with {why}" for n, why in zip(refused, REFUSED, strict=True) if n)
+            raise ValueError(
+                f"{what} were refused and not counted, of {int(self.layout.view(counts, 'samples'))}: "
+                "validate_args=True says which in update; reset() makes the metric usable again"
+            )
+
+    def scorecard(self, **info: Any) -> Scorecard:
+        """Everything counted, over all ranks, as a value on the CPU; `info` is kept with it.
+
+        Syncs by itself, so every rank must call it. Raises ValueError as `compute` does.
+        """
+        synced = self._is_synced
+        if not synced:
+            self.sync(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync)
+        try:
+            counts = self.counts.detach().clone().cpu()
+        finally:
+            if not synced:
+                self.unsync(should_unsync=self._is_synced)
+        self._refuse(counts)
+        shards = () if self._numbered or not self.layout.R else (self.shard,)
+        return Scorecard(self.layout, self.task.kind, counts, self.seed, self.class_names, shards, info=info)
+
+    def reset(self) -> None:
+        """Forget everything counted."""
+        with torch.inference_mode(False):  # what is made in inference mode can't be counted into outside it
+            super().reset()
+        self._seen, self._numbered = 0, None
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add another metric's counts, or its `metric_state`, to this one's; ValueError if it counts otherwise."""
+        state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        if not isinstance(state, dict) or self._state not in state:
+            raise ValueError(f"merge_state: expected a {type(self).__name__} made with the same arguments")
+        setattr(self, self._state, self.counts + torch.as_tensor(state[self._state]))
+
+    def set_dtype(self, dst_type: str | torch.dtype) -> ModalityMetric:
+        """Scores come out as `dst_type`; counts stay int64, where half precision would end at 65,504."""
+        self._score_dtype = torch.zeros(()).type(dst_type).dtype
+        return self
+
+    def plot(self, val: Any = None, ax: Any = None) -> tuple[Any, Any]:
+        """Draw `val`, or what `compute` gives; returns ``(fig, ax)``. Needs the extra ``report``."""
+        from mm_metrics.render import figures
+
+        return figures.plot_metric(self, self.compute() if val is None else val, ax)

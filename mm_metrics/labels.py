@@ -1,0 +1,236 @@
+"""Predictions and targets as users have them to checked labels: the only place that knows the tasks' input formats.
+
+Inside, every task has one shape: predicted ``(K, N, L)`` and target ``(N, L)`` int64 in 0…C-1, with L = 1 except in
+multilabel, where C = 2. What is wrong is refused at once where looking costs nothing (`eager`), and marked otherwise,
+because a look at a value on an accelerator stalls it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TASKS = ("multiclass", "binary", "multilabel")
+
+
+class Labels(NamedTuple):
+    """A batch ready to be counted; masks are None where nothing is marked."""
+
+    predicted: Tensor  # (K, N, L) int64
+    target: Tensor  # (N, L) int64
+    ignored: Tensor | None  # (N, L) bool
+    bad_prediction: Tensor | None  # (N,) bool
+    bad_target: Tensor | None  # (N,) bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """How predictions and targets are read.
+
+    >>> Task("multiclass", num_classes=3).read(torch.tensor([[[0.1, 0.7, 0.2]]]), torch.tensor([1])).predicted
+    tensor([[[1]]])
+    """
+
+    kind: str = "multiclass"
+    num_classes: int | None = None
+    num_labels: int | None = None
+    threshold: float | tuple[float, ...] = 0.5
+    from_logits: bool = False
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes that do not fit the task."""
+        if self.kind not in TASKS:
+            raise ValueError(f"task={self.kind!r} is not known: one of {', '.join(map(repr, TASKS))}")
+        if self.kind == "multiclass":
+            if not isinstance(self.num_classes, int) or self.num_classes < 2:
+                raise ValueError(f"num_classes={self.num_classes!r}: task='multiclass' needs an integer of 2 or more")
+        elif self.num_classes not in (None, 2) and self.kind == "binary":
+            raise ValueError(f"num_classes={self.num_classes!r}: task='binary' has two, leave it out")
+        if self.kind == "multilabel" and (not isinstance(self.num_labels, int) or self.num_labels < 1):
+            raise ValueError(f"num_labels={self.num_labels!r}: task='multilabel' needs an integer of 1 or more")
+        thresholds = self.thresholds
+        if len(thresholds) not in (1, self.L) or not all(0 <= t <= 1 for t in thresholds):
+            raise ValueError(f"threshold={self.threshold!r}: a fraction in 0…1, or one for each of {self.L} labels")
+
+    @property
+    def C(self) -> int:
+        """Classes: 2 in binary and multilabel."""
+        return int(self.num_classes) if self.kind == "multiclass" and self.num_classes else 2
+
+    @property
+    def L(self) -> int:
+        """Labels: 1 except in multilabel."""
+        return int(self.num_labels) if self.kind == "multilabel" and self.num_labels else 1
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """One threshold, or one for each label."""
+        return tuple(self.threshold) if isinstance(self.threshold, tuple) else (float(self.threshold),)
+
+    def read(self, preds: Tensor, target: Tensor, eager: bool = True) -> Labels:
+        """``preds`` ``(K, N)`` or ``(K, N, C)`` with their ``target`` to `Labels`.
+
+        Raises TypeError or ValueError for a wrong type or shape always, for a wrong value if `eager`; otherwise the
+        samples with wrong values are marked.
+        """
+        N = self._check_target(target, preds)
+        predicted, bad_prediction = self._predicted(preds, eager)
+        target = target.reshape(N, self.L)
+        ignored = None if self.ignore_index is None else target == self.ignore_index
+        checked = target if ignored is None else torch.where(ignored, 0, target)
+        bad_target = _outside(checked, self.C - 1, "target", self.ignore_index, eager)
+        if target.dtype.is_floating_point:
+            if eager and bad_target is None and bool((checked != checked.round()).any()):
+                raise ValueError(f"target holds {_first(checked, checked != checked.round())}: exactly 0. or 1.")
+            bad_target = None if eager else bad_target | (checked != checked.round())  # type: ignore[operator]
+        return Labels(
+            predicted,
+            checked.long(),
+            ignored,
+            None if bad_prediction is None else bad_prediction.flatten(2).any(2).any(0),
+            None if bad_target is None else bad_target.any(1),
+        )
+
+    def _check_target(self, target: Tensor, preds: Tensor) -> int:
+        for name, value in (("preds", preds), ("target", target)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} is a tensor, got {type(value).__name__}: use torch.as_tensor({name})")
+            if value.dtype.is_complex:
+                raise TypeError(f"{name} is {value.dtype}: real numbers are due")
+        if preds.ndim < 2:
+            raise ValueError("preds is a single number: one prediction a sample, (N,) or (N, C)")
+        N = preds.shape[1]
+        shape = (N, self.L) if self.kind == "multilabel" else (N,)
+        if tuple(target.shape) not in (shape, (N, 1) if self.kind == "binary" else shape):
+            one_hot = self.kind == "multiclass" and target.ndim == 2 and target.shape[1] == self.C
+            raise ValueError(
+                f"target has shape {tuple(target.shape)}, expected {shape} to go with preds of shape "
+                f"{tuple(preds.shape[1:])}{': one-hot targets are read by target.argmax(-1)' if one_hot else ''}"
+            )
+        if target.dtype.is_floating_point and self.kind == "multiclass":
+            raise TypeError(f"target is {target.dtype}: class numbers are integers, use target.long()")
+        if target.device != preds.device:
+            raise ValueError(f"target is on {target.device}, preds on {preds.device}: use target.to(preds.device)")
+        return N
+
+    def _predicted(self, preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
+        """``(K, N, L)`` labels, and what is wrong in a mask of a shape that starts ``(K, N)``."""
+        shape, floating = tuple(preds.shape[1:]), preds.dtype.is_floating_point
+        N = shape[0]
+        if self.kind == "multiclass":
+            if len(shape) == 2 and shape[1] == self.C and floating:
+                return _argmax(preds, eager)
+            if len(shape) != 1:
+                why = f"expected ({N},) labels or ({N}, {self.C}) logits or probabilities"
+                if floating is False and len(shape) == 2:
+                    why += f"; integers of two axes are neither, {preds.dtype} came"
+                elif len(shape) == 2 and shape[0] == self.C:
+                    why += "; transposed? use preds.T"
+                raise ValueError(f"preds has shape {shape}, num_classes={self.C}: {why}")
+            if floating or preds.dtype == torch.bool:
+                raise TypeError(f"preds of shape {shape} is {preds.dtype}: labels are integers, logits are (N, C)")
+            bad = _outside(preds, self.C - 1, "preds", None, eager)
+            return preds.long().clamp(0, self.C - 1).unsqueeze(-1), bad
+        if self.kind == "binary":
+            if shape == (N, 2) and floating:
+                return self._two_columns(preds, eager)
+            if shape not in ((N,), (N, 1)):
+                raise ValueError(f"preds has shape {shape}: task='binary' expects ({N},), or ({N}, 2) scores")
+            preds = preds.reshape(preds.shape[0], N, 1)
+        elif shape != (N, self.L):
+            raise ValueError(
+                f"preds has shape {shape}: task='multilabel' with num_labels={self.L} expects ({N}, {self.L})"
+            )
+        if not floating:
+            return preds.long().clamp(0, 1), _outside(preds, 1, "preds", None, eager)
+        if self.from_logits:
+            return self._above(preds, [_logit(t) for t in self.thresholds]), _nan(preds, eager)
+        return self._above(preds, list(self.thresholds)), _no_probability(preds, eager)
+
+    def _two_columns(self, preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
+        if self.from_logits:
+            bad = _nan(preds, eager)
+            return self._above((preds[..., 1] - preds[..., 0]).unsqueeze(-1), [_logit(self.thresholds[0])]), bad
+        bad = _no_probability(preds, eager)
+        return self._above(preds[..., 1:], list(self.thresholds)), bad
+
+    def _above(self, preds: Tensor, thresholds: list[float]) -> Tensor:
+        if len(set(thresholds)) == 1:
+            return (preds > thresholds[0]).long()
+        # One comparison a label: a tensor of thresholds would have to be copied to the device, a stall.
+        return torch.stack([preds[..., label] > t for label, t in enumerate(thresholds)], dim=-1).long()
+
+
+def _argmax(preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
+    """``(K, N, C)`` to ``(K, N, 1)``; a NaN wins every argmax, so a row is bad just where its winner is not finite."""
+    if eager and preds.device.type == "cpu":
+        values = preds.detach()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+        # numpy's argmax over a short last axis is several times torch's.
+        predicted = torch.from_numpy(values.numpy().argmax(-1)).unsqueeze(-1)
+        if math.isfinite(values.sum()):
+            return predicted, None
+        winner = values.gather(-1, predicted)
+    else:
+        winner, predicted = preds.max(-1, keepdim=True)
+    bad = ~winner.isfinite()
+    if not eager:
+        return predicted, bad
+    if bool(bad.any()):
+        raise ValueError(
+            f"preds: {int(bad.sum())} of {bad.numel()} rows have no finite largest score "
+            f"(found {_first(winner, bad)}): NaN or infinity came out of the model"
+        )
+    return predicted, None
+
+
+def _outside(values: Tensor, top: int, what: str, ignore_index: int | None, eager: bool) -> Tensor | None:
+    """Which labels are not in 0…top; where it costs nothing, refused at once."""
+    if values.dtype == torch.bool:
+        return None if eager else torch.zeros_like(values)
+    if not eager:
+        return ~((values >= 0) & (values <= top))
+    if values.numel() == 0:
+        return None
+    low, high = values.aminmax()
+    if low >= 0 and high <= top:
+        return None
+    bad = ~((values >= 0) & (values <= top))
+    hint = "" if ignore_index is not None or what != "target" else f"; ignore_index={_first(values, bad)} leaves it out"
+    raise ValueError(
+        f"{what} holds {_first(values, bad)}, expected 0…{top}: {int(bad.sum())} of {values.numel()}{hint}"
+    )
+
+
+def _nan(values: Tensor, eager: bool) -> Tensor | None:
+    bad = values.isnan()
+    if not eager:
+        return bad
+    if bool(bad.any()):
+        raise ValueError(f"preds holds NaN: {int(bad.sum())} of {values.numel()} values")
+    return None
+
+
+def _no_probability(values: Tensor, eager: bool) -> Tensor | None:
+    bad = ~((values >= 0) & (values <= 1))
+    if not eager:
+        return bad
+    if bool(bad.any()):
+        raise ValueError(
+            f"preds holds {_first(values, bad)}, expected probabilities in 0…1: "
+            "if these are logits, say from_logits=True"
+        )
+    return None
+
+
+def _first(values: Tensor, bad: Tensor) -> float | int:
+    return values.flatten()[bad.flatten().long().argmax()].item()
+
+
+def _logit(p: float) -> float:
+    return math.log(p / (1 - p)) if 0 < p < 1 else math.copysign(math.inf, p - 0.5)

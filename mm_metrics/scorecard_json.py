@@ -1,0 +1,128 @@
+"""A scorecard as JSON and back; ``scorecard.schema.json`` beside this file is the published form.
+
+What is read may come from anywhere: nothing in it is run, unpacked beyond the size its layout says, or taken on trust.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mm_metrics.files import write_whole
+from mm_metrics.labels import TASKS
+from mm_metrics.layout import Layout
+from mm_metrics.modalities import Modalities
+from mm_metrics.scorecard import Scorecard
+
+FORMAT = "mm_metrics/scorecard"
+VERSION = 1
+_MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
+
+
+def write(card: Scorecard, path: str | os.PathLike[str] | None = None) -> str:
+    """The card as JSON text; written to `path` whole or not at all, where one is given."""
+    layout = card.layout
+    raw = card.counts.numpy().astype("<i8").tobytes()
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "modalities": list(card.modalities),
+        "task": card.task,
+        "num_classes": layout.C,
+        "num_labels": layout.L,
+        "class_names": None if card.class_names is None else list(card.class_names),
+        "coalitions": list(card.coalitions),
+        "bootstrap": layout.R,
+        "seed": card.seed,
+        "shards": list(card.shards),
+        "parts": sorted(card.parts),
+        "layout": {
+            "patterns": layout.patterns, "replicate_slices": layout.replicate_slices, "full": layout.full,
+        },
+        "info": card.info,
+        "sha256": hashlib.sha256(raw).hexdigest(),
+        "counts": base64.b64encode(zlib.compress(raw, 6)).decode(),
+    }  # fmt: skip
+    text = json.dumps(content, indent=1, default=str, ensure_ascii=False)
+    if path is not None:
+        write_whole(path, text + "\n")
+    return text
+
+
+def read(source: str | os.PathLike[str]) -> Scorecard:
+    """A card from a path, or from the JSON text itself; ValueError in one sentence for anything else."""
+    text, where = str(source), "the JSON text"
+    if not text.lstrip().startswith("{"):
+        where = str(source)
+        text = Path(source).read_bytes().decode(errors="replace")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is not a scorecard: no valid JSON ({error}); was it cut off?") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{where} is not a scorecard: its 'format' is not {FORMAT!r}")
+    if content.get("version") != VERSION:
+        raise ValueError(
+            f"{where} is a scorecard of version {content.get('version')!r}, this library reads version {VERSION}: "
+            "write it again with this release, or read it with the one that wrote it"
+        )
+    try:
+        return _card(content)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, zlib.error) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{where} is a damaged scorecard: {what}") from None
+
+
+def _card(content: dict[str, Any]) -> Scorecard:
+    modalities = Modalities(_strings(content["modalities"], "modalities"))
+    masks = modalities.masks(_strings(content["coalitions"], "coalitions"))
+    if content["task"] not in TASKS:
+        raise ValueError(f"task is {content['task']!r}, expected one of {TASKS}")
+    kept = {name: bool(content["layout"][name]) for name in ("patterns", "replicate_slices", "full")}
+    sizes = {name: _integer(content[name], name) for name in ("num_classes", "num_labels", "bootstrap")}
+    if sizes["num_classes"] < 2 or sizes["num_labels"] < 1 or len(modalities) > 62:
+        raise ValueError(f"sizes {sizes} make no scorecard")
+    layout = Layout(modalities, sizes["num_classes"], sizes["num_labels"], masks, sizes["bootstrap"], **kept)
+    if layout.size > _MAX_CELLS:
+        raise ValueError(f"it would hold {layout.size} counts, more than {_MAX_CELLS}")
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(base64.b64decode(content["counts"], validate=True), 8 * layout.size + 1)
+    if len(raw) != 8 * layout.size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
+        raise ValueError("its counts do not fit their layout or their checksum")
+    counts = torch.from_numpy(np.frombuffer(raw, dtype="<i8").astype(np.int64))
+    if int(counts.min()) < 0:
+        raise ValueError("it holds a negative count")
+    class_names = content["class_names"]
+    if class_names is not None:
+        class_names = tuple(_strings(class_names, "class_names"))
+        if len(class_names) != (layout.L if content["task"] == "multilabel" else layout.C):
+            raise ValueError(f"it names {len(class_names)} classes")
+    info = content["info"]
+    if not isinstance(info, dict):
+        raise TypeError("info is no object")
+    shards = tuple(_integer(shard, "shards") for shard in content["shards"])
+    parts = frozenset(_strings(content["parts"], "parts"))
+    seed = content["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed is {seed!r}")
+    return Scorecard(layout, content["task"], counts, seed, class_names, shards, info, parts)
+
+
+def _strings(value: object, what: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{what} is no list of strings")
+    return value
+
+
+def _integer(value: object, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**40:
+        raise TypeError(f"{what} is {value!r}, no count")
+    return value

@@ -1,0 +1,186 @@
+"""How sure a number is: resampling weights from a hash, intervals, paired tests. Pure functions.
+
+The bootstrap is Poisson's (Chamandy et al. 2012): replicate r counts a sample w times, w ~ Poisson(1), drawn not from
+a random stream but from a hash of (seed, shard, sample number, r). So every rank, every coalition and every model that
+sees the sample gives it the same weights: sums add up over shards in any order, and differences are paired.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+_TO_INT64 = 1 << 64
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+# Poisson(1) in 4,096 equally likely draws, 1509 of them 0, 1503 of them 1, and so on: rounded so that mean and
+# variance are exactly 1. From these draws on the weight is at least 1, 2, …
+_POISSON_STEPS = tuple(accumulate((1509, 1503, 754, 252, 63, 13)))
+_DRAW_BITS = 12
+_DRAWS_PER_HASH = 5
+
+
+def stream_key(seed: int, shard: int = 0, rank: int = 0) -> int:
+    """A signed 64-bit key of one stream of sample numbers.
+
+    >>> stream_key(0) == stream_key(0), stream_key(0) == stream_key(0, shard=1)
+    (True, False)
+    """
+    key = 0
+    for part in (seed, shard, rank):
+        key = _mixed((key + part + _GOLDEN) % _TO_INT64)
+    return _signed(key)
+
+
+def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
+    """``(N,)`` int64 sample numbers to ``(N, R)`` uint8 bootstrap weights, Poisson(1) each; no RNG stream moves.
+
+    Replicate r's weights do not depend on how many replicates there are.
+
+    >>> poisson_weights(torch.tensor([7, 8, 7]), 6, stream_key(0))[0].tolist()
+    [2, 2, 0, 0, 0, 1]
+    """
+    blocks = torch.arange(-(-replicates // _DRAWS_PER_HASH), device=index.device) * _signed(_GOLDEN)
+    hashed = _splitmix(_splitmix(index + key).unsqueeze(-1) + blocks)  # (N, blocks)
+    shifts = torch.arange(_DRAWS_PER_HASH, device=index.device) * _DRAW_BITS
+    draws = (hashed.unsqueeze(-1) >> shifts) & (2**_DRAW_BITS - 1)  # (N, blocks, draws)
+    weights = torch.zeros(draws.shape, dtype=torch.uint8, device=index.device)
+    for step in _POISSON_STEPS:  # comparisons, as a table would have to be copied to the device: a stall
+        weights += draws >= step
+    return weights.flatten(1)[:, :replicates]
+
+
+def wilson(hits: Tensor | float, total: Tensor | float, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
+    """The interval of a proportion ``hits / total`` (Wilson 1927); NaN for no samples. ``total`` may be fractional.
+
+    >>> [round(float(bound), 4) for bound in wilson(18, 150)]
+    [0.0773, 0.1817]
+    """
+    hits, total = torch.as_tensor(hits).double(), torch.as_tensor(total).double()
+    z2 = normal_quantile(confidence) ** 2
+    share = hits / total
+    centre = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = (z2 * (share * (1 - share) / total + z2 / (4 * total**2))).clamp(min=0).sqrt() / (1 + z2 / total)
+    low = torch.where(hits <= 0, 0.0, centre - half)
+    high = torch.where(hits >= total, 1.0, centre + half)
+    return torch.where(total > 0, low, torch.nan), torch.where(total > 0, high, torch.nan)
+
+
+def score_interval(
+    value: Tensor, replicates: Tensor, total: Tensor | float, confidence: float = 0.95, low: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """The interval of a score in `low` … 1 from its bootstrap replicates ``(R, ...)``, over `total` samples.
+
+    Wilson's, with the number of samples that would give a proportion the standard error seen: unlike the percentile
+    bootstrap it does not collapse where no replicate differs, nor leave the range, and at R=200 it does not hang on
+    the five outermost replicates (the effective sample size of Korn and Graubard 1998).
+    """
+    value = torch.as_tensor(value).double()
+    share = ((value - low) / (1 - low)).clamp(0, 1)
+    variance = _variance(replicates) / (1 - low) ** 2
+    total = torch.as_tensor(total).double()
+    effective = torch.where(variance > 0, share * (1 - share) / variance, total)
+    # A proportion at 0 or 1 has no spread to learn from; more than twice the samples seen is chance.
+    effective = torch.where(effective > 0, effective, total).clamp(max=2 * total)
+    bounds = wilson(share * effective, effective, confidence)
+    keep = value.isnan() | variance.isnan()
+    below, above = (torch.where(keep, torch.nan, bound * (1 - low) + low) for bound in bounds)
+    return below, above
+
+
+def difference_interval(
+    value: Tensor, replicates: Tensor, total: Tensor | float, confidence: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """The interval of a paired difference from its bootstrap replicates ``(R, ...)``, over `total` samples.
+
+    Normal, with one pair of samples added that disagrees, half each way (Agresti and Min 2005): a difference of which
+    no replicate knows is not certain at n=50. Half-width ``z * sqrt(variance + 1 / n**2)``.
+    """
+    value = torch.as_tensor(value).double()
+    half = normal_quantile(confidence) * (_variance(replicates) + 1 / torch.as_tensor(total).double() ** 2).sqrt()
+    return value - half, value + half
+
+
+def mcnemar(first_only: int, second_only: int) -> float:
+    """Exact two-sided p-value that two right/wrong series on the same samples are equally good (McNemar 1947).
+
+    The arguments count the samples that only the first, only the second gets right.
+
+    >>> round(mcnemar(3, 15), 4)
+    0.0075
+    """
+    n, k = first_only + second_only, min(first_only, second_only)
+    if n == 0:
+        return 1.0
+    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    return min(1.0, 2 * math.exp(max(logs)) * math.fsum(math.exp(log - max(logs)) for log in logs))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """p-values adjusted for how many there are (Holm 1979), in the order given.
+
+    >>> [round(p, 4) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = worst
+    return adjusted
+
+
+def samples_needed(value: float, low: float, high: float, threshold: float, samples: int) -> int | None:
+    """About how many samples would bring `threshold` outside the interval ``low … high`` that `samples` gave.
+
+    A width shrinks with the root of the number. None where the value lies on the threshold: no number settles that.
+
+    >>> samples_needed(0.875, 0.82, 0.92, threshold=0.85, samples=200)
+    969
+    """
+    gap = abs(value - threshold)
+    reach = (value - low) if threshold < value else (high - value)
+    if not gap > 0 or not math.isfinite(reach):
+        return None
+    return max(samples, math.ceil(samples * (reach / gap) ** 2))
+
+
+def _variance(replicates: Tensor) -> Tensor:
+    """Over the first axis, leaving out replicates that are NaN because they drew none of a slice's samples."""
+    replicates = torch.as_tensor(replicates).double()
+    seen = ~replicates.isnan()
+    n = seen.sum(0)
+    mean = replicates.nan_to_num().sum(0) / n
+    squares = torch.where(seen, (replicates - mean) ** 2, 0.0).sum(0)
+    return torch.where(n > 1, squares / (n - 1), torch.nan)
+
+
+def normal_quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence} is not between 0 and 1: 0.95, say")
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def _splitmix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser (Steele et al. 2014) on int64, whose products wrap as unsigned ones do."""
+    for shift, factor in _MIX:
+        x = (x ^ _shifted(x, shift)) * _signed(factor)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    # int64's >> carries the sign along; the mask takes it off again.
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mixed(x: int) -> int:
+    for shift, factor in _MIX:
+        x = (x ^ x >> shift) * factor % _TO_INT64
+    return x ^ x >> 31
+
+
+def _signed(x: int) -> int:
+    return x - _TO_INT64 if x >= _TO_INT64 // 2 else x
