@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mm_metrics import scores, uncertainty
+from mm_metrics import uncertainty
 from mm_metrics.scorecard import Estimate, Scorecard
 
 
@@ -42,23 +42,23 @@ class Comparison:
     @property
     def paired(self) -> bool:
         """Whether both saw the same samples with the same weights: their resampled class sizes are equal."""
-        new, old = self.new._replicates(self.new.whole, "all"), self.old._replicates(self.old.whole, "all")
-        return new is not None and old is not None and torch.equal(new.actual, old.actual)
+        new, old = (card._replicates("all") for card in (self.new, self.old))
+        return new is not None and old is not None and torch.equal(new.actual[:, -1], old.actual[:, -1])
 
-    def score(self, score: str, coalition: str = "all", slice: str = "all") -> float:
+    def score(self, score: str, coalition: str | None = None, slice: str = "all") -> float:
         """The new card's score less the old one's."""
         return self.new.score(score, coalition, slice) - self.old.score(score, coalition, slice)
 
     def interval(
-        self, score: str, coalition: str = "all", slice: str = "all", confidence: float = 0.95
+        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
     ) -> tuple[float, float]:
         """``(low, high)`` of the difference; NaN where a card has no bootstrap replicates."""
         spreads = []
         for card in (self.new, self.old):
-            replicates = card._replicates(coalition, slice)
-            if replicates is None:
+            spread = card.replicate_scores(score, coalition, slice)
+            if spread is None:
                 return math.nan, math.nan
-            spreads.append(scores.score(score, replicates, card.task))
+            spreads.append(spread)
         if not self.paired:
             # Independent samples: the variances add up, which shuffling one of two independent columns would give too.
             size = min(map(len, spreads))
@@ -68,7 +68,9 @@ class Comparison:
         low, high = uncertainty.difference_interval(value, spreads[0] - spreads[1], support, confidence)
         return float(low), float(high)
 
-    def estimate(self, score: str, coalition: str = "all", slice: str = "all", confidence: float = 0.95) -> Estimate:
+    def estimate(
+        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+    ) -> Estimate:
         """A difference with its interval."""
         return Estimate(
             self.score(score, coalition, slice), *self.interval(score, coalition, slice, confidence=confidence)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+UNHIDDEN = "nothing hidden"  # the model's own predictions, beside those under every coalition; no modality's name
 ALL_COALITIONS_UP_TO = 6  # modalities; beyond, 2**M forward passes are no longer a default
 
 
@@ -70,13 +71,15 @@ class Modalities:
     def mask(self, coalition: str | int) -> int:
         """A coalition's bit mask from its name, typed in any order; ``all`` and ``none`` are understood."""
         if isinstance(coalition, int):
-            if 0 <= coalition <= self.full:
+            if 0 <= coalition <= self.full + 1:
                 return coalition
             raise ValueError(f"coalition {coalition} is not in 0…{self.full}, the masks of {self.names}")
         if coalition == "all":
             return self.full
         if coalition == "none":
             return 0
+        if coalition == UNHIDDEN:
+            return self.full + 1
         parts = coalition.split("-") if isinstance(coalition, str) else []
         if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(self.names):
             raise ValueError(
@@ -87,6 +90,8 @@ class Modalities:
 
     def name(self, mask: int) -> str:
         """A coalition's name: its modalities in order joined with ``-``; the empty one is ``none``."""
+        if mask == self.full + 1:
+            return UNHIDDEN
         return "-".join(name for m, name in enumerate(self.names) if mask >> m & 1) or "none"
 
     def masks(self, coalitions: object = "all", seed: int = 0) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ class Scorecard:
     @property
     def coalitions(self) -> tuple[str, ...]:
         """The names on the axis K."""
-        return tuple(self.layout.modalities.name(mask) for mask in self.layout.masks or ())
+        return tuple(self.layout.modalities.name(mask) for mask in self._masks)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -90,20 +90,22 @@ class Scorecard:
 
     @property
     def whole(self) -> str:
-        """The name of the coalition of all; of the last one where that was not counted."""
-        return self.layout.modalities.name((self.layout.masks or ())[-1])
+        """What ``coalition=None`` reads: the model's own predictions; else those of all; else of the last coalition."""
+        masks, modalities = self.layout.masks or (), self.layout.modalities
+        own = next((mask for mask in (modalities.full + 1, modalities.full) if mask in masks), masks[-1])
+        return modalities.name(own)
 
     @property
     def samples(self) -> int:
         """Samples seen."""
         return int(self.layout.view(self.counts, "samples"))
 
-    def support(self, slice: str = "all", coalition: str = "all") -> int:
+    def support(self, slice: str = "all", coalition: str | None = None) -> int:
         """Samples that count in a slice."""
         actual = self._sums(coalition, slice).actual
         return int(actual.sum(-1).max())
 
-    def confusion(self, coalition: str = "all", slice: str = "all") -> Tensor:
+    def confusion(self, coalition: str | None = None, slice: str = "all") -> Tensor:
         """``(C, C)`` int64, targets by predictions; multilabel ``(L, 2, 2)``. ValueError where it was not kept."""
         row = self._row(coalition)
         if not self.layout.full and row != self.layout.K - 1:
@@ -111,14 +113,16 @@ class Scorecard:
         confusion = self._weighted(self.layout.confusion(self.counts)[row if self.layout.full else 0], slice, 0)
         return confusion if self.task == "multilabel" else confusion[0]
 
-    def score(self, score: str, coalition: str = "all", slice: str = "all", average: str | None = "default") -> float:
+    def score(
+        self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default"
+    ) -> float:
         """A score of what a coalition gets right on a slice; NaN without samples. Names as in `mm_metrics.scores`."""
         value = scores.score(score, self._sums(coalition, slice), self.task, average)
         if value.ndim:
             raise ValueError("average='none' gives one score a class: use card.class_scores")
         return float(value)
 
-    def class_scores(self, score: str, coalition: str = "all", slice: str = "all") -> dict[str, float]:
+    def class_scores(self, score: str, coalition: str | None = None, slice: str = "all") -> dict[str, float]:
         """A score of each class, or label, by its name."""
         values = scores.score(score, self._sums(coalition, slice), self.task, "none")
         return dict(zip(self.names, values.tolist(), strict=True))
@@ -126,7 +130,7 @@ class Scorecard:
     def interval(
         self,
         score: str,
-        coalition: str = "all",
+        coalition: str | None = None,
         slice: str = "all",
         average: str | None = "default",
         confidence: float = 0.95,
@@ -137,16 +141,17 @@ class Scorecard:
         if proportion is not None:
             low, high = uncertainty.wilson(*proportion, confidence)
             return float(low), float(high)
-        replicates = self._replicates(coalition, slice)
-        if replicates is None:
+        spread = self.replicate_scores(score, coalition, slice, average)
+        if spread is None:
             return math.nan, math.nan
         value = scores.score(score, sums, self.task, average)
-        spread = scores.score(score, replicates, self.task, average)
         floor = -1.0 if score in ("matthews", "cohen_kappa") else 0.0
         low, high = uncertainty.score_interval(value, spread, self.support(slice, coalition), confidence, floor)
         return float(low), float(high)
 
-    def estimate(self, score: str, coalition: str = "all", slice: str = "all", confidence: float = 0.95) -> Estimate:
+    def estimate(
+        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+    ) -> Estimate:
         """A score with its interval."""
         return Estimate(
             self.score(score, coalition, slice), *self.interval(score, coalition, slice, confidence=confidence)
@@ -154,9 +159,10 @@ class Scorecard:
 
     def coalition_scores(self, score: str, slice: str = "all") -> tuple[Tensor, Tensor | None]:
         """``(K,)`` scores of every coalition, and ``(K, R)`` of their bootstrap replicates, paired."""
-        values = scores.score(score, self._sums(None, slice), self.task)
-        replicates = self._replicates(None, slice)
-        return values, None if replicates is None else scores.score(score, replicates, self.task).T
+        values = scores.score(score, self._coalition_sums(slice), self.task)
+        replicates = self._replicates(slice)
+        spread = None if replicates is None else scores.score(score, replicates, self.task)[:, : len(values)].T
+        return values, spread
 
     def apply(
         self, function: Callable[..., Tensor], score: str, slice: str = "all", confidence: float = 0.95
@@ -179,10 +185,10 @@ class Scorecard:
             nan = torch.full_like(value, torch.nan)
             return value, nan, nan
         if keywords:
-            keywords["empty"] = scores.score(score, self._majority(self._replicates(None, slice)), self.task)[:, -1]
+            keywords["empty"] = scores.score(score, self._majority(self._replicates(slice)), self.task)[:, -1]
         spread = function(replicates, table, **keywords).movedim(-1, 0)
         low, high = uncertainty.difference_interval(value, spread, self.support(slice), confidence)
-        if function is contributions.shapley_values and self.layout.K < 2 ** len(self.modalities):
+        if function is contributions.shapley_values and len(table) < 2 ** len(self.modalities):
             z = uncertainty.normal_quantile(confidence)
             sampling = z * contributions.shapley_error(values, table)
             half = (((high - low) / 2) ** 2 + sampling**2).sqrt()
@@ -202,7 +208,7 @@ class Scorecard:
 
     def majority(self, score: str = "accuracy", slice: str = "all") -> float:
         """What always guessing the most frequent class of the slice would score."""
-        return float(scores.score(score, self._majority(self._sums(self.whole, slice)), self.task))
+        return float(scores.score(score, self._majority(self._sums(None, slice)), self.task))
 
     def discordant(self, first: str, second: str, slice: str = "all") -> tuple[int, int]:
         """Samples that only the first, and that only the second coalition gets right, of those both answered."""
@@ -225,7 +231,7 @@ class Scorecard:
         """
         if not self.layout.hit_patterns:
             raise ValueError(f"modality_confusion needs at most 8 coalitions, {self.layout.K} were counted")
-        hits = self._weighted(self.layout.hits(self.counts), slice, 0)
+        hits = self._weighted(self.layout.hits(self.counts), slice, 0).unflatten(0, (-1, 2 ** len(self._masks))).sum(0)
         values = contributions.modality_confusion(hits, self._table())
         return dict(zip(self.slices, values.tolist(), strict=True))
 
@@ -299,11 +305,16 @@ class Scorecard:
             "layouts": layout,
         }  # fmt: skip
 
-    def _table(self) -> Any:
-        return self.layout.modalities.table(self.layout.masks or ())
+    @property
+    def _masks(self) -> tuple[int, ...]:
+        """Of the coalitions, the model's own predictions apart."""
+        return tuple(mask for mask in self.layout.masks or () if mask <= self.layout.modalities.full)
 
-    def _row(self, coalition: str) -> int:
-        mask, masks = self.layout.modalities.mask(coalition), self.layout.masks or ()
+    def _table(self) -> Any:
+        return self.layout.modalities.table(self._masks)
+
+    def _row(self, coalition: str | None) -> int:
+        mask, masks = self.layout.modalities.mask(coalition or self.whole), self.layout.masks or ()
         if mask not in masks:
             raise ValueError(f"coalition {coalition!r} was not counted: {', '.join(self.coalitions)} were")
         return masks.index(mask)
@@ -313,13 +324,14 @@ class Scorecard:
         return torch.tensordot(counts.movedim(dim, -1), weights, dims=1)
 
     def _sums(self, coalition: str | None, slice: str) -> ClassSums:
-        """Each ``(L, C)``; ``(K, L, C)`` where the coalition is None."""
-        sums = self._class_sums
-        if coalition is not None:
-            row = self._row(coalition)
-            sums = ClassSums(*(part[row : row + 1] for part in sums))
-        parts = (self._weighted(part, slice, 1) for part in sums)
-        return ClassSums(*(part if coalition is None else part[0] for part in parts))
+        """Each ``(L, C)``."""
+        row = self._row(coalition)
+        return ClassSums(*(self._weighted(part[row], slice, 0) for part in self._class_sums))
+
+    def _coalition_sums(self, slice: str) -> ClassSums:
+        """Each ``(K, L, C)``."""
+        K = len(self._masks)
+        return ClassSums(*(self._weighted(part[:K], slice, 1) for part in self._class_sums))
 
     @cached_property
     def _class_sums(self) -> ClassSums:
@@ -329,15 +341,21 @@ class Scorecard:
     def _replicate_sums(self) -> ClassSums:
         return self.layout.replicate_sums(self.counts)
 
-    def _replicates(self, coalition: str | None, slice: str) -> ClassSums | None:
-        """Each ``(R, L, C)``; ``(R, K, L, C)`` where the coalition is None; None where none were kept."""
+    def _replicates(self, slice: str) -> ClassSums | None:
+        """Each ``(R, K, L, C)``, the model's own predictions included; None where none were kept."""
         if not self.layout.R or (slice != "all" and not self.layout.replicate_slices):
             return None
         sums = self._replicate_sums
-        if coalition is not None:
-            sums = ClassSums(*(part[:, self._row(coalition)].unsqueeze(1) for part in sums))
-        parts = (part[:, :, 0] if slice == "all" else self._weighted(part, slice, 2) for part in sums)
-        return ClassSums(*(part if coalition is None else part[:, 0] for part in parts))
+        return ClassSums(*(part[:, :, 0] if slice == "all" else self._weighted(part, slice, 2) for part in sums))
+
+    def replicate_scores(
+        self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default"
+    ) -> Tensor | None:
+        """``(R,)`` the score of every bootstrap replicate; None where none were kept."""
+        sums = self._replicates(slice)
+        if sums is None:
+            return None
+        return scores.score(score, ClassSums(*(part[:, self._row(coalition)] for part in sums)), self.task, average)
 
     @staticmethod
     def _majority(sums: ClassSums | None) -> ClassSums:
