@@ -10,6 +10,7 @@ from mm_metrics.metrics import (
     ModalityRecall,
 )
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.verdict import QualityGate
 
 __all__ = [
     "ModalityConfusionMatrix",
@@ -19,6 +20,7 @@ __all__ = [
     "ModalityRecall",
     "ModalityF1Score",
     "Scorecard",
+    "QualityGate",
     "scores",
     "contributions",
 ]
