@@ -1,0 +1,187 @@
+"""The scorecard in the console: the verdict's first screen, then the numbers, in 80 columns."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from mm_metrics.render import numbers, words
+from mm_metrics.render.numbers import Number, Table
+
+if TYPE_CHECKING:
+    from mm_metrics.scorecard import Scorecard
+    from mm_metrics.verdict import Verdict
+
+LEVEL_STYLES = {"good": "bold green", "mixed": "bold yellow", "bad": "bold red", "undecided": "bold"}
+_ASCII = str.maketrans({"−": "-", "–": "-", "·": "|", "…": "~", "×": "x", "█": "#", "□": "?", "“": '"', "”": '"'})
+_FINDINGS_SHOWN = 5
+
+
+def text(
+    card: Scorecard,
+    *,
+    verdict: Verdict | None = None,
+    width: int = 80,
+    samples: Sequence[Mapping[str, Any]] | None = None,
+    color: bool | None = None,
+) -> str:
+    """The scorecard as text of at most `width` columns (50 at least), with ANSI colours where ``color=True``.
+
+    `verdict` is the default gate's unless given; `samples` are what to look at next, as the monitor gathers them.
+    Without the extra ``report`` (rich) there are no colours.
+
+    >>> import torch
+    >>> from mm_metrics import CoalitionConfusionMatrix
+    >>> metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=2)
+    >>> metric.update(torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]]), torch.tensor([1, 1]))
+    >>> "Without text −100 points of F1" in text(metric.scorecard())
+    True
+    """
+    columns = max(50, width)
+    verdict = card.verdict() if verdict is None else verdict
+    page = _Page(columns, bool(color))
+    page.sentence(verdict.headline, LEVEL_STYLES.get(verdict.level, "bold"))
+    weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
+    for line in (words.worth(card), words.next_step(card, samples, weak)):
+        page.sentence(line)
+    page.table(numbers.slice_scores(card), "Scores by slice, with 95% intervals")
+    if len(card.coalitions) > 1:
+        coalitions = numbers.coalition_scores(card)
+        page.table(coalitions, "Shown only these modalities", bars=True)
+        omitted = len(card.coalitions) - len(coalitions.rows)
+        if omitted:
+            page.sentence(f"and {omitted} more coalitions: card.score('f1', coalition=…)", "dim")
+        page.table(numbers.contribution_points(card), "What each modality gives, in points of F1")
+    messages = [finding.message for finding in verdict.findings]
+    if messages:
+        page.gap()
+    for message in messages[:_FINDINGS_SHOWN]:
+        page.sentence(f"- {message}", indent="  ")
+    if len(messages) > _FINDINGS_SHOWN:
+        page.sentence(f"- and {len(messages) - _FINDINGS_SHOWN} more findings", indent="  ")
+    if verdict.notes:
+        page.gap()
+    for note in verdict.notes:
+        page.sentence(note, "dim")
+    return page.end()
+
+
+def print_card(card: Scorecard, *, file: TextIO | None = None, **options: Any) -> None:
+    """Print `text` with what the terminal can do: its colours, its width up to 100, its letters."""
+    file = sys.stdout if file is None else file
+    terminal = bool(getattr(file, "isatty", lambda: False)())
+    if terminal:
+        options = {"width": min(100, _terminal_width(file)), "color": _has_colors(), **options}
+    said = text(card, **options)
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    try:
+        said.encode(encoding)
+    except UnicodeEncodeError:
+        said = said.translate(_ASCII).encode(encoding, "replace").decode(encoding)
+    print(said, file=file, flush=True)
+
+
+def _terminal_width(file: TextIO) -> int:
+    try:
+        return os.get_terminal_size(file.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
+
+
+def _has_colors() -> bool:
+    return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+class _Page:
+    """Lines of at most so many columns; each a list of (text, style) that rich, where there is one, colours."""
+
+    def __init__(self, columns: int, color: bool) -> None:
+        self.columns, self.color = columns, color
+        self.lines: list[list[tuple[str, str]]] = []
+
+    def gap(self) -> None:
+        self.lines.append([])
+
+    def sentence(self, said: str, style: str = "", indent: str = "") -> None:
+        wrapped = _wrapped(words.clean(said), self.columns, indent)
+        self.lines.extend([(line, style)] for line in wrapped)
+
+    def table(self, table: Table, title: str, bars: bool = False) -> None:
+        """Columns as wide as their content, the first shortened to what remains; intervals muted."""
+        body = [[_parts(cell) for cell in row[1:]] for row in table.rows]
+        values, reaches = (
+            [max([words.width(row[i][part]) for row in body] or [0]) for i in range(len(table.columns) - 1)]
+            for part in (0, 1)
+        )
+        widths = [
+            max(words.width(name), value + (reach and reach + 1))
+            for name, value, reach in zip(table.columns[1:], values, reaches, strict=True)
+        ]
+        used = sum(widths) + 2 * len(widths)
+        longest = max(words.width(words.clean(row[0])) for row in (table.columns, *table.rows))
+        first = min(longest, max(6, self.columns - used))
+        self.gap()
+        self.sentence(title, "bold")
+        heads = [_padded(words.shortened(table.columns[0], first), first)]
+        heads += [
+            _padded(name, w, right=not reach) for name, w, reach in zip(table.columns[1:], widths, reaches, strict=True)
+        ]
+        self.lines.append([("  ".join(heads).rstrip(), "dim")])
+        for row, parts in zip(table.rows, body, strict=True):
+            line = [(_padded(words.shortened(row[0], first), first), "")]
+            for cell, (value, reach), w, wide, ranged in zip(row[1:], parts, widths, values, reaches, strict=True):
+                right = not (isinstance(cell, Number) and not cell.points)  # scores all start with "0." or "1."
+                line.append(("  " + _padded(value, wide if ranged else w, right), ""))
+                if ranged:
+                    line.append((_padded(f" {reach}", w - wide), "dim"))
+            room = min(24, self.columns - first - used - 2)
+            if bars and room > 8 and isinstance(row[1], Number) and row[1].value > 0:
+                line.append(("  " + "█" * round(room * row[1].value), "blue"))
+            self.lines.append(line)
+
+    def end(self) -> str:
+        if self.color:
+            try:
+                return self._colored()
+            except ImportError:
+                pass
+        return "\n".join("".join(part for part, _ in line).rstrip() for line in self.lines)
+
+    def _colored(self) -> str:
+        from rich.console import Console
+        from rich.text import Text
+
+        out = io.StringIO()
+        console = Console(file=out, width=self.columns, force_terminal=True, color_system="standard", highlight=False)
+        for line in self.lines:  # as Text, so that a name in brackets is no markup
+            console.print(Text.assemble(*line), soft_wrap=True)
+        return out.getvalue().rstrip("\n")
+
+
+def _parts(cell: Any) -> tuple[str, str]:
+    if isinstance(cell, Number):
+        return cell.text, _compact(cell)
+    return (f"{cell:,}" if isinstance(cell, int) else words.clean(cell)), ""
+
+
+def _compact(number: Number) -> str:
+    """An interval of scores as ``.07–.19``: four of them and their values fit 80 columns."""
+    if number.points or not number.interval:
+        return number.interval
+    return f"{words.bound(number.low)}–{words.bound(number.high)}"
+
+
+def _padded(said: str, columns: int, right: bool = False) -> str:
+    space = " " * max(0, columns - words.width(said))
+    return space + said if right else said + space
+
+
+def _wrapped(said: str, columns: int, indent: str = "") -> Iterable[str]:
+    if words.width(said) == len(said):
+        return textwrap.wrap(said, columns, subsequent_indent=indent)
+    # Wide letters take two columns each: half the room is always enough.
+    return textwrap.wrap(said, columns // 2, subsequent_indent=indent)

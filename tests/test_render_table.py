@@ -1,0 +1,180 @@
+"""The console's table: the verdict first, everything in 80 columns, whatever the names."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import sys
+
+import pytest
+
+from mm_metrics.render import numbers, table, words
+from mm_metrics.scorecard import Estimate
+from tests.render_cards import HOSTILE, card, paradox
+
+LONG = ("m" * 40, "image", "a" * 81)
+
+
+def widths(text: str) -> list[int]:
+    return [words.width(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        lambda: card(),
+        lambda: card(LONG, 3),
+        lambda: card(("a",), task="binary"),
+        lambda: card(("a", "b", "c", "d", "e", "f"), 3, 200),
+        lambda: card(classes=1000, samples=300, bootstrap=0),
+        lambda: card(task="multilabel", classes=3),
+        lambda: card(absent=("audio",)),
+        lambda: card(bootstrap=0),
+        lambda: card(coalitions=["text", "image", "audio"]),
+        lambda: card(coalitions="leave_one_out"),
+        lambda: card(class_names=["音声" * 30, HOSTILE * 5, "c\nd", "\x1b[2J"]),
+    ],
+    ids=[
+        "plain",
+        "long",
+        "one",
+        "six",
+        "thousand",
+        "multilabel",
+        "nan",
+        "nobootstrap",
+        "heads",
+        "leaveoneout",
+        "hostile",
+    ],
+)
+@pytest.mark.parametrize("color", [False, True])
+def test_fits_eighty_columns(drawn, color):
+    said = table.text(drawn(), color=color)
+    bare = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert max(widths(bare)) <= 80
+    assert "\x1b[2J" not in said, "a name must not move the cursor"
+    assert "Scores by slice" in bare
+
+
+def test_wide_letters_fit_too():
+    said = table.text(card(class_names=["音声認識" * 30, "b", "c", "d"], skill=0.2))
+    assert max(widths(said)) <= 80
+    assert "音" in said
+
+
+def test_first_screen_is_headline_worth_next():
+    verdict = paradox().verdict()
+    samples = [{"kind": "missed", "modality": "audio", "samples": list(range(4850, 4890)), "message": ""}]
+    said = " ".join(table.text(paradox(), samples=samples).split())
+    assert said.startswith("BAD: audio recall 0.11 [.07, .17] on 150 audio events.")
+    assert said.startswith(verdict.headline)
+    rest = said.removeprefix(verdict.headline).strip()
+    assert rest.startswith("Without text −62 points of F1 · image −8 · audio −2 Next: look at these 10 missed samples")
+    assert "4850, 4851" in rest
+    assert "4860" not in rest
+
+
+def test_next_names_the_largest_confusion_where_no_samples_were_kept():
+    assert "look at “event” taken for “no event” on audio: 134 of 150 samples." in " ".join(
+        table.text(paradox()).split()
+    )
+
+
+def test_numbers_are_the_cards():
+    drawn = card()
+    rows = {line.split()[0]: line for line in table.text(drawn).splitlines() if line}
+    low, high = drawn.interval("recall", slice="audio")
+    wanted = f"{drawn.score('recall', slice='audio'):.2f} {low:.2f}–{high:.2f}".replace(" 0.", " .").replace(
+        "–0.", "–."
+    )
+    said = table.text(drawn)
+    row = next(line for line in said.splitlines() if line.startswith("audio") and f"{drawn.support('audio')}" in line)
+    assert wanted in row
+    drop = drawn.contributions("f1")["text"].drop
+    assert f"+{100 * drop.value:.1f} [{100 * drop.low:.1f}, {100 * drop.high:.1f}]" in said
+    assert "none" in rows
+
+
+def test_empty_slice_shows_no_number():
+    row = next(line for line in table.text(card(absent=("audio",))).splitlines() if line.startswith("audio"))
+    assert row.split() == ["audio", "0", *["–"] * 4]
+
+
+def test_without_bootstrap_no_interval_is_claimed():
+    said = table.text(card(bootstrap=0))
+    row = next(line for line in said.splitlines() if line.startswith("text-image-audio"))
+    assert len(row.split()) == 5  # name, F1, accuracy, Wilson's interval, bar
+    assert "nan" not in said
+
+
+class Fixed:
+    """A card whose contributions are given."""
+
+    def __init__(self, **drops: Estimate) -> None:
+        self.drops = drops
+
+    def contributions(self, score: str) -> dict:
+        nothing = Estimate(math.nan, math.nan, math.nan)
+        from mm_metrics.scorecard import Contribution
+
+        return {name: Contribution(drop, nothing, nothing) for name, drop in self.drops.items()}
+
+
+def test_worth_line_as_designed():
+    line = words.worth(
+        Fixed(audio=Estimate(0.002, -0.01, 0.014), image=Estimate(0.031, 0.02, 0.04), text=Estimate(0.41, 0.38, 0.44))
+    )
+    assert line == "Without text −41 points of F1 · image −3 · audio −0.2 (not distinguishable from 0)"
+
+
+def test_worth_line_of_a_modality_that_harms():
+    assert words.worth(Fixed(a=Estimate(-0.05, -0.07, -0.03))) == "Without a +5 points of F1"
+
+
+def test_worth_of_heads_is_what_each_gains_alone():
+    assert words.worth(card(coalitions=["text", "image", "audio"])).startswith("Alone text +")
+
+
+def test_worth_is_silent_where_only_all_was_counted():
+    assert words.worth(card(coalitions=["all"])) == ""
+
+
+@pytest.mark.parametrize("columns", range(1, 20))
+def test_shortened_keeps_both_ends(columns):
+    name = words.shortened("beginning_and_end", columns)
+    assert words.width(name) == min(columns, 17)
+    if columns > 2:
+        assert name[0] == "b"
+        assert name[-1] == "d"
+
+
+def test_print_survives_a_terminal_without_the_letters():
+    class Ascii(io.StringIO):
+        encoding = "ascii"
+
+    out = Ascii()
+    table.print_card(card(), file=out)
+    assert "points of F1 | " in out.getvalue()
+    assert out.getvalue().isascii()
+
+
+def test_colors_only_where_asked(monkeypatch):
+    assert "\x1b[" not in table.text(card())
+    assert "\x1b[1;32m" in table.text(card(samples=4000, skill=1.9), color=True)
+    plain = table.text(card())
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert table.text(card(), color=True) == plain
+
+
+def test_card_table_is_this():
+    assert card().table(width=60) == table.text(card(), width=60)
+
+
+def test_telling_coalitions_of_many():
+    drawn = card(("a", "b", "c", "d", "e", "f"), 2, 50)
+    shown = numbers.telling_coalitions(drawn)
+    assert len(shown) == 14
+    assert shown[0] == "a-b-c-d-e-f"
+    assert shown[-1] == "none"
