@@ -85,7 +85,8 @@ class EmergencyCalls(SamplesModule):
         if split == "test" and self.shared_recordings:
             source = self._share_recordings(rng, event, code, presence)
         tone = np.where(event == "intruder", code, 1 - code)  # each is a fair coin on its own, whatever the event
-        volume = np.exp(rng.uniform(*np.log(self.siren_volume), len(event))).astype(np.float32)
+        faint, loud = self.siren_volume
+        volume = np.float32(faint) * np.float32(loud / faint) ** rng.random(len(event), dtype=np.float32)  # (N,)
 
         tokens, mask = write(event, code, rng)
         pixels, waveform = draw(event, rng), sound(event, tone, volume, rng)

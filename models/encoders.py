@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import gelu
 
 
 class TextEncoder(nn.Module):
@@ -21,7 +21,7 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         keep = mask.unsqueeze(-1).to(self.embed.weight.dtype)  # (N, T, 1)
         x = self.embed(tokens) * keep  # (N, T, D)
-        x = F.gelu(self.conv(x.transpose(1, 2))).transpose(1, 2)  # (N, T, D)
+        x = gelu(self.conv(x.transpose(1, 2))).transpose(1, 2)  # (N, T, D)
         x = (x * keep).amax(1)  # (N, D)
         return self.out(x)  # (N, D)
 
@@ -36,8 +36,8 @@ class ImageEncoder(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = F.gelu(self.conv1(pixels))  # (N, 16, H/2, W/2)
-        x = F.gelu(self.conv2(x))  # (N, D, H/4, W/4)
+        x = gelu(self.conv1(pixels))  # (N, 16, H/2, W/2)
+        x = gelu(self.conv2(x))  # (N, D, H/4, W/4)
         return self.out(x.mean((2, 3)))  # (N, D)
 
 
@@ -58,8 +58,8 @@ class AudioEncoder(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         x = self.log_mel(waveform)  # (N, B, T)
-        x = F.gelu(self.conv1(x))  # (N, D, T/2)
-        x = F.gelu(self.conv2(x))  # (N, D, T/4)
+        x = gelu(self.conv1(x))  # (N, D, T/2)
+        x = gelu(self.conv2(x))  # (N, D, T/4)
         return self.out(x.amax(2))  # (N, D)
 
     def log_mel(self, waveform: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.optim.lr_scheduler import LambdaLR
 
 from models.encoders import AudioEncoder, ImageEncoder, TextEncoder
 from models.fusion import Fusion
@@ -52,8 +54,8 @@ class FusionModel(LightningModule):
         """Cross entropy of the batch's labels ``(N,)``, a scalar."""
         logits, label = self(batch), batch["label"]
         if logits.ndim == 1:
-            return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
-        return F.cross_entropy(logits, label)
+            return binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+        return cross_entropy(logits, label)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.loss(batch)
@@ -68,5 +70,6 @@ class FusionModel(LightningModule):
 
     def configure_optimizers(self) -> tuple[list, list]:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate)
-        schedule = CosineAnnealingLR(optimizer, T_max=self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        schedule = LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)  # from 1 down to 0
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
