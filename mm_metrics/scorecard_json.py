@@ -20,6 +20,7 @@ from mm_metrics.files import write_whole
 from mm_metrics.labels import TASKS
 from mm_metrics.layout import Layout
 from mm_metrics.modalities import Modalities
+from mm_metrics.open_scorecard import recognised
 from mm_metrics.scorecard import Scorecard
 
 FORMAT = "mm_metrics/scorecard"
@@ -39,7 +40,7 @@ def write(card: Scorecard, path: str | os.PathLike[str] | None = None) -> str:
         "num_classes": layout.C,
         "num_labels": layout.L,
         "class_names": None if card.class_names is None else list(card.class_names),
-        "coalitions": list(card.coalitions),
+        "coalitions": [layout.modalities.name(mask) for mask in layout.masks or ()],
         "bootstrap": layout.R,
         "seed": card.seed,
         "shards": list(card.shards),
@@ -113,7 +114,7 @@ def _card(content: dict[str, Any]) -> Scorecard:
     seed = content["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise TypeError(f"seed is {seed!r}")
-    return Scorecard(layout, content["task"], counts, seed, class_names, shards, info, parts)
+    return recognised(Scorecard(layout, content["task"], counts, seed, class_names, shards, info, parts))
 
 
 def _strings(value: object, what: str) -> list[str]:

@@ -1,0 +1,228 @@
+"""Cells to codes: what a label, an answer, a presence or a judge's mark may look like. Each distinct cell once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from mm_metrics.open_scorecard import JUDGED, OTHER
+
+MAX_CLASSES = 10_000
+_LONGEST_NAME = 200  # characters; a longer "label" is a text from the wrong column
+_YES, _NO = ("1", "true"), ("0", "false")
+
+
+def as_text(cell: object) -> str | None:
+    """A label as text, the same whatever program wrote it; None where there is none.
+
+    Spaces around it go, 3.0 is 3 (pandas writes whole numbers so where a column has gaps), True is true. Raises
+    ValueError for what is no label: a list, bytes that are no UTF-8, half a surrogate pair.
+
+    >>> as_text(" siren "), as_text(3.0), as_text("3.0"), as_text(True), as_text(float("nan"))
+    ('siren', '3', '3', 'true', None)
+    """
+    if isinstance(cell, bytes):
+        cell = cell.decode()
+    if isinstance(cell, str):
+        text = cell.strip()
+        if not text.isascii():
+            text.encode()
+        return text[:-2] if text.endswith(".0") and text[:-2].removeprefix("-").isdecimal() else text
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, int):
+        return str(cell)
+    if isinstance(cell, float):
+        return None if math.isnan(cell) else str(int(cell)) if cell.is_integer() else repr(cell)
+    if cell is None:
+        return None
+    raise ValueError(f"a {type(cell).__name__} is no label")
+
+
+def as_labels(cell: object) -> list[str]:
+    """The labels of a multilabel cell: a list, or words joined with ``|``; nothing is no label.
+
+    >>> as_labels("smoke|flood"), as_labels(["smoke"]), as_labels(""), as_labels(3)
+    (['smoke', 'flood'], ['smoke'], [], ['3'])
+    """
+    if isinstance(cell, list | tuple):
+        return [text for part in cell if (text := as_text(part))]
+    return [text for part in (as_text(cell) or "").split("|") if (text := as_text(part))]
+
+
+def as_bit(cell: object) -> bool:
+    """0, 1, true or false in any case and width; ValueError for all else."""
+    text = (as_text(cell) or "").lower()
+    if text not in _YES + _NO:
+        raise ValueError(f"{quoted(cell)} is neither 0 nor 1")
+    return text in _YES
+
+
+def as_hash(cell: object) -> list[int]:
+    """Two numbers of 64 bits that stand for an id; equal for 7, 7.0 and "7"."""
+    text = as_text(cell)
+    if not text:
+        raise ValueError("there is no id")
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return [int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:])]
+
+
+def quoted(cell: object) -> str:
+    """A cell from a file that may come from anywhere, fit for a message: escaped and short."""
+    text = repr(cell[:60] if isinstance(cell, str | bytes | list) else cell)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Targets and answers to class numbers: ``(D,)`` for D distinct cells, multilabel ``(D, L + 1)`` of 0 and 1.
+
+    The number after the last class is for answers that are no class, in multilabel the label after the last.
+
+    >>> answers = Answers("multiclass", ("flood", "siren"))
+    >>> answers.prediction("siren"), answers.prediction("I am not sure")
+    (1, 2)
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    threshold: float | None = None
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for classes that do not fit the task or can't be told apart."""
+        if not len(self.classes) >= (2 if self.task == "multiclass" else 1):
+            raise ValueError(f"classes {list(self.classes)}: at least two are needed to be told apart")
+        if self.task == "binary" and len(self.classes) != 2:
+            raise ValueError(f"classes {quoted(list(self.classes))}: task=binary has two, the positive one last")
+        if self.threshold is not None and (self.task != "binary" or not 0 <= self.threshold <= 1):
+            raise ValueError(f"threshold={self.threshold}: a fraction in 0…1, of probabilities with --task binary")
+        if "" in self.classes or OTHER in self.classes:
+            raise ValueError(f"classes {quoted(list(self.classes))}: no empty name, and not {OTHER!r}")
+        if len({self._folded(name) for name in self.classes}) < len(self.classes):
+            raise ValueError(f"classes {quoted(list(self.classes))} holds one twice: every one once")
+
+    @cached_property
+    def _codes(self) -> dict[str, int]:
+        codes = {self._folded(name): code for code, name in enumerate(self.classes)}
+        if self.classes == ("0", "1"):
+            codes |= {word: code for code, words in enumerate((_NO, _YES)) for word in (*words, words[1].title())}
+        return codes
+
+    def _folded(self, text: str) -> str:
+        return text.casefold() if self.ignore_case else text
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes counted, the last for what is none."""
+        return (*self.classes, OTHER)
+
+    def target(self, cell: object) -> Any:
+        """Raises ValueError with the reason where the cell names no class: a sample needs one to be missed."""
+        if self.names == JUDGED:
+            return 0
+        if self.task == "multilabel":
+            return self._row(cell, strict=True)
+        text = as_text(cell)
+        if text is None or self._folded(text) not in self._codes:
+            raise ValueError(f"{quoted(cell)} is none of {self._listed()}" if text else "there is no target")
+        return self._codes[self._folded(text)]
+
+    def prediction(self, cell: object) -> Any:
+        """What is no class gets a number of its own; ValueError only for what is no answer at all."""
+        if self.names == JUDGED:
+            return 0 if as_bit(cell) else 1
+        if self.task == "multilabel":
+            return self._row(cell, strict=False)
+        text = as_text(cell) or ""
+        if self.threshold is not None:
+            return int(_probability(text) > self.threshold)
+        code = self._codes.get(self._folded(text), len(self.classes))
+        if code == len(self.classes) and self.task == "binary" and _is_fraction(text):
+            raise ValueError(f"{quoted(cell)} is none of {self._listed()}; a probability needs threshold=0.5")
+        return code
+
+    def _row(self, cell: object, strict: bool) -> list[int]:
+        if strict and as_missing(cell):
+            raise ValueError("there is no target; an empty list says that no label is on")
+        row = [0] * len(self.names)
+        for label in as_labels(cell):
+            code = self._codes.get(self._folded(label), len(self.classes))
+            if strict and code == len(self.classes):
+                raise ValueError(f"{quoted(label)} is none of {self._listed()}")
+            row[code] = 1
+        return row
+
+    def _listed(self) -> str:
+        return ", ".join(map(quoted, self.classes[:5])) + (", …" if len(self.classes) > 5 else "")
+
+
+def as_missing(cell: object) -> bool:
+    """Whether a cell is null, which is not the same as an empty list or text."""
+    return not isinstance(cell, list | tuple) and as_text(cell) is None
+
+
+def found_classes(labels: Iterable[str], task: str, positive: str | None = None) -> tuple[str, ...]:
+    """The classes in order from the labels seen in the targets: 0 to the largest where they are class numbers.
+
+    A class number below the largest is a class, seen or not: a prediction of it is a wrong class, no stray answer.
+
+    >>> found_classes({"2", "0"}, "multiclass"), found_classes({"no", "yes"}, "binary", positive="no")
+    (('0', '1', '2'), ('yes', 'no'))
+    """
+    names = sorted(labels)
+    if all(name.isdecimal() and len(name) < 10 and str(int(name)) == name for name in names):
+        names = sorted(names, key=int)
+        if task == "multiclass" and names and int(names[-1]) < 2 * len(names) + 10:
+            names = [str(code) for code in range(int(names[-1]) + 1)]
+    if positive is not None:
+        if positive not in names:
+            raise ValueError(f"positive={positive!r} is none of the targets {quoted(names)}")
+        names = [name for name in names if name != positive] + [positive]
+    return tuple(names)
+
+
+def check_label(text: str) -> None:
+    """Raise ValueError for what is too long to be a label."""
+    if len(text) > _LONGEST_NAME:
+        raise ValueError(f"a text of {len(text):,} characters is no label: is it the right column?")
+
+
+def parsed(cells: list[Any], parse: Callable[[Any], Any]) -> tuple[np.ndarray, dict[int, str]]:
+    """`parse` of every cell, 0 where it raised ValueError; and the reasons by position."""
+    results: list[Any] = []
+    reasons: dict[int, str] = {}
+    for i, cell in enumerate(cells):
+        try:
+            results.append(parse(cell))
+        except UnicodeError:
+            reasons[i] = "it is not UTF-8"
+        except ValueError as error:
+            reasons[i] = str(error)
+        if i in reasons:
+            results.append(None)
+    blank = next((0 if not isinstance(r, list) else [0] * len(r) for r in results if r is not None), 0)
+    return np.array([blank if r is None else r for r in results], dtype=np.int64), reasons
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(f"{quoted(text)} is no probability in 0…1")
+    return value
+
+
+def _is_fraction(text: str) -> bool:
+    try:
+        return 0 < float(text) < 1
+    except ValueError:
+        return False

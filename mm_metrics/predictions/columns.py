@@ -1,0 +1,99 @@
+"""Which column is what: from a header and the options that rename."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mm_metrics.modalities import Modalities
+
+Renamed = str | Mapping[str, str]  # a pattern such as "presence_{modality}", or a name for each
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that are read, and what they hold."""
+
+    target: str | None
+    presence: dict[str, str]  # modality → column; empty: every sample has every modality
+    predictions: dict[int, str]  # mask of a coalition → column
+    id: str | None = None
+    unread: tuple[str, ...] = ()  # look like predictions of a coalition, and of none that there is
+
+    @property
+    def wanted(self) -> list[str]:
+        """Every column once."""
+        named = [self.id, self.target, *self.presence.values(), *self.predictions.values()]
+        return list(dict.fromkeys(name for name in named if name is not None))
+
+
+def presence_columns(header: Iterable[str], modalities: Modalities, renamed: Renamed) -> dict[str, str]:
+    """The column of each modality's presence; all or none. Raises ValueError where only some are there."""
+    header = list(header)
+    if isinstance(renamed, Mapping):
+        unknown = set(renamed) - set(modalities)
+        if unknown:
+            raise ValueError(f"presence names {sorted(unknown)}, the modalities are {modalities.names}")
+    named = {name: _name(renamed, "modality", name, f"presence_{name}") for name in modalities}
+    missing = [column for column in named.values() if column not in header]
+    if len(missing) == len(named) and not isinstance(renamed, Mapping):
+        return {}
+    # A modality without a column is always there, as text is where every sample is a question; a typo must not pass.
+    if isinstance(renamed, Mapping) and (lost := [name for name in renamed if named[name] in missing]):
+        raise ValueError(f"presence: there is no column {named[lost[0]]!r}, there are {shown(header)}")
+    return {name: column for name, column in named.items() if column not in missing}
+
+
+def prediction_columns(
+    header: Iterable[str], modalities: Modalities, whole: str, renamed: Renamed, always: int = 0
+) -> tuple[dict[int, str], tuple[str, ...]]:
+    """The column of each coalition's predictions, coalitions in any order of their modalities; and what is unread.
+
+    `whole` is the column of all modalities; `always` a mask of those in every coalition, named or not.
+    """
+    found: dict[int, list[str]] = {}
+    unread = []
+    header = list(header)
+    if isinstance(renamed, Mapping):
+        pairs = [(coalition, column) for coalition, column in renamed.items()]
+        for coalition, column in pairs:
+            if column not in header:
+                raise ValueError(f"coalition {coalition}: there is no column {column!r}, there are {shown(header)}")
+    else:
+        head, _, tail = _pattern(renamed, "coalition")
+        fits = [
+            name for name in header if name.startswith(head) and name.endswith(tail) and len(name) > len(head + tail)
+        ]
+        pairs = [(name[len(head) : len(name) - len(tail)], name) for name in fits]
+    for coalition, column in pairs:
+        try:
+            found.setdefault(modalities.mask(coalition) | always, []).append(column)
+        except ValueError:
+            if isinstance(renamed, Mapping):
+                raise
+            unread.append(column)
+    if whole in header:
+        found.setdefault(modalities.full, []).append(whole)
+    for mask, names in found.items():
+        if len(set(names)) > 1:
+            raise ValueError(f"columns {names} are all predictions of {modalities.name(mask)}: one is due")
+    return {mask: found[mask][0] for mask in sorted(found)}, tuple(name for name in unread if name != whole)
+
+
+def shown(names: Iterable[str]) -> str:
+    """Column names fit for a message."""
+    names = list(names)
+    return ", ".join(repr(name[:60]) for name in names[:20]) + (", …" if len(names) > 20 else "")
+
+
+def _name(renamed: Renamed, key: str, name: str, default: str) -> str:
+    if isinstance(renamed, Mapping):
+        return renamed.get(name, default)
+    head, _, tail = _pattern(renamed, key)
+    return head + name + tail
+
+
+def _pattern(renamed: str, key: str) -> tuple[str, str, str]:
+    if renamed.count(f"{{{key}}}") != 1:
+        raise ValueError(f"{renamed!r} is no pattern of column names: it holds {{{key}}} once")
+    return renamed.partition(f"{{{key}}}")

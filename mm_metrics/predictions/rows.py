@@ -1,0 +1,137 @@
+"""A block of rows to counts: the one path from cells to a scorecard, whatever file or engine they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mm_metrics.metrics import CoalitionConfusionMatrix
+from mm_metrics.modalities import Modalities
+from mm_metrics.open_scorecard import JUDGED, OpenScorecard
+from mm_metrics.predictions.answers import Answers, as_bit, as_hash, parsed
+from mm_metrics.predictions.columns import Columns
+from mm_metrics.predictions.reading import Block
+from mm_metrics.predictions.strays import Outside, Problem
+
+if TYPE_CHECKING:
+    from mm_metrics.predictions.scoring import Predictions
+
+
+@dataclass
+class Coded:
+    """The readable rows of a block as numbers."""
+
+    rows: np.ndarray  # (N,) int64: numbers in the file
+    numbers: np.ndarray  # (N,) int64: numbers of the samples, from their ids where there are some
+    ids: np.ndarray | None  # (N, 2) int64
+    target: np.ndarray | None  # (N,), multilabel (N, L + 1)
+    predictions: np.ndarray  # (K, N), multilabel (K, N, L + 1); K as the columns name them
+    presence: np.ndarray | None  # (N, M) bool
+
+
+def coded(
+    block: Block, columns: Columns, answers: Answers, modalities: Modalities, first: int = 0,
+    outside: Outside | None = None,
+) -> tuple[Coded, list[Problem]]:  # fmt: skip
+    """A block's cells as numbers, and the cells that can't be read, whose rows are left out.
+
+    `first` is the number of the file's first row among all the files.
+    """
+    problems: list[Problem] = []
+    ok = np.ones(len(block.rows), dtype=bool)
+
+    def read(column: str, parse: Callable[[Any], Any]) -> np.ndarray:
+        where, cells = distinct(block.columns[column])
+        table, reasons = parsed(cells, parse)
+        if reasons:
+            broken = np.zeros(len(cells), dtype=bool)
+            broken[list(reasons)] = True
+            at = np.flatnonzero(broken[where])
+            problems.extend(Problem(int(block.rows[i]), column, reasons[int(where[i])]) for i in at)
+            ok[at] = False
+        values = table[where] if len(cells) else np.zeros((0, *table.shape[1:]), dtype=np.int64)
+        if outside is not None and parse == answers.prediction and answers.names != JUDGED and len(cells):
+            stray = table[:, -1] == 1 if table.ndim == 2 else table == len(answers.classes)
+            if stray.any():
+                times = np.bincount(where, minlength=len(cells))[stray]
+                outside.note([cells[i] for i in np.flatnonzero(stray)], times.tolist())
+        return values
+
+    ids = None if columns.id is None else read(columns.id, as_hash).reshape(-1, 2)
+    target = None if columns.target is None else read(columns.target, answers.target)
+    presence = None
+    if columns.presence:
+        presence = np.ones((len(ok), len(modalities)), dtype=bool)
+        for name, column in columns.presence.items():
+            presence[:, modalities.names.index(name)] = read(column, as_bit) != 0
+    empty = np.zeros((0, len(ok), *(() if target is None else target.shape[1:])), dtype=np.int64)
+    predictions = [read(column, answers.prediction) for column in columns.predictions.values()]
+    if columns.target is None and answers.names == JUDGED:
+        target = np.zeros(len(ok), dtype=np.int64)
+    index = block.rows + first if ids is None else ids[:, 0]
+    stacked = np.stack(predictions) if predictions else empty
+    return Coded(
+        block.rows[ok], index[ok], None if ids is None else ids[ok], None if target is None else target[ok],
+        stacked[:, ok], None if presence is None else presence[ok],
+    ), sorted(problems)  # fmt: skip
+
+
+def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
+    """``(N,)`` positions into the list of different cells of a column, so that each is read once."""
+    if hasattr(column, "dictionary_encode"):
+        import pyarrow as pa
+
+        column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        kind = column.type
+        if pa.types.is_dictionary(kind) or not (pa.types.is_nested(kind) or pa.types.is_null(kind)):
+            encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+            cells = encoded.dictionary.to_pylist()
+            where = encoded.indices.fill_null(len(cells)).to_numpy(zero_copy_only=False).astype(np.int64)
+            return where, [*cells, None]
+        column = column.to_pylist()
+    elif isinstance(column, np.ndarray):
+        column = column.tolist()
+    cells = {}
+    where = np.empty(len(column), dtype=np.int64)
+    for i, cell in enumerate(column):
+        # 1, 1.0 and True are equal and not the same label.
+        key = cell if type(cell) is str else (type(cell), cell if type(cell) in (int, float) else repr(cell))
+        where[i], _ = cells.setdefault(key, (len(cells), cell))
+    return where, [cell for _, cell in cells.values()]
+
+
+def metric(how: Predictions, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
+    """The counter of coded rows. Binary tasks are counted as any other classes: `card_of` names them again."""
+    names, multilabel = how.answers.names, how.task == "multilabel"
+    return CoalitionConfusionMatrix(
+        how.modalities, None if multilabel else len(names), "multilabel" if multilabel else "multiclass",
+        len(names) if multilabel else None, coalitions=[how.modalities.name(mask) for mask in masks],
+        bootstrap=how.bootstrap, seed=how.seed, shard=how.shard, class_names=names,
+    )  # fmt: skip
+
+
+def count(metric: CoalitionConfusionMatrix, coded: Coded, counted: np.ndarray | None = None) -> None:
+    """Add coded rows to the counts; `counted` ``(K, N)`` bool is which coalitions answered which samples."""
+    if not len(coded.rows):
+        return
+    assert coded.target is not None
+    metric.update(
+        torch.from_numpy(np.ascontiguousarray(coded.predictions)), torch.from_numpy(coded.target),
+        None if coded.presence is None else torch.from_numpy(coded.presence), torch.from_numpy(coded.numbers),
+        None if counted is None else torch.from_numpy(counted),
+    )  # fmt: skip
+
+
+def card_of(metric: CoalitionConfusionMatrix, task: str, by_id: bool, **info: Any) -> OpenScorecard:
+    """What was counted as a card.
+
+    Samples without ids are numbered from zero; their shard is kept, as it tells them from another file's.
+    """
+    card = metric.scorecard(**info)
+    fields: Mapping[str, Any] = {name: getattr(card, name) for name in card.__dataclass_fields__}
+    shards = () if by_id or not card.layout.R else (metric.shard,)
+    return replace(OpenScorecard(**fields), task=task, shards=shards, parts=frozenset())
