@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -220,7 +220,7 @@ def worst_classes(card: Scorecard, slice: str = "all", most: int = WORST) -> Tab
     return Table(("class", "samples", "recall", "precision"), sorted(rows, key=lambda row: row[2])[:most])
 
 
-def history_keys(history: Iterable[dict[str, object]]) -> list[str]:
+def history_keys(history: Iterable[Mapping[str, Any]]) -> list[str]:
     """The keys that hold numbers in any epoch, in order of appearance."""
     keys = {key: None for row in history for key, value in row.items() if isinstance(value, int | float)}
     return [key for key in keys if key not in ("epoch", "step")]

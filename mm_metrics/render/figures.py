@@ -1,0 +1,244 @@
+"""The pictures, one by one, as functions of a scorecard: each gives ``(fig, ax)`` and touches no global state.
+
+All need matplotlib (``pip install "mm_metrics[report]"``). Figures are small, so that they stay legible on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from mm_metrics import scores
+from mm_metrics.comparison import Comparison
+from mm_metrics.render import draw, numbers, words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mm_metrics.scorecard import Scorecard
+
+WIDTH = 4.9  # inches
+
+
+def confusion(card: Scorecard, slice: str = "all", ax: Axes | None = None, titled: bool = True) -> tuple[Figure, Axes]:
+    """One slice's confusion as heat cells with counts and shares of the row; `titled` with names and axis labels."""
+    cells = numbers.confusion_cells(card, slice)
+    support = words.count(card.support(slice, card.whole), "sample")
+    return _heat(cells, slice if titled else "", support if titled else "", ax)
+
+
+def confusions(card: Scorecard, slices: Sequence[str] | None = None) -> tuple[Figure, np.ndarray]:
+    """The confusions of all slices side by side."""
+    names = card.slices if slices is None else tuple(slices)
+    panels = [(numbers.confusion_cells(card, name), name, f"n = {card.support(name, card.whole):,}") for name in names]
+    return _side_by_side(panels)
+
+
+def coalitions(card: Scorecard, score: str = "f1", ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """The score of every coalition: dots say which modalities the model was shown, bars what it scored."""
+    names = numbers.telling_coalitions(card)
+    table = card.layout.modalities.table([card.layout.modalities.mask(name) for name in names])
+    columns = 0.34 * len(card.modalities) + 0.1
+    if ax is None:
+        longest = max(words.width(words.shortened(name, 14)) for name in card.modalities)
+        ax = draw.axes(WIDTH, 0.27 * len(names) + 0.7 + 0.06 * longest, columns + 0.2, 0.2, 0.25 + 0.06 * longest, 0.45)
+    values = [numbers.Number(*card.estimate(score, name)) for name in names]
+    label = words.LABELS.get(score, score)
+    draw.bars(ax, [""] * len(names), {label: values}, label, bounds=(0.0, 1.16))
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
+    majority = card.majority(score)
+    if 0 < majority < 1:
+        ax.axvline(majority, color=draw.MUTED, linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
+        ax.annotate(
+            "guessing the majority", (majority, 1), xycoords=("data", "axes fraction"), xytext=(3, 3),
+            textcoords="offset points", fontsize=draw.SMALL, color=draw.MUTED, annotation_clip=False,
+        )  # fmt: skip
+    share = columns / (ax.get_position().width * ax.figure.get_size_inches()[0])  # type: ignore[union-attr]
+    draw.dots(ax.inset_axes((-share - 0.02, 0.0, share, 1.0), sharey=ax), table, card.modalities)
+    ax.tick_params(axis="y", labelleft=False)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def contributions(
+    card: Scorecard, score: str = "f1", slice: str = "all", ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """What is lost without each modality, and its Shapley value, in points with intervals."""
+    table = numbers.contribution_points(card, score, slice)
+    labels = [row[0] for row in table.rows]
+    series = {"drop without it": [row[1] for row in table.rows], "Shapley value": [row[3] for row in table.rows]}
+    if not any(value.value == value.value for value in series["drop without it"]):
+        series = {"gain alone": [row[2] for row in table.rows]}
+    ax = _bar_axes(labels, 0.48, ax)
+    draw.bars(ax, labels, series, f"points of {words.LABELS.get(score, score)}")
+    draw.legend(ax)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def interactions(card: Scorecard, score: str = "f1", ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """The Shapley interaction of the 15 pairs that interact most, in points: more, or less, than each adds alone."""
+    rows = numbers.interaction_points(card, score).rows[:15]
+    labels = [row[0] for row in rows]
+    ax = _bar_axes(labels, 0.3, ax, columns=26)
+    draw.bars(ax, labels, {"interaction": [row[1] for row in rows]}, f"points of {words.LABELS.get(score, score)}", 26)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def differences(comparison: Comparison, ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """New less old: recall and F1 of every slice, in points with intervals."""
+    table = numbers.differences(comparison)
+    labels = [row[0] for row in table.rows]
+    ax = _bar_axes(labels, 0.48, ax)
+    series = {name: [row[table.columns.index(name)] for row in table.rows] for name in ("recall", "F1")}
+    draw.bars(ax, labels, series, "points, new − old")
+    draw.legend(ax)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def history(
+    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], label: str = "", ax: Axes | None = None
+) -> tuple[Figure, Axes]:
+    """Values over epochs, one line each: `rows` are one dict an epoch, `series` names to keys of them."""
+    x = [float(row.get("epoch", i)) for i, row in enumerate(rows)]
+    ys = {name: [_number(row.get(key)) for row in rows] for name, key in series.items()}
+    if ax is None:
+        longest = max([words.width(words.shortened(name, 14)) for name in ys] or [0])
+        ax = draw.axes(WIDTH, 2.5, 0.5, 0.25 + 0.075 * longest, 0.15, 0.45)
+    draw.lines(ax, x, ys)
+    ax.set_xlabel("epoch", fontsize=draw.SMALL, color=draw.MUTED, loc="left")
+    ax.set_ylabel(label, fontsize=draw.SMALL, color=draw.MUTED, parse_math=False)
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[Figure, np.ndarray]:
+    """The essentials on one sheet of 11 by 8 inches: verdict, worth, coalitions, contributions, confusions."""
+    import textwrap
+
+    verdict = card.verdict() if verdict is None else verdict
+    fig = draw.figure(11.0, 8.2)
+    color = {"good": "#0a8f6c", "mixed": "#d98200", "bad": "#c02f1d"}.get(verdict.level, draw.MUTED)
+    headline = textwrap.fill(words.clean(verdict.headline), 78, max_lines=2, placeholder=" …")
+    deep = headline.count("\n")
+    fig.text(0.04, 0.945, headline, fontsize=15.5, fontweight="bold", color=draw.INK, va="top", parse_math=False)
+    below = " · ".join(filter(None, (words.worth(card),)))
+    fig.text(0.04, 0.9 - 0.035 * deep, below, fontsize=11, color=draw.INK, va="top", parse_math=False)
+    weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
+    step = textwrap.shorten(words.next_step(card, samples, weak), 120, placeholder=" …")
+    fig.text(0.04, 0.868 - 0.035 * deep, step, fontsize=11, color=draw.MUTED, va="top", parse_math=False)
+    fig.add_artist(_band(color, 0.855 - 0.035 * deep))
+    M, rows = len(card.modalities), len(numbers.telling_coalitions(card))
+    top, high = 0.72 - 0.02 * deep, 0.27
+    left = fig.add_axes((0.06 + 0.034 * M, top - high, 0.44 - 0.034 * M, high))
+    coalitions(card, ax=left)
+    if rows > 8:
+        left.tick_params(labelsize=draw.SMALL)
+    right = fig.add_axes((0.64, top - high, 0.33, high))
+    contributions(card, ax=right)
+    panels = card.slices[:4]
+    wide = 0.9 / len(panels)
+    lower = []
+    for i, name in enumerate(panels):
+        at = (0.08 + i * wide, 0.09, wide - 0.035, 0.245)
+        lower.append(confusion(card, name, fig.add_axes(at))[1])
+        if i:
+            lower[-1].set_yticks([])
+    return fig, np.array([left, right, *lower], dtype=object)
+
+
+def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure, Any]:
+    """What a metric's `compute` gives, or a list of that over time: confusions, bars or lines.
+
+    With `ax` one confusion is drawn, that of all samples and all modalities shown.
+
+    >>> from mm_metrics import ModalityRecall
+    >>> metric = ModalityRecall(("text", "audio"), task="binary")
+    >>> metric.update(torch.tensor([1, 0, 1]), torch.tensor([1, 1, 0]))
+    >>> fig, ax = metric.plot()
+    """
+    if isinstance(value, Sequence) and not isinstance(value, Tensor):
+        return _over_time(metric, value, ax)
+    if isinstance(value, Mapping):
+        labels = list(value)
+        ax = _bar_axes(labels, 0.34, ax)
+        draw.bars(ax, labels, {"score": [numbers.Number(float(part)) for part in value.values()]}, "score")
+        return ax.figure, ax  # type: ignore[return-value]
+    multilabel = metric.task.kind == "multilabel"
+    names = metric.class_names or tuple(map(str, range(value.shape[-3] if multilabel else value.shape[-1])))
+    value = value.cpu()
+    if value.ndim > (4 if multilabel else 3):
+        panels = [(value[k, 0], coalition) for k, coalition in enumerate(metric.coalitions)][::-1]
+    else:
+        panels = list(zip(value, metric.slices, strict=True))
+    drawn = [(numbers.cells(part, names, multilabel), name, "") for part, name in panels]
+    return _heat(*drawn[0], ax) if ax is not None else _side_by_side(drawn[: numbers.COALITIONS_SHOWN])
+
+
+def _over_time(metric: Any, values: Sequence[Any], ax: Axes | None) -> tuple[Figure, Any]:
+    rows = []
+    for step, value in enumerate(values):
+        if not isinstance(value, Mapping):
+            value = {
+                f"{name}/accuracy": scores.accuracy(part.flatten(0, -3).sum(0) if part.ndim > 2 else part)
+                for name, part in zip(
+                    metric.slices, value[-1] if len(value) != len(metric.slices) else value, strict=True
+                )
+            }
+        rows.append({"epoch": step, **{key: float(part) for key, part in value.items()}})
+    fig, ax = history(rows, {key: key for key in rows[0] if key != "epoch"} if rows else {}, ax=ax)
+    ax.set_xlabel("step", fontsize=draw.SMALL, color=draw.MUTED, loc="left")
+    return fig, ax
+
+
+def _bar_axes(labels: Sequence[str], each: float, ax: Axes | None, columns: int = 22) -> Axes:
+    if ax is not None:
+        return ax
+    longest = max([words.width(words.shortened(label, columns)) for label in labels] or [0])
+    return draw.axes(WIDTH, each * max(1, len(labels)) + 0.85, 0.2 + 0.078 * longest)
+
+
+def _heat(cells: numbers.Cells, name: str, note: str, ax: Axes | None, rows: bool = True) -> tuple[Figure, Axes]:
+    if ax is None:
+        height, width = cells.counts.shape
+        small = height <= draw.NUMBERED_UP_TO
+        longest = [max(words.width(words.shortened(n, 14)) for n in names) for names in (cells.rows, cells.columns)]
+        left, top = (0.4 if name else 0.12) + 0.078 * longest[0], 0.35 if name else 0.08
+        across = min(4.2, max(1.6, 0.62 * width)) if small else 4.2
+        down = min(4.2, max(0.9, 0.5 * height)) if small else 4.2
+        below = (0.4 if name else 0.22) + ((0.055 if small else 0.07) * longest[1] if draw.turned(cells) else 0.0)
+        ax = draw.axes(left + across + 0.1, down + below + top, left, 0.1, top, below)
+    draw.heat(ax, cells, rows)
+    if name:
+        draw.title(ax, words.shortened(name, 22), note)
+    else:
+        ax.set(xlabel="", ylabel="")
+    return ax.figure, ax  # type: ignore[return-value]
+
+
+def _side_by_side(panels: Sequence[tuple[numbers.Cells, str, str]]) -> tuple[Figure, np.ndarray]:
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    side = 2.3 if panels[0][0].counts.shape[0] <= 12 else 3.6
+    fig = draw.figure(side * columns + 0.5, (side + 0.6) * lines)
+    grid = fig.subplots(lines, columns, squeeze=False)
+    for i, ax in enumerate(grid.flat):
+        if i < len(panels):
+            _heat(*panels[i], ax, rows=i % columns == 0)
+        else:
+            ax.set_axis_off()
+    fig.subplots_adjust(
+        left=0.55 * 2 / fig.get_size_inches()[0], right=0.98, top=0.9, bottom=0.22 / lines, wspace=0.12, hspace=0.5
+    )
+    return fig, grid.ravel()[: len(panels)]
+
+
+def _band(color: str, y: float) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((0.0, y), 0.012, 0.97 - y, color=color, linewidth=0)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
