@@ -12,6 +12,8 @@ from mm_metrics.metrics import (
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import QualityGate
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ModalityConfusionMatrix",
     "CoalitionConfusionMatrix",

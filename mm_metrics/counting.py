@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from mm_metrics.counts import add
-from mm_metrics.labels import Task
+from mm_metrics.labels import Labels, Task
 from mm_metrics.layout import MAX_BYTES, REFUSED, plan
 from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Scorecard
@@ -137,7 +137,7 @@ class ModalityMetric(Metric):
     def _count(
         self, preds: Any, target: Tensor, presence: object, index: Tensor | None,
         rows: list[int] | None = None, counted: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> Labels:  # fmt: skip
         eager = self.validate_args or (isinstance(preds, Tensor) and preds.device.type == "cpu")
         labels = self.task.read(preds, target, eager)
         N = preds.shape[1]
@@ -156,6 +156,7 @@ class ModalityMetric(Metric):
         if N:
             self._numbered = (self._numbered is not False) and index is not None
             self._seen += 0 if index is not None else N
+        return labels
 
     def _numbers(self, index: Tensor | None, N: int, device: torch.device) -> tuple[Tensor | None, int]:
         if index is None:

@@ -184,9 +184,9 @@ class QualityGate:
 
     def _distinct_slices(self, card: Scorecard) -> Iterator[str]:
         """The whole, and every modality's slice that is not the same samples under the same bars as one before."""
-        seen = []
+        seen: list[list[object]] = []
         for slice in card.slices:
-            question = [part.tolist() for part in card._sums(None, slice)]
+            question: list[object] = [part.tolist() for part in card._sums(None, slice)]
             question += [self.bars(score, slice) for score in ("accuracy", "precision", "recall", "f1")]
             if question not in seen:
                 seen.append(question)
@@ -281,8 +281,8 @@ class QualityGate:
             if all(-self.unused <= bound <= self.unused for bound in bounds):
                 yield Finding(
                     "unused_modality", name, "f1", *own.drop, self.unused,
-                    f"{name} is not used: without it F1 changes by {wording.points(own.drop)} points on the samples that have "
-                    f"it, and alone it gives {wording.points(own.unimodal_gain)}; is its encoder trained at all?",
+                    f"{name} is not used: without it F1 loses {wording.points(own.drop)} points on the samples that "
+                    f"have it, and alone it gives {wording.points(own.unimodal_gain)}; is its encoder trained at all?",
                 )  # fmt: skip
         shares = card.contributions("f1", confidence=self.confidence)
         total = sum(share.shapley.value for share in shares.values())

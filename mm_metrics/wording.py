@@ -17,7 +17,8 @@ def finding(rule: Rule, card: Scorecard, paradox: bool) -> str:
     named = {"f1": "F1", "unbalanced": "gap between precision and recall"}.get(rule.score, rule.score)
     what = f"{_subject(rule)}{named} {estimate(rule.estimate)}{_on(rule, card)}"
     if rule.level == "undecided":
-        return f"{what} cannot be judged: {f'only {rule.thin}' if rule.thin else 'its interval reaches from good into bad'}"
+        why = f"only {rule.thin}" if rule.thin else "its interval reaches from good into bad"
+        return f"{what} cannot be judged: {why}"
     if rule.score == "unbalanced":
         return f"{what} is above {bad:.2f}, so one is bought with the other: look at the decision threshold"
     if paradox:

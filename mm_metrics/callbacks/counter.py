@@ -1,0 +1,194 @@
+"""One stage's batches to counts: predictions under every coalition, numbered, less copies, into a metric a loader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from mm_metrics.ablation import ModalityAblation
+from mm_metrics.ablation.inputs import read_key
+from mm_metrics.callbacks.heads import answered, as_heads
+from mm_metrics.callbacks.sampler import GlobalIndex
+from mm_metrics.callbacks.samples import SampleTracker
+from mm_metrics.callbacks.sharding import is_sharded, through_strategy
+from mm_metrics.metrics import CoalitionConfusionMatrix
+from mm_metrics.modalities import UNHIDDEN, Modalities
+
+
+class Loader:
+    """What is kept of one loader during one epoch."""
+
+    def __init__(self, metric: CoalitionConfusionMatrix, index: GlobalIndex, samples: SampleTracker) -> None:
+        self.metric, self.index, self.samples = metric, index, samples
+        self.batches = 0
+        self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
+
+    def widen(self, preds: Tensor) -> None:
+        """Remember the lowest and the highest score, without a stall."""
+        if preds.dtype.is_floating_point and preds.numel():
+            low, high = preds.float().aminmax()
+            old = (low, high) if self.range is None else self.range.unbind()
+            self.range = torch.stack([torch.minimum(low, old[0]), torch.maximum(high, old[1])])
+
+
+class BatchCounter:
+    """Predicts a batch under every coalition and counts it.
+
+    `arguments` are those of the metric; the rest is named as in `ModalityMonitor`.
+    """
+
+    def __init__(
+        self, inputs: Mapping[str, Any], modalities: Modalities, masks: tuple[int, ...], arguments: dict[str, Any],
+        target: Any, presence: Any, slices: Any, predict: Callable[[Any, Any], Any] | None,
+        baseline: Any, encoders: Any,
+        every_n_epochs: int, max_batches: int | None, say: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.inputs, self.modalities, self.masks, self.arguments = inputs, modalities, masks, arguments
+        self.target, self.presence, self.slices = target, presence, slices
+        self.predict, self.baseline, self.encoders = predict, baseline, encoders
+        self.every_n_epochs, self.max_batches, self.say = every_n_epochs, max_batches, say
+        self.ablation: ModalityAblation | None = None
+        self.head_masks: tuple[int, ...] | None = None
+        self.loaders: dict[int, Loader] = {}
+        self._metrics: dict[tuple[str, int], CoalitionConfusionMatrix] = {}
+
+    def train_batch(self, batch: Any) -> None:
+        """Keep the running means of the inputs, where they are the baseline."""
+        if self.ablation is not None and self.ablation.wants_means:
+            self.ablation.add_to_means(batch)
+
+    def watch(self) -> None:
+        """Keep what the encoders give while the user's own step runs."""
+        if self.ablation is not None:
+            self.ablation.watch()
+
+    def unwatch(self) -> None:
+        """Leave nothing behind on the module."""
+        if self.ablation is not None:
+            self.ablation.unwatch()
+
+    def count(self, trainer: Trainer, pl_module: LightningModule, batch: Any, loader_index: int, stage: str) -> None:
+        """Predict one batch under every coalition, and count it."""
+        self.unwatch()
+        with trainer.precision_plugin.forward_context():
+            if self.ablation is None:
+                self._look(trainer, pl_module, batch)
+            assert self.ablation is not None
+            presence = None if self.presence is None else read_key(batch, self.presence)
+            if self.head_masks is None:
+                rows, preds = self._ablated(trainer, batch, presence, loader_index)
+            else:
+                heads = as_heads(self.ablation.raw(batch), self.modalities) or {}
+                rows, preds = list(heads), torch.stack(list(heads.values()))
+        target = read_key(batch, self.target)
+        loader = self.loader(trainer, pl_module, stage, loader_index, preds)
+        index, n = loader.index(preds.shape[1], preds.device)
+        loader.batches += 1
+        where = None if self.slices is None else read_key(batch, self.slices)
+        where = self.modalities.presence(where, preds.shape[1], preds.device)
+        counted = None
+        if self.head_masks is not None:
+            has = self.modalities.presence(presence, preds.shape[1], preds.device)
+            counted = answered(tuple(rows), self.modalities.full, has)
+        if n < preds.shape[1]:  # a distributed sampler's copies
+            preds, target = preds[:, :n], target[:n]
+            where = None if where is None else where[:n]
+            counted = None if counted is None else counted[:, :n]
+        if n == 0:
+            return
+        masks = loader.metric.layout.masks or ()
+        which = [masks.index(mask) for mask in rows]
+        labels = loader.metric._count(preds, target, where, index, which, counted)
+        if self.arguments["task"] != "multiclass" and self.arguments["from_logits"]:
+            loader.widen(preds)
+        if index is not None:
+            own = rows.index(self._own_mask())
+            loader.samples.update(
+                labels.predicted[own],
+                labels,
+                {mask: k for k, mask in enumerate(rows)},
+                self.modalities.full,
+                index,
+                where,
+            )
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        """At the first batch: make the ablation, and see whether the model answers once per modality."""
+        sharded = is_sharded(trainer.strategy)
+        self.ablation = ModalityAblation(
+            pl_module, self.inputs, predict=self.predict, baseline=self.baseline,
+            encoders=None if sharded else self.encoders, presence=self.presence,
+            coalitions=[self.modalities.name(mask) for mask in self.masks] or ["all"], seed=self.arguments["seed"],
+        )  # fmt: skip
+        self.ablation.say = self.say
+        if sharded:
+            self.ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
+            self.say(f"{type(trainer.strategy).__name__} shards the model: inputs are hidden, with whole forwards")
+        heads = as_heads(self.ablation.raw(batch), self.modalities)
+        self.head_masks = None if heads is None else tuple(heads)
+
+    def _ablated(self, trainer: Trainer, batch: Any, presence: Any, loader_index: int) -> tuple[list[int], Tensor]:
+        """The masks and the predictions ``(K, N, ...)`` of this batch."""
+        assert self.ablation is not None
+        loader = self.loaders.get(loader_index)
+        batches = 0 if loader is None else loader.batches
+        due = self.due(trainer) and (self.max_batches is None or batches < self.max_batches)
+        own = self._own_mask()
+        if not due:
+            return [own], self.ablation.predict(batch).unsqueeze(0)
+        shown = self.ablation(batch)
+        if own in self.masks:
+            return list(self.masks), shown
+        return [*self.masks, own], torch.cat([shown, self.ablation.predict(batch).unsqueeze(0).to(shown.dtype)])
+
+    def _own_mask(self) -> int:
+        """The row of the model's own predictions: that of all, unless absent modalities or batches set them apart."""
+        if self.head_masks is not None:
+            return self.head_masks[-1]
+        same = self.presence is None and self.max_batches is None
+        return (
+            self.modalities.full
+            if not self.masks or (same and self.modalities.full in self.masks)
+            else self.modalities.mask(UNHIDDEN)
+        )
+
+    def loader(
+        self, trainer: Trainer, pl_module: LightningModule, stage: str, loader_index: int, preds: Tensor | None
+    ) -> Loader:
+        """What is kept of a loader; made at its first batch, or at the end where this rank saw none."""
+        if loader_index in self.loaders:
+            return self.loaders[loader_index]
+        key = (stage, loader_index)
+        if key not in self._metrics:
+            arguments = dict(self.arguments)
+            if arguments["task"] == "multiclass" and arguments["num_classes"] is None:
+                if preds is None or preds.ndim < 3:
+                    raise ValueError(
+                        "num_classes is None and no logits (N, C) to read it off: ModalityMonitor(num_classes=…)"
+                    )
+                arguments["num_classes"] = preds.shape[-1]
+            masks = self.head_masks or tuple(dict.fromkeys((*self.masks, self._own_mask())))
+            names = [self.modalities.name(mask) for mask in masks]
+            self._metrics[key] = CoalitionConfusionMatrix(self.modalities.names, coalitions=names, **arguments)
+        metric = self._metrics[key].to(pl_module.device)
+        metric.reset()
+        dataloaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+        index = GlobalIndex(_nth(dataloaders, loader_index), trainer.global_rank, trainer.world_size, self.say)
+        task = self.arguments["task"]
+        loader = Loader(metric, index, SampleTracker(self.modalities.names, task == "binary"))
+        self.loaders[loader_index] = loader
+        return loader
+
+    def due(self, trainer: Trainer) -> bool:
+        """Whether this epoch is ablated."""
+        return bool(self.masks) and self.head_masks is None and trainer.current_epoch % self.every_n_epochs == 0
+
+
+def _nth(loaders: Any, i: int) -> Any:
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    return loaders[i] if isinstance(loaders, list | tuple) else loaders

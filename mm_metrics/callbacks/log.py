@@ -1,0 +1,53 @@
+"""What the monitor needs of Lightning's logging: values that are final, and the user's keys left to the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class Constant(Metric):
+    """A value that is already equal on all ranks.
+
+    A plain tensor logged at the end of an epoch would be reduced over ranks again, or warned of once a key.
+    """
+
+    full_state_update = False
+
+    def __init__(self, value: float, device: torch.device) -> None:
+        super().__init__(sync_on_compute=False)
+        self.value = torch.tensor(value, device=device)
+        self._update_count = 1
+
+    def update(self) -> None:
+        """Nothing: the value is final."""
+
+    def compute(self) -> Tensor:
+        """The value."""
+        return self.value
+
+
+def keys_of_the_user(trainer: Any) -> set[str]:
+    """The names that the module or another callback has logged in this loop so far."""
+    results = getattr(trainer, "_results", None) or {}
+    names = set()
+    for result in results.values():
+        if isinstance(getattr(result, "value", None), Constant):
+            continue  # the monitor's own, of an earlier epoch
+        name, loader = result.meta.name, result.meta.dataloader_idx
+        names |= {name, f"{name}/dataloader_idx_{loader}"} if loader is not None else {name}
+    return names
+
+
+def watched(trainer: Any, keys: Iterable[str]) -> list[tuple[str, str]]:
+    """Which callbacks stop at the first value that is not finite of one of `keys`: ``(callback, key)``."""
+    keys = set(keys)
+    return [
+        (type(callback).__name__, callback.monitor)
+        for callback in trainer.callbacks
+        if getattr(callback, "check_finite", False) and getattr(callback, "monitor", None) in keys
+    ]
