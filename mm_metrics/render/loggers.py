@@ -1,0 +1,115 @@
+"""Pictures and the table of scores to Lightning's loggers, each by what it can do."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm_metrics.files import write_whole
+from mm_metrics.render import numbers
+
+if TYPE_CHECKING:
+    from mm_metrics.scorecard import Scorecard
+
+_DPI = 130
+
+
+def send(loggers: Iterable[Any], card: Scorecard, stage: str, step: int, folder: Any) -> None:
+    """Give the confusions, coalitions and contributions of a stage to every logger, as pictures.
+
+    TensorBoard, Weights & Biases, MLflow and Comet take them as their own; W&B and MLflow the table of scores too; for
+    any other logger PNG files are written to `folder`, the last ones of each stage. What goes wrong in a logger is one
+    warning. To be called on rank zero.
+    """
+    loggers = [logger for logger in loggers if logger is not None]
+    if not loggers:
+        return
+    try:
+        drawn = _drawn(card)
+    except Exception as error:  # pictures never end a training run
+        warnings.warn(f"no pictures of {stage} were drawn: {_said(error)}", stacklevel=2)
+        return
+    for logger in loggers:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Glyph .* missing from")
+                _send(logger, drawn, card, stage, step, Path(folder))
+        except Exception as error:
+            name = type(logger).__name__
+            warnings.warn(f"{name} did not take the pictures of {stage}: {_said(error)}", stacklevel=2)
+    for figure in drawn.values():
+        figure.clear()
+
+
+def _drawn(card: Scorecard) -> dict[str, Any]:
+    from mm_metrics.render import figures
+
+    makers: dict[str, Callable[..., tuple[Any, Any]]] = {"confusions": figures.confusions}
+    if len(card.coalitions) > 1:
+        makers |= {"coalitions": figures.coalitions, "contributions": figures.contributions}
+    return {name: make(card)[0] for name, make in makers.items()}
+
+
+def _send(logger: Any, drawn: dict[str, Any], card: Scorecard, stage: str, step: int, folder: Path) -> None:
+    if callable(getattr(logger, "log_image", None)):  # Weights & Biases
+        for name, figure in drawn.items():
+            logger.log_image(f"{stage}/modality/{name}", [_pixels(figure)], step=step)
+        if callable(getattr(logger, "log_table", None)):
+            columns, rows = _scores(card)
+            logger.log_table(f"{stage}/modality/scores", columns=columns, data=rows, step=step)
+        return
+    experiment = getattr(logger, "experiment", None)
+    add_figure, log_figure = (getattr(experiment, name, None) for name in ("add_figure", "log_figure"))
+    if callable(add_figure):  # TensorBoard
+        for name, figure in drawn.items():
+            add_figure(f"{stage}/modality/{name}", figure, global_step=step)
+    elif callable(log_figure) and "run_id" in inspect.signature(log_figure).parameters:  # MLflow's client
+        for name, figure in drawn.items():
+            log_figure(logger.run_id, figure, f"modality/{stage}/{name}_{step:07d}.png")
+        columns, rows = _scores(card)
+        table = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
+        experiment.log_table(logger.run_id, table, f"modality/{stage}/scores_{step:07d}.json")  # type: ignore[union-attr]
+    elif callable(log_figure):  # Comet
+        for name, figure in drawn.items():
+            log_figure(f"{stage}/modality/{name}", figure, step=step)
+    else:
+        for name, figure in drawn.items():
+            write_whole(folder / f"{stage}_{name}.png", _png(figure))
+
+
+def _scores(card: Scorecard) -> tuple[list[str], list[list[Any]]]:
+    """Every slice's scores with their bounds, as plain columns and rows; None where there is no number."""
+    table = numbers.slice_scores(card)
+    columns = list(table.columns[:2])
+    columns += [f"{name}{end}" for name in table.columns[2:] for end in ("", " low", " high")]
+    rows = [
+        [*row[:2], *(part if math.isfinite(part) else None for number in row[2:] for part in number[:3])]
+        for row in table.rows
+    ]
+    return columns, rows
+
+
+def _png(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=_DPI)
+    return out.getvalue()
+
+
+def _pixels(figure: Any) -> Any:
+    """``(height, width, 3)`` uint8."""
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(_DPI)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,70 @@
+"""Pictures in each logger's own files, read back by that logger's own reader."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from mm_metrics.render import loggers
+from tests.render_cards import card
+
+pytestmark = pytest.mark.slow
+NAMES = ("confusions", "coalitions", "contributions")
+
+
+def looks_drawn(png: bytes) -> bool:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    return min(image.size) > 100 and len(image.getcolors(maxcolors=1 << 24)) > 20
+
+
+def test_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    loggers.send([logger], card(), "val", 7, tmp_path)
+    logger.experiment.close()
+    seen = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
+    assert set(seen.Tags()["images"]) == {f"val/modality/{name}" for name in NAMES}
+    event = seen.Images("val/modality/coalitions")[0]
+    assert event.step == 7
+    assert looks_drawn(event.encoded_image_string)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # mlflow's own
+def test_mlflow(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow 3 asks for consent to its file store
+    logger = MLFlowLogger("experiment", tracking_uri=f"file:{tmp_path / 'runs'}")
+    loggers.send([logger], card(), "val", 7, tmp_path)
+    files = {path.name: path for path in (tmp_path / "runs").rglob("modality/val/*")}
+    assert set(files) == {*(f"{name}_0000007.png" for name in NAMES), "scores_0000007.json"}
+    assert all(looks_drawn(path.read_bytes()) for name, path in files.items() if name.endswith("png"))
+    table = json.loads(files["scores_0000007.json"].read_text())
+    row = dict(zip(table["columns"], table["data"][3], strict=True))
+    assert row["slice"] == "audio"
+    assert row["recall"] == pytest.approx(card().score("recall", slice="audio"))
+
+
+@pytest.mark.filterwarnings("ignore")  # wandb starts a service and warns of what it finds
+def test_wandb_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    from lightning.pytorch.loggers import WandbLogger
+
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    loggers.send([logger], card(), "val", 7, tmp_path)
+    logger.experiment.finish()
+    files = [path for path in tmp_path.rglob("media/**/*") if path.is_file()]
+    pictures = [path for path in files if path.suffix == ".png"]
+    assert {name for name in NAMES if any(name in path.name for path in pictures)} == set(NAMES)
+    assert all(looks_drawn(path.read_bytes()) for path in pictures)
+    table = json.loads(next(path for path in files if path.name.endswith(".table.json")).read_text())
+    assert [row[0] for row in table["data"]] == list(card().slices)
