@@ -50,6 +50,7 @@ class EmergencyCalls(SamplesModule):
 
     ``rates``: the share of each event. ``missing``: how often a call lacks its text, its image, its sound.
     ``siren_volume``: the faintest and the loudest siren (the street's noise is 0.1), spread evenly in decibels.
+    ``written_sirens``: the share of sirens that the caller also writes about, in the words of a report.
     ``binary``: the label is only whether anything happened. ``shared_recordings``: the share of test calls whose
     sound is a copy of a training call's, half of them at another volume; a call's ``recording`` says which.
 
@@ -65,6 +66,7 @@ class EmergencyCalls(SamplesModule):
         rates: dict[str, float] = RATES,
         missing: float = 0.1,
         siren_volume: tuple[float, float] = (0.2, 0.5),
+        written_sirens: float = 0.0,
         binary: bool = False,
         shared_recordings: float = 0.0,
         batch_size: int = 64,
@@ -75,8 +77,9 @@ class EmergencyCalls(SamplesModule):
         if not set(rates) <= set(EVENTS) or abs(sum(rates.values()) - 1) > 1e-6:
             raise ValueError(f"rates={rates} must be shares of {EVENTS} that sum to 1: change rates in the config")
         self.sizes = {"train": train, "val": val, "test": test}
-        self.rates, self.missing, self.siren_volume = rates, missing, siren_volume
-        self.binary, self.shared_recordings, self.seed = binary, shared_recordings, seed
+        self.rates, self.missing, self.seed = rates, missing, seed
+        self.siren_volume, self.written_sirens = siren_volume, written_sirens
+        self.binary, self.shared_recordings = binary, shared_recordings
 
     def make(self, split: str) -> dict[str, Tensor]:
         """The tensors of ``train``, ``val`` or ``test``, from the seed alone."""
@@ -87,8 +90,14 @@ class EmergencyCalls(SamplesModule):
         tone = np.where(event == "intruder", code, 1 - code)  # each is a fair coin on its own, whatever the event
         faint, loud = self.siren_volume
         volume = np.float32(faint) * np.float32(loud / faint) ** rng.random(len(event), dtype=np.float32)  # (N,)
+        sirens = np.flatnonzero(event == "siren")
+        written = sirens[: round(len(sirens) * self.written_sirens)]
+        text = event.copy()
+        text[written] = "report"
+        carried = np.array([carriers(name) for name in event])  # (N, 3)
+        carried[written, 0] = True
 
-        tokens, mask = write(event, code, rng)
+        tokens, mask = write(text, code, rng)
         pixels, waveform = draw(event, rng), sound(event, tone, volume, rng)
         recording = np.arange(len(event)) + RECORDINGS * SPLITS.index(split)
         if (source >= 0).any():
@@ -104,7 +113,7 @@ class EmergencyCalls(SamplesModule):
             "waveform": waveform,
             "label": (number > 0).astype(np.int64) if self.binary else number,
             "event": number,
-            "carriers": np.array([carriers(name) for name in event]) & presence,
+            "carriers": carried & presence,
             "recording": recording,
         }
         sample = {key: torch.from_numpy(array) for key, array in made.items()}
