@@ -43,9 +43,10 @@ def unimodal_gain(values: Tensor, coalitions: object = None, empty: Tensor | flo
 def shapley_values(values: Tensor, coalitions: object = None) -> Tensor:
     """Each modality's fair share; they sum to v(all) - v(none). ``(K, ...)`` to ``(M, ...)``.
 
-    Exact with all coalitions (Shapley 1953). From a sampled table each stratum (size, with or without m) is the mean
-    of what was sampled, as in stratified SVARM (Kolpaczki et al. 2024), and the rest of the sum is shared equally:
-    unbiased where the table comes from `mm_metrics.modalities.sampled_coalitions`.
+    Exact with all coalitions (Shapley 1953). From a sampled table the part that single modalities and all but one tell
+    of is taken out first, and of the rest each stratum (size, with or without m) is the mean of what was sampled, as in
+    stratified SVARM (Kolpaczki et al. 2024): unbiased where the table comes from
+    `mm_metrics.modalities.sampled_coalitions`, and exact where modalities only add up.
 
     >>> shapley_values(torch.tensor([0.0, 0.4, 0.2, 1.0]))
     tensor([0.6000, 0.4000], dtype=torch.float64)
@@ -64,10 +65,11 @@ def shapley_error(values: Tensor, coalitions: object = None) -> Tensor:
     """
     values, table = _checked(values, coalitions)
     M = table.shape[1]
+    values = values - _apply(table.astype(float) @ _additive_map(table), values)
     sizes = table.sum(1)
     errors = []
     for m in range(M):
-        variance = torch.zeros(values.shape[1:], dtype=values.dtype)
+        variance = torch.zeros(values.shape[1:], dtype=values.dtype, device=values.device)
         for shown in (False, True):
             for size in range(M):  # of the others
                 stratum = values[torch.as_tensor((table[:, m] == shown) & (sizes - table[:, m] == size))]
@@ -112,7 +114,7 @@ def interaction_share(values: Tensor, coalitions: object = None) -> Tensor:
     """InterSHAP: the share of the model's behaviour that needs modalities together, 0…1. ``(K, ...)`` to ``(...)``.
 
     Of the matrix with half of each interaction off the diagonal and the rest of the Shapley value on it, the absolute
-    sum off the diagonal over that of all (Wenderoth et al., AAAI 2025). NaN where every entry is 0.
+    sum off the diagonal over that of all (Wenderoth et al., AAAI 2025). NaN where no coalition makes a difference.
 
     >>> interaction_share(torch.tensor([0.5, 0.5, 0.5, 1.0]))  # XOR: only together
     tensor(1., dtype=torch.float64)
@@ -121,7 +123,8 @@ def interaction_share(values: Tensor, coalitions: object = None) -> Tensor:
     off = shapley_interactions(values, table) / 2
     on = shapley_values(values, table) - off.sum(1)
     together, alone = off.abs().sum((0, 1)), on.abs().sum(0)
-    return together / (together + alone)
+    rounding = 1e-12 * values.abs().amax(0)  # a share of nothing but rounding errors would be any number
+    return torch.where(together + alone > rounding, together / (together + alone), torch.nan)
 
 
 def conditional_utilisation(values: Tensor, coalitions: object = None) -> Tensor:
@@ -229,21 +232,42 @@ def _apply(weights: np.ndarray, values: Tensor) -> Tensor:
 def _shapley_map(table: np.ndarray) -> np.ndarray:
     """``(M, K)``: phi = map @ values."""
     K, M = table.shape
-    weights = np.zeros((M, K))
+    strata = np.zeros((M, K))
     others = table.sum(1, keepdims=True) - table  # (K, M) size of the coalition without m
     for m in range(M):
         for size in range(M):
             for sign, shown in ((1, True), (-1, False)):
                 stratum = (others[:, m] == size) & (table[:, m] == shown)
-                weights[m, stratum] += sign / (M * max(stratum.sum(), 1))
+                strata[m, stratum] += sign / (M * max(stratum.sum(), 1))
                 if not stratum.any():
-                    weights[m] = np.nan
+                    strata[m] = np.nan
+    if K == 2**M:
+        return strata
+    additive = _additive_map(table)
+    weights = additive + strata - strata @ table @ additive
     everything, nothing = _find(table, np.ones(M, bool)), _find(table, np.zeros(M, bool))
-    if K < 2**M and everything is not None and nothing is not None:
+    if everything is not None and nothing is not None:  # what is missing from the sum is shared equally
         missing = -weights.sum(0)
         missing[everything] += 1
         missing[nothing] -= 1
         weights = weights + missing / M
+    return weights
+
+
+def _additive_map(table: np.ndarray) -> np.ndarray:
+    """``(M, K)``: each modality's mean of gain alone and drop; zeros where the table does not give all of them.
+
+    A control variate: these coalitions are in every sampled table, so taking their part out of the game and adding its
+    known Shapley value leaves the estimate unbiased.
+    """
+    K, M = table.shape
+    weights = np.zeros((M, K))
+    for m, alone in enumerate(np.eye(M, dtype=bool)):
+        rows = [_find(table, row) for row in (alone, np.zeros(M, bool), np.ones(M, bool), ~alone)]
+        if None in rows:
+            return np.zeros((M, K))
+        for row, sign in zip(rows, (1, -1, 1, -1), strict=True):
+            weights[m, row] += sign / 2
     return weights
 
 

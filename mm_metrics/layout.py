@@ -22,7 +22,7 @@ from mm_metrics.scores import ClassSums, class_sums
 MAX_BYTES = 256 * 2**20
 REFUSED = ("predictions that are NaN, infinite or out of range", "targets out of range", "presence other than 0 and 1")
 _PATTERNS_UP_TO = 4  # modalities: 16 patterns of presence
-_HIT_PATTERNS_UP_TO = 8  # coalitions: 256 patterns of right and wrong
+_HIT_PATTERNS_UP_TO = 9  # coalitions: 512 patterns of right and wrong; three modalities, and nothing hidden
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class Modalities:
     def mask(self, coalition: str | int) -> int:
         """A coalition's bit mask from its name, typed in any order; ``all`` and ``none`` are understood."""
         if isinstance(coalition, int):
-            if 0 <= coalition <= self.full + 1:
+            if 0 <= coalition <= self.full + 1:  # the last is UNHIDDEN
                 return coalition
             raise ValueError(f"coalition {coalition} is not in 0…{self.full}, the masks of {self.names}")
         if coalition == "all":
@@ -98,7 +98,8 @@ class Modalities:
         """The masks of ``coalitions`` in order.
 
         ``"all"``: every one up to six modalities, beyond that `sampled_coalitions`; ``"leave_one_out"``: all, all but
-        one, none; ``"single"``: none, each alone, all; a ``(K, M)`` bool table; or names.
+        one, none; ``"single"``: none, each alone, all; a ``(K, M)`` bool table; or names, of which UNHIDDEN comes
+        last wherever it was named.
         """
         M = len(self)
         if isinstance(coalitions, str):
@@ -126,7 +127,7 @@ class Modalities:
             masks = tuple(int(row @ (1 << np.arange(M))) for row in table)
         if len(set(masks)) < len(masks):
             raise ValueError(f"coalitions {[self.name(mask) for mask in masks]} holds one twice: every one once")
-        return masks
+        return tuple(sorted(masks, key=lambda mask: mask > self.full))
 
     def table(self, masks: Sequence[int]) -> np.ndarray:
         """``(K, M)`` bool: which modality each coalition shows."""
@@ -187,14 +188,20 @@ class Modalities:
 def sampled_coalitions(M: int, seed: int = 0, rounds: int = 1) -> tuple[int, ...]:
     """Masks that suffice for every drop and unimodal gain, and for an unbiased Shapley estimate.
 
-    For each size 1…M-1, the M windows of that length on a ring of the modalities in random order: every size holds
-    every modality equally often, each subset of a size is equally likely, and sizes 1 and M-1 come out complete.
+    For each size 1…M-1 a random subset and its M shifts around a ring of the modalities in random order: every size
+    holds every modality equally often, each subset of a size is equally likely, and sizes 1 and M-1 come out complete.
     ``2 + M * (M - 1)`` masks a round, none and all among them: 134 for twelve modalities where 2**M is 4,096.
+
+    >>> len(sampled_coalitions(12))
+    134
     """
     random = np.random.default_rng(seed)
     masks = {0, 2**M - 1}
     for _ in range(rounds):
         for size in range(1, M):
-            ring = random.permutation(M)
-            masks |= {sum(1 << int(ring[(start + i) % M]) for i in range(size)) for start in range(M)}
+            shifts: set[int] = set()
+            while len(shifts) < M:  # a subset that a shift maps onto itself would give fewer
+                ring, subset = random.permutation(M), random.permutation(M)[:size]
+                shifts = {sum(1 << int(ring[(i + shift) % M]) for i in subset) for shift in range(M)}
+            masks |= shifts
     return tuple(sorted(masks))

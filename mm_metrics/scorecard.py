@@ -227,10 +227,10 @@ class Scorecard:
     def modality_confusion(self, slice: str = "all") -> dict[str, float]:
         """The share of samples right with a modality alone and wrong with all (VGGSounder's μ); "all": with each alone.
 
-        Raises ValueError where hit patterns were not kept: beyond eight coalitions.
+        Raises ValueError where hit patterns were not kept: beyond nine coalitions.
         """
         if not self.layout.hit_patterns:
-            raise ValueError(f"modality_confusion needs at most 8 coalitions, {self.layout.K} were counted")
+            raise ValueError(f"modality_confusion needs at most 9 coalitions, {self.layout.K} were counted")
         hits = self._weighted(self.layout.hits(self.counts), slice, 0).unflatten(0, (-1, 2 ** len(self._masks))).sum(0)
         values = contributions.modality_confusion(hits, self._table())
         return dict(zip(self.slices, values.tolist(), strict=True))

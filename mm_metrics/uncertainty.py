@@ -116,8 +116,15 @@ def mcnemar(first_only: int, second_only: int) -> float:
     n, k = first_only + second_only, min(first_only, second_only)
     if n == 0:
         return 1.0
-    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
-    return min(1.0, 2 * math.exp(max(logs)) * math.fsum(math.exp(log - max(logs)) for log in logs))
+    # The binomial's tail from its largest term down: after a few standard deviations nothing is left to add.
+    term = total = 1.0
+    for i in range(k, 0, -1):
+        term *= i / (n - i + 1)
+        total += term
+        if term < 1e-17 * total:
+            break
+    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+    return min(1.0, 2 * math.exp(log) * total)
 
 
 def holm(p_values: list[float]) -> list[float]:

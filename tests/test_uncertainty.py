@@ -1,0 +1,225 @@
+"""Resampling weights, intervals and paired tests: against scipy, and by coverage of known truths."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mm_metrics import CoalitionConfusionMatrix, contributions, scores, uncertainty
+from mm_metrics.uncertainty import poisson_weights, stream_key
+
+
+def test_weights_are_poisson_1():
+    weights = poisson_weights(torch.arange(50_000), 20, stream_key(0)).double()
+    n = weights.numel()
+    assert abs(weights.mean() - 1) < 4 / n**0.5
+    assert abs(weights.var() - 1) < 4 * (3 / n) ** 0.5  # the variance of (w - 1)**2 is 3
+    seen = np.bincount(weights.long().flatten(), minlength=7)
+    expected = scipy.stats.poisson.pmf(np.arange(7), 1) * n
+    np.testing.assert_allclose(seen[:5], expected[:5], rtol=0.03)
+
+
+def test_weights_are_independent_over_samples_replicates_seeds_shards_and_ranks():
+    n = 40_000
+    w = poisson_weights(torch.arange(n), 12, stream_key(0)).double()
+    columns = [*w.T, w[:, 0].roll(1), w[:, 0].roll(2), w[:, 5].roll(256)]
+    for key in (stream_key(1), stream_key(0, shard=1), stream_key(0, rank=1), stream_key(0, 1, 1), stream_key(-1)):
+        columns.append(poisson_weights(torch.arange(n), 1, key)[:, 0].double())
+    correlation = torch.corrcoef(torch.stack(columns)) - torch.eye(len(columns))
+    assert correlation.abs().max() < 4.5 / n**0.5
+    high = poisson_weights(torch.arange(n) + 2**40, 1, stream_key(0))[:, 0].double()
+    assert torch.corrcoef(torch.stack([w[:, 0], high]))[0, 1].abs() < 4.5 / n**0.5
+
+
+def test_keys_do_not_collide():
+    keys = {stream_key(seed, shard, rank) for seed in range(20) for shard in range(20) for rank in range(20)}
+    assert len(keys) == 8000
+    assert all(-(2**63) <= key < 2**63 for key in keys)
+    assert stream_key(2**70) == stream_key(2**70)
+
+
+@given(st.integers(0, 2**62), st.integers(1, 30), st.integers(-(2**63), 2**63 - 1))
+def test_a_weight_depends_on_the_sample_the_replicate_and_the_key_alone(index, R, key):
+    alone = poisson_weights(torch.tensor([index]), R, key)
+    among = poisson_weights(torch.tensor([3, index, 5]), R + 7, key)
+    assert torch.equal(alone[0], among[1, :R])
+
+
+def test_no_random_stream_moves():
+    before = torch.random.get_rng_state()
+    poisson_weights(torch.arange(100), 50, 1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+def test_wilson_as_scipy_has_it(case, confidence):
+    hits, n = case
+    low, high = uncertainty.wilson(hits, n, confidence)
+    expected = scipy.stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    assert float(low) == pytest.approx(expected.low, abs=1e-12)
+    assert float(high) == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_wilson_of_nothing_is_nan():
+    assert all(bound.isnan() for bound in uncertainty.wilson(0, 0))
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_as_scipy_has_it(b, c):
+    expected = scipy.stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert uncertainty.mcnemar(b, c) == pytest.approx(expected, rel=1e-9)
+
+
+def test_mcnemar_of_millions_takes_no_time():
+    start = time.perf_counter()
+    p = uncertainty.mcnemar(4_000_000, 4_003_000)
+    assert time.perf_counter() - start < 1
+    assert p == pytest.approx(math.erfc(3000 / 8_003_000**0.5 / 2**0.5), rel=0.01)
+    assert uncertainty.mcnemar(10, 100_000) == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_by_its_definition(p_values):
+    """The adjusted value is the smallest level at which the step-down procedure rejects."""
+    adjusted = uncertainty.holm(p_values)
+    n, order = len(p_values), np.argsort(p_values, kind="stable")
+    for rank, i in enumerate(order):
+        steps = [min(1.0, (n - r) * p_values[order[r]]) for r in range(rank + 1)]
+        assert adjusted[i] == pytest.approx(max(steps))
+    assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
+
+
+def test_holm_of_nothing():
+    assert uncertainty.holm([]) == []
+
+
+def test_samples_needed_is_what_it_takes():
+    """With that many samples and the same share, the threshold lies outside the interval, and with far fewer inside."""
+    for hits, n, threshold in ((170, 200, 0.80), (170, 200, 0.88), (45, 50, 0.8), (300, 400, 0.7)):
+        low, high = map(float, uncertainty.wilson(hits, n))
+        needed = uncertainty.samples_needed(hits / n, low, high, threshold, n)
+        again = [float(x) for x in uncertainty.wilson(hits / n * needed, needed)]
+        assert not again[0] < threshold - 0.005 < threshold + 0.005 < again[1]
+        if needed > 2 * n:
+            half = [float(x) for x in uncertainty.wilson(hits / n * needed / 2, needed / 2)]
+            assert half[0] < threshold < half[1]
+    assert uncertainty.samples_needed(0.8, 0.7, 0.9, 0.8, 100) is None
+    assert uncertainty.samples_needed(0.8, math.nan, math.nan, 0.7, 100) is None
+    assert uncertainty.samples_needed(0.9, 0.85, 0.95, 0.5, 100) == 100  # settled already
+
+
+def test_a_confidence_that_is_none_is_refused():
+    for confidence in (0, 1, 95, -0.5):
+        with pytest.raises(ValueError, match=r"0\.95"):
+            uncertainty.wilson(1, 2, confidence)
+
+
+def test_replicates_without_samples_are_left_out():
+    replicates = torch.tensor([0.4, 0.6, math.nan, 0.5])
+    low, high = uncertainty.score_interval(0.5, replicates, 50)
+    expected = uncertainty.score_interval(0.5, replicates[[0, 1, 3]], 50)
+    assert (low, high) == expected
+    assert all(x.isnan() for x in uncertainty.score_interval(math.nan, replicates, 0))
+    assert all(x.isnan() for x in uncertainty.score_interval(0.5, torch.tensor([math.nan, 0.5]), 3))
+
+
+def test_an_interval_of_a_perfect_score_is_no_point():
+    low, high = uncertainty.score_interval(1.0, torch.ones(200), 50)
+    assert (float(low), float(high)) == pytest.approx((float(uncertainty.wilson(50, 50)[0]), 1.0))
+    low, high = uncertainty.difference_interval(0.0, torch.zeros(200), 50)
+    assert -0.06 < low < -0.02 < 0.02 < high < 0.06
+
+
+# Coverage: a population of which every expected score is known.
+C, SHARES = 3, torch.tensor([0.5, 0.3, 0.2]).double()
+RIGHT = torch.tensor(  # (K, C): how often each coalition gets a class right: none, text, audio, both
+    [[0.5, 0.3, 0.2], [0.8, 0.5, 0.3], [0.5, 0.6, 0.4], [0.9, 0.75, 0.6]]
+).double()
+
+
+def population() -> torch.Tensor:
+    """``(K, 1, C, C)`` the expected confusion; a miss goes to either other class alike."""
+    miss = (1 - RIGHT) / (C - 1)
+    rates = miss.unsqueeze(-1).expand(-1, C, C).clone()
+    rates.diagonal(dim1=1, dim2=2).copy_(RIGHT)
+    return (rates * SHARES.unsqueeze(-1)).unsqueeze(1)
+
+
+def sample(n: int, seed: int, bootstrap: int = 200):
+    """A scorecard of `n` samples; coalitions share a sample's difficulty, as real ones do."""
+    random = torch.Generator().manual_seed(seed)
+    target = torch.multinomial(SHARES, n, replacement=True, generator=random)
+    difficulty = torch.rand(n, generator=random).double()
+    own = torch.rand(4, n, generator=random).double()
+    luck = torch.where(torch.rand(4, n, generator=random) < 0.7, difficulty, own)
+    wrong = (target + 1 + torch.randint(0, C - 1, (4, n), generator=random)) % C
+    preds = torch.where(luck < RIGHT[:, target], target, wrong)
+    metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=C, bootstrap=bootstrap)
+    metric.update(preds, target, index=torch.arange(n) + seed * n)
+    return metric.scorecard()
+
+
+def coverage(n: int, datasets: int) -> dict[str, float]:
+    truth = population()
+    f1 = scores.score("f1", truth)
+    exact = {
+        "accuracy": float(scores.score("accuracy", truth)[-1]), "f1": float(f1[-1]),
+        "drop": float(contributions.leave_one_out(f1)[1]), "gain": float(contributions.unimodal_gain(f1)[0]),
+        "shapley": float(contributions.shapley_values(f1)[1]),
+    }  # fmt: skip
+    held = dict.fromkeys(exact, 0)
+    for seed in range(datasets):
+        card = sample(n, seed)
+        contribution = card.contributions("f1")
+        intervals = {
+            "accuracy": card.interval("accuracy"), "f1": card.interval("f1"),
+            "drop": contribution["audio"].drop[1:], "gain": contribution["text"].unimodal_gain[1:],
+            "shapley": contribution["audio"].shapley[1:],
+        }  # fmt: skip
+        for name, (low, high) in intervals.items():
+            held[name] += low <= exact[name] <= high
+    return {name: count / datasets for name, count in held.items()}
+
+
+@pytest.mark.slow
+def test_95_percent_intervals_hold_the_truth_in_95_percent_of_400_data_sets():
+    for name, share in coverage(400, 400).items():
+        assert 0.92 <= share <= 0.98, (name, share)
+
+
+@pytest.mark.slow
+def test_intervals_of_50_samples_are_not_absurd():
+    for name, share in coverage(50, 300).items():
+        assert 0.88 <= share <= 0.995, (name, share)
+
+
+def test_paired_drops_are_narrower_than_unpaired():
+    card = sample(400, 0)
+    drop = card.contributions("accuracy")["audio"].drop
+    whole, without = card.interval("accuracy"), card.interval("accuracy", coalition="text")
+    unpaired = ((whole[1] - whole[0]) ** 2 + (without[1] - without[0]) ** 2) ** 0.5
+    assert drop.high - drop.low < 0.85 * unpaired
+    # And as the exact variance of paired differences has it.
+    only_whole, only_without = card.discordant("all", "text")
+    variance = ((only_whole + only_without) / 400 - ((only_whole - only_without) / 400) ** 2) / 400
+    assert drop.high - drop.low == pytest.approx(2 * 1.96 * (variance + 1 / 400**2) ** 0.5, rel=0.15)
+
+
+def test_more_confidence_is_wider():
+    card = sample(200, 1)
+    for score in ("accuracy", "f1", "matthews"):
+        narrow, wide = card.interval(score, confidence=0.8), card.interval(score, confidence=0.99)
+        assert wide[0] < narrow[0] < card.score(score) < narrow[1] < wide[1]
+
+
+def test_without_bootstrap_only_proportions_have_an_interval():
+    card = sample(100, 0, bootstrap=0)
+    assert not any(map(math.isnan, card.interval("accuracy")))
+    assert all(map(math.isnan, card.interval("f1")))
+    assert all(map(math.isnan, card.contributions("f1")["text"].drop[1:]))
+    assert not math.isnan(card.contributions("f1")["text"].drop.value)
