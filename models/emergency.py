@@ -142,8 +142,8 @@ class EmergencyCalls(SamplesModule):
 def counts(N: int, shares: list[float]) -> list[int]:
     """Whole numbers that sum to N, nearest to ``N * shares``: a story about 150 events has 150.
 
-    >>> counts(7, [0.5, 0.25, 0.25])
-    [3, 2, 2]
+    >>> counts(7000, [0.9786, 0.0214])
+    [6850, 150]
     """
     edges = np.rint(np.cumsum([0.0, *shares]) * N).astype(int)
     return np.diff(edges).tolist()
