@@ -153,6 +153,7 @@ def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure
 
     With `ax` one confusion is drawn, that of all samples and all modalities shown.
 
+    >>> import torch
     >>> from mm_metrics import ModalityRecall
     >>> metric = ModalityRecall(("text", "audio"), task="binary")
     >>> metric.update(torch.tensor([1, 0, 1]), torch.tensor([1, 1, 0]))
@@ -180,12 +181,10 @@ def _over_time(metric: Any, values: Sequence[Any], ax: Axes | None) -> tuple[Fig
     rows = []
     for step, value in enumerate(values):
         if not isinstance(value, Mapping):
-            value = {
-                f"{name}/accuracy": scores.accuracy(part.flatten(0, -3).sum(0) if part.ndim > 2 else part)
-                for name, part in zip(
-                    metric.slices, value[-1] if len(value) != len(metric.slices) else value, strict=True
-                )
-            }
+            multilabel = metric.task.kind == "multilabel"
+            value = value[-1] if value.ndim > (4 if multilabel else 3) else value  # all modalities shown
+            by_slice = scores.accuracy(value.sum(1) if multilabel else value)
+            value = {f"{name}/accuracy": part for name, part in zip(metric.slices, by_slice, strict=True)}
         rows.append({"epoch": step, **{key: float(part) for key, part in value.items()}})
     fig, ax = history(rows, {key: key for key in rows[0] if key != "epoch"} if rows else {}, ax=ax)
     ax.set_xlabel("step", fontsize=draw.SMALL, color=draw.MUTED, loc="left")
