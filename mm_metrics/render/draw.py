@@ -20,6 +20,7 @@ INK, MUTED, LINE = "#1d2129", "#687080", "#d3d7de"
 RIGHT, WRONG = "#0b6bb8", "#c9570c"  # blue and orange: told apart by every reader
 SERIES = ("#0b6bb8", "#d98200", "#0a8f6c", "#b5509c", "#4aa3df", "#c9570c", "#7a7f87")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LEVELS = {"good": "#0a8f6c", "mixed": "#d98200", "bad": "#c02f1d"}
 SMALL, NORMAL, LARGE = 7.5, 8.5, 10.0
 NUMBERED_UP_TO = 12  # rows with numbers in their cells
 _CELL_TEXT_TURNS = 0.85  # the share above which a cell is dark in light and in dark mode
@@ -191,6 +192,14 @@ def _short(count: int) -> str:
         if count >= limit:
             return f"{count / limit * 10:.0f}{unit}"
     return f"{count:,}" if count >= 1000 else str(count)
+
+
+def band(figure: Figure, level: str, bottom: float) -> None:
+    """A stripe in a verdict's colour at the upper left."""
+    from matplotlib.patches import Rectangle
+
+    color = LEVELS.get(level, MUTED)
+    figure.add_artist(Rectangle((0.018, bottom), 0.007, 0.957 - bottom, color=color, linewidth=0))
 
 
 def lines(ax: Axes, x: Sequence[float], series: Mapping[str, Sequence[float]], columns: int = 14) -> None:

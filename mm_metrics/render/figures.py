@@ -5,6 +5,7 @@ All need matplotlib (``pip install "mm_metrics[report]"``). Figures are small, s
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -114,38 +115,33 @@ def history(
 
 
 def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[Figure, np.ndarray]:
-    """The essentials on one sheet of 11 by 8 inches: verdict, worth, coalitions, contributions, confusions."""
-    import textwrap
-
+    """The essentials on one sheet of 11 by 7.6 inches: verdict, worth, coalitions, contributions, confusions."""
     verdict = card.verdict() if verdict is None else verdict
-    fig = draw.figure(11.0, 8.2)
-    color = {"good": "#0a8f6c", "mixed": "#d98200", "bad": "#c02f1d"}.get(verdict.level, draw.MUTED)
-    headline = textwrap.fill(words.clean(verdict.headline), 78, max_lines=2, placeholder=" …")
-    deep = headline.count("\n")
-    fig.text(0.04, 0.945, headline, fontsize=15.5, fontweight="bold", color=draw.INK, va="top", parse_math=False)
-    below = " · ".join(filter(None, (words.worth(card),)))
-    fig.text(0.04, 0.9 - 0.035 * deep, below, fontsize=11, color=draw.INK, va="top", parse_math=False)
     weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
+    headline = textwrap.fill(words.clean(verdict.headline), 80, max_lines=2, placeholder=" …")
     step = textwrap.shorten(words.next_step(card, samples, weak), 120, placeholder=" …")
-    fig.text(0.04, 0.868 - 0.035 * deep, step, fontsize=11, color=draw.MUTED, va="top", parse_math=False)
-    fig.add_artist(_band(color, 0.855 - 0.035 * deep))
-    M, rows = len(card.modalities), len(numbers.telling_coalitions(card))
-    top, high = 0.72 - 0.02 * deep, 0.27
-    left = fig.add_axes((0.06 + 0.034 * M, top - high, 0.44 - 0.034 * M, high))
-    coalitions(card, ax=left)
-    if rows > 8:
-        left.tick_params(labelsize=draw.SMALL)
-    right = fig.add_axes((0.64, top - high, 0.33, high))
-    contributions(card, ax=right)
-    panels = card.slices[:4]
-    wide = 0.9 / len(panels)
-    lower = []
-    for i, name in enumerate(panels):
-        at = (0.08 + i * wide, 0.09, wide - 0.035, 0.245)
-        lower.append(confusion(card, name, fig.add_axes(at))[1])
+    fig = draw.figure(11.0, 7.6)
+    deep = 0.037 * headline.count("\n")
+    common: dict[str, Any] = {"va": "top", "parse_math": False}
+    fig.text(0.04, 0.955, headline, fontsize=15.5, fontweight="bold", color=draw.INK, **common)
+    worth = textwrap.shorten(words.worth(card), 120, placeholder=" …")
+    fig.text(0.04, 0.905 - deep, worth, fontsize=11.5, color=draw.INK, **common)
+    fig.text(0.04, 0.872 - deep, step, fontsize=10.5, color=draw.MUTED, **common)
+    draw.band(fig, verdict.level, 0.845 - deep)
+    M = len(card.modalities)
+    names = 0.011 * max(words.width(words.shortened(name, 14)) for name in card.modalities)
+    at = 0.735 - deep - max(0.0, names - 0.08)
+    left = coalitions(card, ax=fig.add_axes((0.06 + 0.034 * M, 0.475, 0.42 - 0.034 * M, at - 0.475)))[1]
+    right = contributions(card, ax=fig.add_axes((0.55 + names, 0.475, 0.42 - names, at - 0.475)))[1]
+    for x, said in ((0.04, "F1, shown only these modalities"), (0.55, "What each modality gives")):
+        fig.text(x, 0.815 - deep, said, fontsize=draw.LARGE, fontweight="bold", color=draw.INK, **common)
+    panels = []
+    for i, name in enumerate(card.slices[:4]):
+        place = (0.1 + i * 0.22, 0.11, 0.2, 0.235)
+        panels.append(confusion(card, name, fig.add_axes(place))[1])
         if i:
-            lower[-1].set_yticks([])
-    return fig, np.array([left, right, *lower], dtype=object)
+            panels[-1].set(yticks=[], ylabel="")
+    return fig, np.array([left, right, *panels], dtype=object)
 
 
 def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure, Any]:
@@ -231,12 +227,6 @@ def _side_by_side(panels: Sequence[tuple[numbers.Cells, str, str]]) -> tuple[Fig
         left=0.55 * 2 / fig.get_size_inches()[0], right=0.98, top=0.9, bottom=0.22 / lines, wspace=0.12, hspace=0.5
     )
     return fig, grid.ravel()[: len(panels)]
-
-
-def _band(color: str, y: float) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((0.0, y), 0.012, 0.97 - y, color=color, linewidth=0)
 
 
 def _number(value: Any) -> float:
