@@ -1,0 +1,5 @@
+"""The predictions of any model under every coalition of its modalities."""
+
+from mm_metrics.ablation.engine import ModalityAblation
+
+__all__ = ["ModalityAblation"]

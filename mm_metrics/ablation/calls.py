@@ -1,0 +1,77 @@
+"""The calls of a model's modules while something runs: who called whom, with what, and what came back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.nn import Module
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of one module; ``nth`` counts the calls of that module within the same parent."""
+
+    module: Module
+    parent: Call | None
+    nth: int
+    args: tuple = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    output: Any = None
+    children: list[Call] = field(default_factory=list)
+    inside: Counter = field(default_factory=Counter)
+
+
+class Calls:
+    """Watch module calls by global hooks, so that nothing of ours is ever on a module.
+
+    A hook on the module itself would be copied and pickled with it, and would turn off the fused path of
+    ``nn.TransformerEncoderLayer``, which changes the last digits of what the user logs.
+    """
+
+    def __init__(self, wanted: Callable[[Module], bool], enter: Callable[[Call], None], leave: Callable[[Call], None]):
+        self.wanted, self.on_enter, self.on_leave = wanted, enter, leave
+        self.stack: list[Call] = []
+        self.roots: list[Call] = []
+        self.inside: Counter = Counter()
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Calls:
+        if not self._handles:
+            self._handles = [
+                register_module_forward_pre_hook(self._enter),
+                register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+            ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self.stack.clear()
+
+    def _enter(self, module: Module, args: tuple) -> None:
+        if not self.wanted(module):
+            return
+        parent = self.stack[-1] if self.stack else None
+        counts = parent.inside if parent else self.inside
+        call = Call(module, parent, counts[id(module)])
+        counts[id(module)] += 1
+        (parent.children if parent else self.roots).append(call)
+        self.stack.append(call)
+        self.on_enter(call)
+
+    def _leave(self, module: Module, args: tuple, *kwargs_and_output: Any) -> None:
+        if not any(call.module is module for call in self.stack):
+            return
+        while self.stack[-1].module is not module:
+            self.stack.pop()
+        call = self.stack.pop()
+        # a call that raised comes without its keywords
+        call.args, call.kwargs = args, kwargs_and_output[0] if len(kwargs_and_output) == 2 else {}
+        call.output = kwargs_and_output[-1]
+        if len(kwargs_and_output) == 2:
+            self.on_leave(call)

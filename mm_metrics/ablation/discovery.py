@@ -1,0 +1,209 @@
+"""Find the encoders: the largest modules whose outputs depend on one modality alone.
+
+Passes over a few rows follow first the modalities, which finds the encoders, and then the batch's tensors and the
+encoders' outputs to the answer: what does not reach it need not be right in a replay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+from mm_metrics.ablation.calls import Call
+from mm_metrics.ablation.dependence import Trace, trace
+from mm_metrics.ablation.inputs import Path, few_rows, flatten, tensors
+
+Axes = Mapping[Path, int | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call on the way from an encoder to the outermost module.
+
+    ``own`` maps the call's arguments to the batch's tensors, None where one of them was made on the way; ``constants``
+    are its flags.
+    """
+
+    module: Module
+    nth: int
+    own: Mapping[Path, Path] | None
+    constants: Mapping[Path, Any]
+
+
+@dataclass(eq=False)
+class Site:
+    """One call of one encoder: its ``chain`` of calls from itself outwards, and what is known of its output.
+
+    ``axes`` gives for each tensor of the output the axis that holds the samples; ``order`` counts the module's calls
+    in a replay; ``reaches`` is False where only other encoders read the output; ``written``: somebody writes into it.
+    """
+
+    modality: int
+    chain: tuple[Step, ...]
+    axes: Axes
+    order: int
+    reaches: bool = True
+    written: bool = False
+
+    @property
+    def module(self) -> Module:
+        """The encoder."""
+        return self.chain[0].module
+
+
+@dataclass(eq=False)
+class Plan:
+    """What a replay must know: the encoders' calls ``sites``, and which of the batch's tensors reach the answer.
+
+    ``roots`` are the outermost calls, ``interest`` the ids of all modules to watch, ``calls`` how often a replay calls
+    each encoder. ``looped``: the answer hangs on values that left torch, so that coalitions can't share one batch;
+    ``writes``: the model writes into its inputs.
+    """
+
+    sites: list[Site]
+    roots: list[Site]
+    around: set[Path]
+    interest: set[int]
+    calls: Mapping[int, int]
+    looped: bool
+    writes: bool
+
+
+def make_plan(
+    run: Callable[[Any], Any],
+    batch: Any,
+    N: int,
+    modality: Mapping[Path, int],
+    M: int,
+    presence: Iterable[Path],
+    named: Mapping[Module, int] | None,
+) -> Plan:
+    """Follow ``run`` over a few rows of a batch of N samples.
+
+    ``modality`` maps the inputs' paths to modalities; ``named`` the modules that the user named as encoders, None
+    where they are to be found.
+    """
+    few, many = (2, 3) if N > 2 else (1, N)
+    bits = {path: 1 << modality.get(path, M + 1) for path in tensors(batch)} | dict.fromkeys(presence, 1 << M)
+    traced = trace(run, few_rows(batch, N, few), bits)
+    encoders = _encoders(traced, trace(run, few_rows(batch, N, many), bits), few, many, M, named)
+
+    own = {path: 1 << i for i, path in enumerate(bits)}
+    place = {call: n for n, call in enumerate(traced.calls)}
+    bit = {call: 1 << len(own) + j for j, call in enumerate(encoders)}
+    last = trace(run, few_rows(batch, N, few), own, {place[call]: bit[call] for call in encoders})
+
+    modules = {id(call.module) for call in encoders}
+    sites: list[Site] = []
+    counts: Counter = Counter()
+    interest: set[int] = set()
+    for call in traced.calls:
+        if id(call.module) not in modules:
+            continue
+        interest |= {id(step.module) for step in outwards(call)}
+        if any(outer in encoders for outer in outwards(call)[1:]):
+            continue  # a replay does not get here
+        if call in encoders:
+            m = _modality(traced.bits[call], M, call.module, named)
+            axes, n = encoders[call], counts[id(call.module)]
+            reaches, written = bool(last.answer & bit[call]), bool(last.written & bit[call])
+            sites.append(Site(m, chain(call, traced.batch), axes, n, reaches, written))
+        counts[id(call.module)] += 1
+    roots = outer_calls([call for call in traced.calls if call.parent is None], traced.batch)
+    around = {path for path in own if last.answer & own[path]}
+    writes = any(last.written & bits for bits in own.values())
+    looped = bool(last.escaped.get(None))
+    return Plan(sites, roots, around, interest | {id(root.module) for root in roots}, counts, looped, writes)
+
+
+def _modality(bits: int, M: int, module: Module, named: Mapping[Module, int] | None) -> int:
+    if bits.bit_count() == 1 and bits < 1 << M:
+        return bits.bit_length() - 1
+    return named[module] if named and module in named else -1
+
+
+def _encoders(
+    few: Trace, many: Trace, n_few: int, n_many: int, M: int, named: Mapping[Module, int] | None
+) -> dict[Call, Axes]:
+    """The largest calls that qualify, in order, with the samples' axes of their outputs."""
+    found: dict[Call, Axes] = {}
+    if [call.module for call in few.calls] != [call.module for call in many.calls]:
+        return found
+    for call, twin in zip(few.calls, many.calls, strict=True):
+        if any(outer in found for outer in outwards(call)) or (named is not None and call.module not in named):
+            continue
+        if _modality(few.bits.get(call, 0), M, call.module, named) < 0:
+            continue
+        given = {id(value) for value in tensors((call.args, call.kwargs)).values()}
+        if any(id(value) in given for value in tensors((call.output,)).values()):
+            continue  # it hands on its input, as nn.Identity does
+        axes = sample_axes(call.output, twin.output, n_few, n_many)
+        if axes and (n_few == n_many or any(axis is not None for axis in axes.values())):
+            found[call] = axes
+    return found
+
+
+def sample_axes(small: Any, large: Any, few: int, many: int) -> Axes | None:
+    """The axis of each tensor that grows with the samples, from outputs for few and for many of them.
+
+    None where a tensor grows otherwise: its rows are not the samples'.
+
+    >>> import torch
+    >>> sample_axes(torch.zeros(5, 2, 3), torch.zeros(5, 3, 3), 2, 3)
+    {(): 1}
+    """
+    before, after = tensors(small), tensors(large)
+    if before.keys() != after.keys():
+        return None
+    axes: dict[Path, int | None] = {}
+    for path, a in before.items():
+        b = after[path]
+        grown = [d for d in range(a.ndim) if a.ndim != b.ndim or a.shape[d] != b.shape[d]]
+        if a.ndim != b.ndim or len(grown) > 1 or any(a.shape[d] * many != b.shape[d] * few for d in grown):
+            return None
+        axes[path] = grown[0] if grown else None
+    return axes
+
+
+def outwards(call: Call) -> list[Call]:
+    """The call, the one that it is part of, and so on."""
+    found = [call]
+    while found[-1].parent is not None:
+        found.append(found[-1].parent)
+    return found
+
+
+def chain(call: Call, batch: Any) -> tuple[Step, ...]:
+    """The calls from this one outwards, each with the batch's own tensors among its arguments."""
+    names = {id(tensor): path for path, tensor in tensors(batch).items()}
+    steps = []
+    for at in outwards(call):
+        given = flatten((at.args, at.kwargs))
+        own = {path: names.get(id(value)) for path, value in given.items() if isinstance(value, Tensor)}
+        known = {path: name for path, name in own.items() if name is not None}
+        steps.append(Step(at.module, at.nth, known if own and len(known) == len(own) else None, constants(given)))
+    return tuple(steps)
+
+
+def constants(given: Mapping[Path, Any]) -> dict[Path, Any]:
+    """The flags among a call's arguments: plain values that are arguments themselves, not parts of one."""
+    return {
+        path: value
+        for path, value in given.items()
+        if len(path) == 2 and (value is None or isinstance(value, bool | int | float | str))
+    }
+
+
+def outer_calls(calls: Iterable[Call], batch: Any) -> list[Site]:
+    """The outermost calls of a forward pass over a batch, as sites without a modality."""
+    counts: Counter = Counter()
+    sites = []
+    for call in calls:
+        sites.append(Site(-1, chain(call, batch), {}, counts[id(call.module)]))
+        counts[id(call.module)] += 1
+    return sites

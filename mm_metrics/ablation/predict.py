@@ -1,0 +1,85 @@
+"""A model's logits, however it takes its batch and whatever it returns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn import Module
+
+Predict = Callable[[Module, Any], Any]
+
+
+def prediction(predict: Callable[..., Any] | None) -> Predict:
+    """A function of model and batch: the user's, of the batch alone too, or `call`.
+
+    >>> prediction(lambda batch: batch + 1)(None, 2), prediction(lambda model, batch: batch)(None, 2)
+    (3, 2)
+    """
+    if predict is None:
+        return call
+    if not callable(predict):
+        raise TypeError(f"predict is a function of model and batch, got {type(predict).__name__}")
+    try:
+        parameters = list(inspect.signature(predict).parameters.values())
+    except (TypeError, ValueError):
+        return predict
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    required = [p for p in parameters if p.default is p.empty and p.kind in kinds]
+    if len(required) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        return lambda model, batch: predict(batch)
+    return predict
+
+
+def call(model: Module, batch: Any) -> Any:
+    """``model(batch)``, or ``model(**batch)`` with the keys that the forward names."""
+    if isinstance(batch, Mapping):
+        named = keywords(model, batch)
+        if named is not None:
+            return model(**named)
+    return model(batch)
+
+
+def keywords(model: Module, batch: Mapping) -> dict[str, Any] | None:
+    """The entries of the batch that the forward names as parameters, None where it names none."""
+    inner: Any = model
+    while type(inner).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel"):
+        inner = getattr(inner, "_orig_mod", None) or inner.module
+    try:
+        parameters = list(inspect.signature(inner.forward).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if parameters and all(p.kind == p.VAR_KEYWORD for p in parameters):
+        return {str(key): value for key, value in batch.items()}
+    by_name = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    named = {p.name: batch[p.name] for p in by_name if p.name in batch}
+    if not named:
+        return None
+    missing = [p.name for p in by_name if p.default is p.empty and p.name not in named]
+    if missing:
+        raise TypeError(
+            f"{type(model).__name__}.forward needs {missing}, the batch has {list(batch)}: pass "
+            "predict=lambda model, batch: model(...)"
+        )
+    return named
+
+
+def logits(output: Any) -> Tensor:
+    """A tensor, ``.logits``, ``["logits"]``, ``["all"]`` (one head a modality), or the first of a tuple."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    if isinstance(output, Mapping):
+        for name in ("logits", "all"):
+            if isinstance(output.get(name), Tensor):
+                return output[name]
+    if isinstance(output, tuple | list) and output:
+        return logits(output[0])
+    held = f" with {list(output)}" if isinstance(output, Mapping) else ""
+    raise TypeError(
+        f"predict gave {type(output).__name__}{held}, no logits: pass predict=lambda model, batch: ... that returns "
+        "a tensor, something with .logits or ['logits'], or a tuple that starts with them"
+    )

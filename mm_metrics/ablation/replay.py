@@ -1,0 +1,157 @@
+"""Batches with modalities hidden, and forward passes in which encoders give kept outputs instead of running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mm_metrics.ablation.baselines import StandIn
+from mm_metrics.ablation.discovery import Site
+from mm_metrics.ablation.inputs import Path, flatten, rebuilt
+
+
+class DivergedError(RuntimeError):
+    """A forward pass called other encoders than the one that was traced."""
+
+
+def choose(shown: Tensor, x: Tensor, hidden: Tensor, axis: int = 0) -> Tensor:
+    """``x`` where ``shown`` ``(k, N)``, else ``hidden``; the samples' ``axis`` grows from N to k·N.
+
+    The axis may hold several rows a sample (N·T, as for frames); ``hidden`` has N samples there, or one.
+
+    >>> import torch
+    >>> choose(torch.tensor([[True, False], [False, True]]), torch.tensor([1, 2]), torch.tensor([0]))
+    tensor([1, 0, 0, 2])
+    """
+    k, N = shown.shape
+    T = x.shape[axis] // N
+    here = x.unflatten(axis, (1, N, T))
+    there = hidden.unflatten(axis, (1, hidden.shape[axis] // T, T))
+    mask = shown.reshape(*[1] * axis, k, N, 1, *[1] * (x.ndim - axis - 1))
+    return torch.where(mask, here, there).flatten(axis, axis + 2)
+
+
+def spread(x: Tensor, N: int, samples: int, axis: int = 0) -> Tensor:
+    """The first sample's rows for all of ``samples``, without memory where each sample has one row."""
+    T = x.shape[axis] // N
+    first = x.narrow(axis, 0, T).unflatten(axis, (1, T))
+    return first.expand(*x.shape[:axis], samples, T, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
+
+
+def hide(
+    batch: Any,
+    N: int,
+    shown: Tensor,
+    modality: Mapping[Path, int],
+    stand_ins: Mapping[Path, StandIn],
+    presence: Mapping[Path, int | None],
+    needed: set[Path] | None = None,
+) -> Any:
+    """A copy of the batch with k·N samples in which what is not in ``shown`` ``(k, N, M)`` is hidden.
+
+    ``presence`` maps the presence entry's tensors to a modality, None for one ``(N, M)`` table. Of tensors not in
+    ``needed`` only the shape is right.
+    """
+    k = len(shown)
+
+    def change(path: Path, leaf: Any) -> Any:
+        if isinstance(leaf, list) and len(leaf) == N:
+            return leaf * k
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if path in presence:
+            m = presence[path]
+            told = shown if m is None else shown[..., m]
+            return told.flatten(0, 1).to(leaf.dtype)
+        if not leaf.ndim or leaf.shape[0] != N:
+            return leaf.clone()
+        if needed is not None and path not in needed:
+            return leaf if k == 1 else spread(leaf, N, k * N)
+        if path in modality:
+            return choose(shown[..., modality[path]], leaf, stand_ins[path].of(leaf))
+        return leaf.repeat(k, *[1] * (leaf.ndim - 1))
+
+    return rebuilt(batch, change)
+
+
+def mixed(site: Site, output: Any, hidden: Any, shown: Tensor) -> Any:
+    """An encoder's output ``output`` where ``shown`` ``(k, N)``, its output for the stand-in elsewhere; all fresh."""
+    k, N = shown.shape
+    other = flatten(hidden)
+
+    def change(path: Path, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        axis = site.axes.get(path)
+        if axis is None:
+            if N > 1 or not leaf.ndim:
+                return leaf.clone()
+            axis = 0  # one sample: traced on one row, its axes could not be told apart
+        if not site.reaches:
+            dummy = spread(leaf, N, k * N, axis)
+            return dummy.contiguous() if site.written else dummy
+        return choose(shown, leaf, other[path], axis)
+
+    return rebuilt(output, change)
+
+
+def shifted(site: Site, output: Any, shift: int, N: int) -> Any:
+    """An encoder's output for the batch moved on by ``shift`` samples."""
+
+    def change(path: Path, leaf: Any) -> Any:
+        axis = site.axes.get(path)
+        return leaf if axis is None else leaf.unflatten(axis, (N, -1)).roll(shift, axis).flatten(axis, axis + 1)
+
+    return rebuilt(output, change)
+
+
+def first_sample(site: Site, output: Any, N: int) -> Any:
+    """An encoder's output for the batch's first sample alone."""
+
+    def change(path: Path, leaf: Any) -> Any:
+        axis = site.axes.get(path)
+        return leaf if axis is None else leaf.narrow(axis, 0, leaf.shape[axis] // N)
+
+    return rebuilt(output, change)
+
+
+@contextmanager
+def given(outputs: Sequence[tuple[Site, Any]], calls: Mapping[int, int] | None = None) -> Iterator[None]:
+    """Inside, the sites' calls give these outputs and run nothing; afterwards the modules are as before.
+
+    Raises DivergedError where a module is called more or less often than in ``calls`` (by its id), the traced pass.
+    """
+    counts: dict[int, int] = {}
+    by_module: dict[int, dict[int, Any]] = {}
+    modules = {}
+    for site, output in outputs:
+        by_module.setdefault(id(site.module), {})[site.order] = output
+        modules[id(site.module)] = site.module
+
+    def stand_in(key: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        counts[key] = 0
+
+        def replayed(*args: Any, **kwargs: Any) -> Any:
+            n = counts[key]
+            counts[key] += 1
+            return by_module[key][n] if n in by_module[key] else forward(*args, **kwargs)
+
+        return replayed
+
+    before = {key: vars(module).get("forward") for key, module in modules.items()}
+    try:
+        for key, module in modules.items():
+            vars(module)["forward"] = stand_in(key, module.forward)
+        yield
+        if calls is not None and any(counts[key] != calls[key] for key in modules):
+            raise DivergedError("the model called its encoders otherwise than when it was traced")
+    finally:
+        for key, module in modules.items():
+            if before[key] is None:
+                del vars(module)["forward"]
+            else:
+                vars(module)["forward"] = before[key]

@@ -1,0 +1,208 @@
+"""A model in two halves: its encoders' outputs, kept; and what lies behind them, replayed for each coalition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from mm_metrics.ablation.discovery import Plan, Site
+from mm_metrics.ablation.inputs import Path, copied, flatten, rebuilt, tensors
+from mm_metrics.ablation.kept import Enough, Kept, autocast
+from mm_metrics.ablation.replay import DivergedError, first_sample, given, mixed, shifted
+from mm_metrics.ablation.scene import Scene
+
+CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
+CHUNK_SAMPLES = 2**16
+SHAPES = 16  # input shapes whose baseline encodings are held
+
+Outputs = list[tuple[Site, Any]]
+
+
+class Split:
+    """Answers batches of one form through a plan.
+
+    ``run(batch, N)`` gives the logits ``(N, C)``. ``batched`` puts several coalitions into one larger batch;
+    ``one_row`` encodes the baseline on one row.
+    """
+
+    def __init__(self, plan: Plan, run: Callable[[Any, int], Tensor], batched: bool, one_row: bool) -> None:
+        self.plan, self.run, self.batched, self.one_row = plan, run, batched, one_row
+        self.most = CHUNK_SAMPLES
+        self._encoded: dict[int, dict[Any, list]] = {}
+
+    def forget(self) -> None:
+        """Let go of the baseline's encodings."""
+        self._encoded.clear()
+
+    def answers(self, scene: Scene, masks: tuple[int, ...], kept: Kept, own: Tensor | None) -> Tensor:
+        """``(K, N, C)``; ``own`` is the model's own answer where it is known and nothing is missing."""
+        outputs = self.kept_outputs(scene, kept)
+        if outputs is None:
+            outputs, own = self._encode(scene)
+        hidden = self._hidden_outputs(scene, outputs)
+        full = scene.modalities.full
+        todo = tuple(mask for mask in masks if mask != full or own is None)
+        found = {} if own is None else {full: own}
+        while todo:
+            k = self._chunk(scene, outputs) if self.batched else 1
+            try:
+                answer = self._replay(scene, todo[:k], outputs, hidden)
+            except torch.OutOfMemoryError:
+                if min(k, len(todo)) == 1:
+                    raise
+                self.most = min(k, len(todo)) // 2
+                continue
+            found.update(zip(todo[:k], answer, strict=True))
+            todo = todo[k:]
+        return torch.stack([found[mask] for mask in masks])
+
+    def kept_outputs(self, scene: Scene, kept: Kept) -> Outputs | None:
+        """The encoders' outputs for this very batch, None where one was not kept."""
+        outputs = [(site, kept.find(site, scene.leaves)) for site in self.plan.sites]
+        return None if any(output is None for _, output in outputs) else outputs
+
+    def _replay(self, scene: Scene, masks: tuple[int, ...], outputs: Outputs, hidden: list) -> Tensor:
+        shown = scene.shown(masks)
+        mixes = [
+            (site, mixed(site, output, other, shown[..., site.modality]))
+            for (site, output), other in zip(outputs, hidden, strict=True)
+        ]
+        batch = scene.hide(masks, None if self.plan.writes else self.plan.around)
+        with given(mixes, self.plan.calls):
+            answer = self.run(batch, len(masks) * scene.N)
+        return answer.clone().unflatten(0, (len(masks), scene.N))
+
+    def _chunk(self, scene: Scene, outputs: Outputs) -> int:
+        held = [x for site, output in outputs if site.reaches for x in tensors(output).values()]
+        held += [scene.leaves[path] for path in self.plan.around]
+        size = sum(x.numel() * x.element_size() for x in held)
+        return max(1, min(CHUNK_BYTES // max(size, 1), CHUNK_SAMPLES // scene.N, self.most))
+
+    def _recorder(self, wanted: set[int]) -> Kept:
+        """Records our own pass; with ``wanted`` modalities it ends as soon as their encoders have run."""
+        modules = {site.module for site in self.plan.sites if site.modality in wanted}
+        enough = [site for site in self.plan.sites if site.module in modules]
+        copied = {id(site.module) for site in self.plan.sites if site.written}
+        return Kept(set(self.plan.interest), copied, own=True, enough=enough)
+
+    def _encode(self, scene: Scene) -> tuple[Outputs, Tensor | None]:
+        """Run the model once for the encoders' outputs, and its answer where that is the coalition of all."""
+        whole = scene.complete or any(stand_in.kind == "shift" for stand_in in scene.stand_ins.values())
+        batch = copied(scene.batch, self.plan.writes) if whole else scene.hide((scene.modalities.full,))
+        recorder = self._recorder(set())
+        with recorder.calls:
+            answer = self.run(batch, scene.N).clone()
+        return self._found(recorder, self.plan.sites, batch), answer if scene.complete or not whole else None
+
+    def _found(self, recorder: Kept, sites: list[Site], batch: Any) -> Outputs:
+        leaves = flatten(batch)
+        outputs = [(site, recorder.find(site, leaves)) for site in sites]
+        if any(output is None for _, output in outputs):
+            raise DivergedError("the model called its encoders otherwise than when it was traced")
+        return outputs
+
+    def _hidden_outputs(self, scene: Scene, outputs: Outputs) -> list[Any]:
+        """Each encoder's output for its modality's stand-in: one row, or a row a sample."""
+        kinds: dict[int, set[str]] = {site.modality: set() for site, _ in outputs}
+        for path, m in scene.modality.items():
+            kind = scene.stand_ins[path].kind
+            kinds.setdefault(m, set()).add(kind if self.one_row or kind != "row" else "rows")
+        shift = next((stand_in.shift for stand_in in scene.stand_ins.values() if stand_in.kind == "shift"), 0)
+        found: dict[Site, Any] = {}
+        rows, missing = set(), {}
+        for m in dict.fromkeys(site.modality for site, _ in outputs):
+            mine = [(site, output) for site, output in outputs if site.modality == m]
+            if kinds[m] == {"same"}:
+                found.update(mine)
+            elif kinds[m] == {"shift"}:
+                found.update((site, shifted(site, output, shift, scene.N)) for site, output in mine)
+            elif kinds[m] != {"row"}:
+                rows.add(m)
+            else:
+                key = self._key(scene, m)
+                held = None if key is None else self._encoded.get(m, {}).get(key)
+                if held is None:
+                    missing[m] = key
+                else:
+                    found.update(held)
+        if rows:
+            found.update(self._encode_baseline(scene, outputs, rows, scene.N))
+        if missing:
+            fresh = self._encode_baseline(scene, outputs, set(missing), 1)
+            found.update(fresh)
+            for m, key in missing.items():
+                self._hold(m, key, [(site, output) for site, output in fresh if site.modality == m])
+        return [found[site] for site, _ in outputs]
+
+    def _hold(self, m: int, key: Any, encoded: Outputs) -> None:
+        held = self._encoded.setdefault(m, {})
+        if key is None:
+            return
+        if len(held) >= SHAPES:
+            del held[next(iter(held))]
+        held[key] = encoded
+
+    def _encode_baseline(self, scene: Scene, outputs: Outputs, wanted: set[int], n: int) -> Outputs:
+        """Run the wanted modalities' encoders on their stand-ins, n rows; the others' outputs are there already."""
+
+        def change(path: Path, leaf: Any) -> Any:
+            if isinstance(leaf, list) and len(leaf) == scene.N:
+                return leaf[:n]
+            if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != scene.N:
+                return leaf
+            if scene.modality.get(path, -1) in wanted:
+                return scene.stand_ins[path].of(leaf).expand(n, *leaf.shape[1:]).clone()
+            return leaf[:n].clone()
+
+        batch = rebuilt(scene.batch, change)
+        others = [(site, output) for site, output in outputs if site.modality not in wanted]
+        if n < scene.N:
+            others = [(site, first_sample(site, output, scene.N)) for site, output in others]
+        recorder = self._recorder(wanted)
+        try:
+            with given([(site, copied(output)) for site, output in others]), recorder.calls:
+                self.run(batch, n)
+        except Enough:
+            pass
+        return self._found(recorder, [site for site, _ in outputs if site.modality in wanted], batch)
+
+    def _key(self, scene: Scene, m: int) -> Any:
+        """What a baseline's encoding hangs on, None where that is not known."""
+        tokens = [scene.stand_ins[path].token for path in scene.stand_ins if scene.modality[path] == m]
+        if None in tokens:
+            return None
+        modules = dict.fromkeys(site.module for site in self.plan.sites if site.modality == m)
+        return (*tokens, *(weights(module) for module in modules), autocast(tensors(scene.batch).values()))
+
+
+def weights(module: Module) -> tuple:
+    """Changes when a weight or buffer does: place and version of each, and the sums of up to 32.
+
+    A write through ``.data``, as some averages of weights do, changes neither place nor version.
+    """
+    held = [*module.parameters(), *module.buffers()]
+    with torch.no_grad():
+        sums = [x.sum(dtype=torch.float64) for x in held[:: max(1, len(held) // 32)] if x.is_floating_point()]
+        values = torch.stack(sums).tolist() if sums else []
+    return (*((x.data_ptr(), None if x.is_inference() else x._version) for x in held), *values)
+
+
+def agree(answer: Tensor, reference: Tensor) -> bool:
+    """Whether two answers are equal up to rounding: 1e-5 of the largest logit, more in lower precision."""
+    if answer.shape != reference.shape or answer.dtype != reference.dtype:
+        return False
+    if not reference.is_floating_point():
+        return torch.equal(answer, reference)
+    rounding = {torch.float64: 1e-9, torch.float32: 1e-5}.get(reference.dtype, 3e-2)
+    device = reference.device.type
+    if torch.is_autocast_enabled(device):
+        rounding = 3e-2
+    elif device == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
+        rounding = max(rounding, 5e-3)
+    finite = reference[reference.isfinite()].abs()
+    scale = float(finite.max()) if finite.numel() else 0.0
+    return torch.allclose(answer, reference, rtol=rounding, atol=rounding * scale, equal_nan=True)
