@@ -1,6 +1,8 @@
 """What a multimodal model gets right on each modality, and what it would lose without it, while it trains."""
 
 from mm_metrics import contributions, scores
+from mm_metrics.ablation import ModalityAblation
+from mm_metrics.leakage import find_leakage
 from mm_metrics.metrics import (
     CoalitionConfusionMatrix,
     ModalityAccuracy,
@@ -21,8 +23,10 @@ __all__ = [
     "ModalityPrecision",
     "ModalityRecall",
     "ModalityF1Score",
+    "ModalityAblation",
     "Scorecard",
     "QualityGate",
+    "find_leakage",
     "scores",
     "contributions",
 ]

@@ -56,6 +56,12 @@ class BatchCounter:
         self.loaders: dict[int, Loader] = {}
         self._metrics: dict[tuple[str, int], CoalitionConfusionMatrix] = {}
 
+    def begin(self, trainer: Trainer) -> None:
+        """A new epoch; all ranks call it together."""
+        self.loaders = {}
+        if self.ablation is not None and self.ablation.wants_means:
+            self.ablation.use_means(lambda part: trainer.strategy.reduce(part, reduce_op="sum"))
+
     def train_batch(self, batch: Any) -> None:
         """Keep the running means of the inputs, where they are the baseline."""
         if self.ablation is not None and self.ablation.wants_means:

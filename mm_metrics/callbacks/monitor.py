@@ -148,11 +148,11 @@ class ModalityMonitor(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin counting anew."""
-        self.counter.loaders = {}
+        self.counter.begin(trainer)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin counting anew."""
-        self.counter.loaders = {}
+        self.counter.begin(trainer)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -271,8 +271,8 @@ class ModalityMonitor(Callback):
             if value != value:
                 nans.append(name)
             pl_module.log(
-                name, Constant(value, pl_module.device), metric_attribute="mm_metrics", on_step=False, on_epoch=True,
-                logger=self.log_level == "all" or key in summary,
+                name, Constant(value, pl_module.device), metric_attribute="mm_metrics", on_step=False, on_epoch=True, add_dataloader_idx=False,
+                logger=bool(trainer.loggers) and (self.log_level == "all" or key in summary),
             )  # fmt: skip
         for callback, key in watched(trainer, nans):
             self._say(

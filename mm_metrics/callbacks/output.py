@@ -76,7 +76,7 @@ class Output:
             return
         try:
             action()
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # whatever a disk, a logger or a picture does: training is worth more
             self.say(f"{self.folder / name} could not be written ({error}): training goes on without it")
 
 

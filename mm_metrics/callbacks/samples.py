@@ -62,12 +62,23 @@ class SampleTracker:
         self.lowest = found.sort(dim=1).values[:, :KEPT]
 
     def gathered(self, all_gather: Any, device: torch.device) -> list[dict[str, Any]]:
-        """``[{"kind", "modality", "samples"}, …]`` over all ranks; every rank must call it."""
+        """``[{"kind", "modality", "message", "samples"}, …]`` over all ranks; every rank must call it."""
         lowest = torch.full((len(self.kinds), KEPT), _NOBODY, device=device)
         if self.lowest is not None:
             lowest[:, : self.lowest.shape[1]] = self.lowest
         lowest = all_gather(lowest).reshape(-1, *lowest.shape).movedim(0, 1).flatten(1).sort(dim=1).values
         return [
-            {"kind": kind, "modality": modality, "samples": [n for n in row.tolist() if n != _NOBODY][:KEPT]}
+            {
+                "kind": kind,
+                "modality": modality,
+                "message": self._message(kind, modality),
+                "samples": [n for n in row.tolist() if n != _NOBODY][:KEPT],
+            }
             for (kind, modality), row in zip(self.kinds, lowest.cpu(), strict=True)
         ]
+
+    def _message(self, kind: str, modality: str) -> str:
+        if kind == "missed":
+            what = "events missed" if self.binary else "wrong answers"
+            return what if modality == "all" else f"{what} on the slice {modality}"
+        return f"right only {'with' if kind == 'right_only_with' else 'without'} {modality}"
