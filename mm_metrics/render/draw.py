@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +41,12 @@ def axes(width: float, height: float, left: float, right: float = 0.15, top: flo
     return fig.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     )
+
+
+def inches(names: Iterable[str], columns: int = 14) -> float:
+    """The room that the longest of some labels takes, in whatever font the reader has."""
+    texts = [words.shortened(name, columns) for name in names]
+    return max([sum(0.118 if c in "mwMW@%" else 0.078 * words.width(c) for c in text) for text in texts] or [0.0])
 
 
 def plain(ax: Axes, grid: str = "x", baseline: float | None = None) -> None:

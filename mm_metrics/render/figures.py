@@ -45,8 +45,8 @@ def coalitions(card: Scorecard, score: str = "f1", ax: Axes | None = None) -> tu
     table = card.layout.modalities.table([card.layout.modalities.mask(name) for name in names])
     columns = 0.34 * len(card.modalities) + 0.1
     if ax is None:
-        longest = max(words.width(words.shortened(name, 14)) for name in card.modalities)
-        ax = draw.axes(WIDTH, 0.27 * len(names) + 0.7 + 0.06 * longest, columns + 0.2, 0.2, 0.25 + 0.06 * longest, 0.45)
+        header = 0.25 + 0.75 * draw.inches(card.modalities)  # names at 45°
+        ax = draw.axes(WIDTH, 0.27 * len(names) + 0.45 + header, columns + 0.2, 0.2, header, 0.45)
     values = [numbers.Number(*card.estimate(score, name)) for name in names]
     label = words.LABELS.get(score, score)
     draw.bars(ax, [""] * len(names), {label: values}, label, bounds=(0.0, 1.16))
@@ -106,8 +106,7 @@ def history(
     x = [float(row.get("epoch", i)) for i, row in enumerate(rows)]
     ys = {name: [_number(row.get(key)) for row in rows] for name, key in series.items()}
     if ax is None:
-        longest = max([words.width(words.shortened(name, 14)) for name in ys] or [0])
-        ax = draw.axes(WIDTH, 2.5, 0.5, 0.25 + 0.075 * longest, 0.15, 0.45)
+        ax = draw.axes(WIDTH, 2.5, 0.5, 0.25 + draw.inches(ys), 0.15, 0.45)
     draw.lines(ax, x, ys)
     ax.set_xlabel("epoch", fontsize=draw.SMALL, color=draw.MUTED, loc="left")
     ax.set_ylabel(label, fontsize=draw.SMALL, color=draw.MUTED, parse_math=False)
@@ -129,10 +128,10 @@ def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[
     fig.text(0.04, 0.872 - deep, step, fontsize=10.5, color=draw.MUTED, **common)
     draw.band(fig, verdict.level, 0.845 - deep)
     M = len(card.modalities)
-    names = 0.011 * max(words.width(words.shortened(name, 14)) for name in card.modalities)
-    at = 0.735 - deep - max(0.0, names - 0.08)
+    names = draw.inches(card.modalities) / 7.6
+    at = 0.735 - deep - max(0.0, 0.75 * names - 0.08)
     left = coalitions(card, ax=fig.add_axes((0.06 + 0.034 * M, 0.475, 0.42 - 0.034 * M, at - 0.475)))[1]
-    right = contributions(card, ax=fig.add_axes((0.55 + names, 0.475, 0.42 - names, at - 0.475)))[1]
+    right = contributions(card, ax=fig.add_axes((0.55 + 0.7 * names, 0.475, 0.42 - 0.7 * names, at - 0.475)))[1]
     for x, said in ((0.04, "F1, shown only these modalities"), (0.55, "What each modality gives")):
         fig.text(x, 0.815 - deep, said, fontsize=draw.LARGE, fontweight="bold", color=draw.INK, **common)
     panels = []
@@ -190,19 +189,19 @@ def _over_time(metric: Any, values: Sequence[Any], ax: Axes | None) -> tuple[Fig
 def _bar_axes(labels: Sequence[str], each: float, ax: Axes | None, columns: int = 22) -> Axes:
     if ax is not None:
         return ax
-    longest = max([words.width(words.shortened(label, columns)) for label in labels] or [0])
-    return draw.axes(WIDTH, each * max(1, len(labels)) + 0.85, 0.2 + 0.078 * longest)
+    return draw.axes(WIDTH, each * max(1, len(labels)) + 0.85, 0.2 + draw.inches(labels, columns))
 
 
 def _heat(cells: numbers.Cells, name: str, note: str, ax: Axes | None, rows: bool = True) -> tuple[Figure, Axes]:
     if ax is None:
         height, width = cells.counts.shape
         small = height <= draw.NUMBERED_UP_TO
-        longest = [max(words.width(words.shortened(n, 14)) for n in names) for names in (cells.rows, cells.columns)]
-        left, top = (0.4 if name else 0.12) + 0.078 * longest[0], 0.35 if name else 0.08
+        left, top = (0.4 if name else 0.12) + draw.inches(cells.rows), 0.35 if name else 0.08
         across = min(4.2, max(1.6, 0.62 * width)) if small else 4.2
         down = min(4.2, max(0.9, 0.5 * height)) if small else 4.2
-        below = (0.4 if name else 0.22) + ((0.055 if small else 0.07) * longest[1] if draw.turned(cells) else 0.0)
+        below = (0.4 if name else 0.22) + (
+            (0.75 if small else 0.9) * draw.inches(cells.columns) if draw.turned(cells) else 0.0
+        )
         ax = draw.axes(left + across + 0.1, down + below + top, left, 0.1, top, below)
     draw.heat(ax, cells, rows)
     if name:

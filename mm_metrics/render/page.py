@@ -111,7 +111,7 @@ def write(
     ]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mm_metrics.render", ""), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        undefined=jinja2.StrictUndefined, finalize=_printable,
     )  # fmt: skip
     page = environment.get_template("template.html").render(
         sections=sections,
@@ -124,7 +124,7 @@ def write(
         version=_version(),
         Number=Number,
     )
-    return write_whole(path, page.encode("utf-8", "replace"))
+    return write_whole(path, page.lstrip())
 
 
 class _Painter:
@@ -320,6 +320,11 @@ def _facts(card: Scorecard) -> list[tuple[str, str]]:
             value = ", ".join(f"{inner} {part}" for inner, part in value.items())
         facts[words.clean(key)] = words.clean(value)
     return list(facts.items())
+
+
+def _printable(value: Any) -> Any:
+    """What the template puts in: names without control characters; what is markup already stays."""
+    return words.clean(value) if type(value) is str else value
 
 
 def _float(value: Any) -> float:
