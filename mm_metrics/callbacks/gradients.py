@@ -62,7 +62,8 @@ class EncoderGradients:
     def restart(self) -> None:
         """Begin another mean of norms."""
         for name, sums in self._sums.items():
-            self._sums[name] = sums * torch.tensor([0.0, 0.0, 1.0], dtype=sums.dtype).to(sums, non_blocking=True)
+            self._sums[name] = sums.clone()
+            self._sums[name][:2].zero_()
 
     def read(self) -> dict[str, Pull]:
         """Per modality; the one look at the device. Empty before the first step."""

@@ -171,7 +171,8 @@ def _unreadable(loader: Any) -> str:
     """Why a loader's samples can't be read by number, empty where they can."""
     if not isinstance(loader, DataLoader):
         return f"{type(loader).__name__} is no DataLoader"
-    dataset, batch_sampler, sampler = loader.dataset, loader.batch_sampler, loader.sampler
+    dataset, sampler = loader.dataset, loader.sampler
+    batch_sampler: Any = loader.batch_sampler
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         return f"{type(dataset).__name__} is read in order alone"
     while hasattr(batch_sampler, "batch_sampler"):  # Lightning's wrapper

@@ -1,0 +1,382 @@
+"""`ModalityDynamics`: how fast each modality is learned, and which one is memorised, dominates or is not used."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from mm_metrics.ablation import ModalityAblation
+from mm_metrics.ablation.inputs import read_key
+from mm_metrics.callbacks import learning
+from mm_metrics.callbacks.gradients import EncoderGradients, conditional_speeds
+from mm_metrics.callbacks.heads import answered, as_heads
+from mm_metrics.callbacks.log import Constant, keys_of_the_user
+from mm_metrics.callbacks.sharding import is_sharded, through_strategy
+from mm_metrics.callbacks.subset import FixedSubset
+from mm_metrics.labels import Task
+from mm_metrics.modalities import Modalities
+from mm_metrics.verdict import Finding
+
+
+class ModalityDynamics(Callback):
+    """Logs, under ``dynamics/{modality}/…``, how each modality is learned; names those that are memorised.
+
+    Measured on a few training samples, always the same, and as many validation samples:
+
+    ``gradient_norm``: of the modality's encoders, the mean over the epoch's steps.
+    ``learning_speed``: the sum over steps of their squared gradient norm over their squared parameter norm, and
+    ``conditional_learning_speed``, the logarithm of it over the mean of the others' (Wu et al. 2022).
+    ``discrepancy``: how likely it alone makes the true label, over the mean of the others (Peng et al. 2022).
+    ``conditional_utilisation/{train,val}``: the share of the accuracy that is lost without it (Wu et al. 2022).
+    ``loss/{train,val}``, ``accuracy/{train,val}``: with it alone.
+    ``overfitting_to_generalisation``: of these losses, since the first epoch measured (Wang et al. 2020).
+
+    Findings hold where their intervals leave no doubt: ``overfit_modality``, the Shapley value of a modality is higher
+    on training samples by more than `gap`, and less than the share `overfit` of it carries over to validation;
+    ``dominant_modality``, it has more than the share `dominant` of what was learned; ``unused_modality``, what is lost
+    without it and what it gives alone are within ± `unused`.
+
+    Args:
+        modalities: {modality: key or keys of the batch}, as in `ModalityMonitor`, whose arguments these are up to
+            `encoders`.
+        num_classes: C; read off the first logits where it is left out.
+        task: "multiclass", "binary" or "multilabel" (with `num_labels`).
+        num_labels: L.
+        target: the batch's key of the target.
+        presence: the batch's key of ``(N, M)`` bool, which modalities a sample has.
+        predict: ``predict(pl_module, batch)`` to logits, or to ``{"all": …, "text": …}``, one head per modality.
+        ignore_index: a target that is not counted.
+        threshold: of probabilities, in binary and multilabel.
+        from_logits: whether predictions are logits; else probabilities.
+        baseline: what stands in for a hidden modality, see `mm_metrics.ablation`.
+        encoders: "auto", None (then no gradients are measured) or {modality: module's name}.
+        samples: of each of the two sets of samples.
+        every_n_epochs: measure every so many epochs.
+        overfit: the share of its worth that a modality is to keep on validation samples.
+        gap: the least gap between the two, in accuracy.
+        dominant: a share.
+        unused: in accuracy.
+        confidence: of the intervals behind findings, over all modalities together.
+        seed: chooses the samples.
+
+    `history` is one dict an epoch, `findings` those of the last one, `began` the epoch since when each holds.
+
+    >>> dynamics = ModalityDynamics({"text": "tokens", "audio": "waveform"}, num_classes=5)
+    >>> dynamics.history, dynamics.findings
+    ([], [])
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Any],
+        num_classes: int | None = None,
+        *,
+        task: str = "multiclass",
+        num_labels: int | None = None,
+        target: Any = "label",
+        presence: Any = None,
+        predict: Callable[[Any, Any], Any] | None = None,
+        ignore_index: int | None = None,
+        threshold: float | list[float] = 0.5,
+        from_logits: bool = True,
+        baseline: Any = "zero",
+        encoders: Any = "auto",
+        samples: int = 256,
+        every_n_epochs: int = 1,
+        overfit: float = 0.5,
+        gap: float = 0.05,
+        dominant: float = 0.80,
+        unused: float = 0.02,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(modalities, Mapping):
+            raise TypeError(f"modalities maps names to keys of the batch, got {type(modalities).__name__}")
+        if samples < 2 or every_n_epochs < 1:
+            raise ValueError(f"samples={samples}, every_n_epochs={every_n_epochs}: 2 or more samples, every 1 or more")
+        self.bars = learning.Thresholds(overfit, gap, dominant, unused, confidence)
+        for name, value in self.bars._asdict().items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value!r}: expected a fraction in 0…1")
+        self.modalities = Modalities(modalities)
+        self.inputs = {name: tuple(key) if isinstance(key, list) else key for name, key in modalities.items()}
+        cut = threshold if isinstance(threshold, int | float) else tuple(threshold)
+        self._task_arguments: dict[str, Any] = {
+            "kind": task, "num_classes": num_classes, "num_labels": num_labels, "threshold": cut,
+            "from_logits": from_logits, "ignore_index": ignore_index,
+        }  # fmt: skip
+        if task != "multiclass" or num_classes is not None:
+            Task(**self._task_arguments)  # refuses what does not fit, before training
+        self.target, self.presence, self.predict = target, presence, predict
+        self.baseline, self.encoders, self.every_n_epochs = baseline, encoders, every_n_epochs
+        self.samples, self.seed = samples, seed
+        self.history: list[dict[str, Any]] = []
+        self.findings: list[Finding] = []
+        self.began: dict[tuple[str, str], int] = {}
+        self._speeds: dict[str, float] = {}
+        self._said: set[str] = set()
+        self._main = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ablation: ModalityAblation | None = None
+        self._heads: tuple[int, ...] | None = None
+        self._gradients: EncoderGradients | None = None
+        self._train: FixedSubset | None = None
+        self._val: FixedSubset | None = None
+        self._measured: tuple[int, int] | None = None
+
+    # Lightning's hooks, in the order they run
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin with another run."""
+        self._main = trainer.is_global_zero
+        if stage == "fit":
+            self._forget()
+        if stage == "fit" and not trainer.global_step:  # a checkpoint's own are loaded after this
+            self.history, self.findings, self.began, self._speeds = [], [], {}, {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the training samples, and find the encoders."""
+        samples = self.samples
+        if getattr(trainer, "fast_dev_run", False):
+            samples = min(samples, 16)
+        self._train = FixedSubset(samples, self.seed, self._say)
+        self._val = FixedSubset(samples, self.seed, self._say)
+        loader = trainer.train_dataloader
+        if self._train.read(loader, pl_module, _trained_on(trainer, loader)):
+            self._look(trainer, pl_module, next(self._train.batches(trainer, pl_module)))
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the epoch's mean of gradient norms."""
+        if self._gradients is not None:
+            self._gradients.restart()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Where the data set can't be read by number: keep the first batches, and find the encoders."""
+        assert self._train is not None
+        if self._train.readable is False and self._train.kept < self._train.samples:
+            if self._ablation is None:
+                self._look(trainer, pl_module, batch)
+            self._train.keep(batch, len(read_key(batch, self.target)))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Add the gradients' norms, on the device."""
+        if self._gradients is not None:
+            self._gradients.add(optimizer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep the first batches where the validation's data set can't be read by number."""
+        if trainer.state.fn == "fit" and self._val is not None and dataloader_idx == 0:
+            if self._val.readable is None:
+                self._val.read(_first(trainer.val_dataloaders), pl_module)
+            if self._val.readable is False and self._val.kept < self._val.samples:
+                self._val.keep(batch, len(read_key(batch, self.target)))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log."""
+        self.measure(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log where no validation did in this epoch."""
+        if self._measured is None or self._measured[0] != trainer.current_epoch:
+            self.measure(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """History, findings and learning speeds: plain Python alone, as checkpoints ask for."""
+        if self._gradients is not None:
+            self._speeds |= {name: pull.learning_speed for name, pull in self._gradients.read().items()}
+        return {
+            "history": self.history,
+            "findings": [list(finding) for finding in self.findings],
+            "began": [[*key, epoch] for key, epoch in self.began.items()],
+            "speeds": dict(self._speeds),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with those of a checkpoint."""
+        self.history = list(state_dict["history"])
+        self.findings = [Finding(*finding) for finding in state_dict["findings"]]
+        self.began = {(kind, modality): epoch for kind, modality, epoch in state_dict["began"]}
+        self._speeds = dict(state_dict["speeds"])
+
+    # What the hooks do
+
+    def measure(self, trainer: Trainer, pl_module: LightningModule) -> list[Finding]:
+        """Measure and log, once a step, while fitting and where the epoch is due; the findings as they then stand.
+
+        Another callback may ask at the end of a validation, on every rank, without minding whose turn comes first.
+        """
+        now = (trainer.current_epoch, trainer.global_step)
+        due = trainer.state.fn == "fit" and not trainer.sanity_checking and now[0] % self.every_n_epochs == 0
+        if not due or now == self._measured or self._ablation is None or self._train is None:
+            return self.findings
+        self._measured = now
+        train = self._shown(trainer, pl_module, self._train)
+        val = None
+        if self._val is not None and trainer.val_dataloaders is not None:
+            if self._val.readable is None:
+                self._val.read(_first(trainer.val_dataloaders), pl_module)
+            val = self._shown(trainer, pl_module, self._val)
+        self._ablation.forget()
+        row: dict[str, Any] = {}
+        found: list[Finding] = []
+        if train is not None:
+            row, found = self._row(train, val, now[0]), learning.findings(train, val, self.bars)
+        row = {key: value for key, value in (row | self._pulls()).items() if math.isfinite(value)}
+        row, found = trainer.strategy.broadcast((row, found))  # what rank zero measured is what all say
+        self._remember(now[0], row, found)
+        self._log(trainer, pl_module, row)
+        return self.findings
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
+        """Make the ablation, and find the encoders by it before the first step."""
+        sharded = is_sharded(trainer.strategy)
+        self._ablation = ModalityAblation(
+            pl_module, self.inputs, predict=self.predict, baseline=self.baseline,
+            encoders=None if sharded else self.encoders, presence=self.presence, seed=self.seed,
+        )  # fmt: skip
+        self._ablation.say = self._say
+        if sharded:
+            self._ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
+        assert self._train is not None
+        if self._ablation.wants_means:
+            for one in self._train.batches(trainer, pl_module):
+                self._ablation.add_to_means(one)
+            self._ablation.use_means()
+        with trainer.precision_plugin.forward_context():
+            heads = as_heads(self._ablation.raw(batch), self.modalities)
+            self._heads = None if heads is None else tuple(heads)
+            self._ablation(batch)
+        found = self._named(pl_module) if isinstance(self.encoders, Mapping) else dict(self._ablation.encoders)
+        missing = [name for name in self.modalities if name not in found]
+        if sharded:
+            self._say(f"{type(trainer.strategy).__name__} shards the model: gradients are not measured")
+        elif self.encoders is not None and missing:
+            self._say(
+                f"no encoder of {', '.join(missing)} was found, so their gradients are not measured: name them, "
+                f"encoders={{{missing[0]!r}: 'module.name'}}"
+            )
+        if not sharded and found:
+            modules = dict(pl_module.named_modules())
+            self._gradients = EncoderGradients(
+                {name: [modules[one] for one in named] for name, named in found.items()}, self._speeds
+            )
+
+    def _named(self, pl_module: LightningModule) -> dict[str, tuple[str, ...]]:
+        names = {module: name for name, module in pl_module.named_modules()}
+        listed = {
+            modality: named if isinstance(named, tuple | list) else (named,)
+            for modality, named in self.encoders.items()
+        }
+        return {
+            modality: tuple(one if isinstance(one, str) else names[one] for one in named)
+            for modality, named in listed.items()
+        }
+
+    def _shown(self, trainer: Trainer, pl_module: LightningModule, subset: FixedSubset) -> learning.Shown | None:
+        """Every sample under every coalition; None without samples."""
+        parts = [self._part(trainer, batch) for batch in subset.batches(trainer, pl_module)]
+        if not parts:
+            return None
+        assert self._ablation is not None
+        masks = self._heads or self._ablation.masks
+        return learning.shown(self.modalities, self._task(parts[0].preds), masks, parts)
+
+    def _part(self, trainer: Trainer, batch: Any) -> learning.Part:
+        """A batch under every coalition, or its heads."""
+        assert self._ablation is not None
+        with trainer.precision_plugin.forward_context():
+            if self._heads is None:
+                preds = self._ablation(batch)
+            else:
+                preds = torch.stack(list((as_heads(self._ablation.raw(batch), self.modalities) or {}).values()))
+        presence = None if self.presence is None else read_key(batch, self.presence)
+        there = self.modalities.presence(presence, preds.shape[1], preds.device)
+        counted = None if self._heads is None else answered(self._heads, self.modalities.full, there)
+        return learning.Part(preds, read_key(batch, self.target), there, counted).cpu()
+
+    def _task(self, preds: Any) -> Task:
+        arguments = dict(self._task_arguments)
+        if arguments["kind"] == "multiclass" and arguments["num_classes"] is None:
+            if preds.ndim < 3:
+                raise ValueError(
+                    "num_classes is None and no logits (N, C) to read it off: ModalityDynamics(num_classes=…)"
+                )
+            arguments["num_classes"] = preds.shape[-1]
+        return Task(**arguments)
+
+    def _row(self, train: learning.Shown, val: learning.Shown | None, epoch: int) -> dict[str, float]:
+        row = {f"{name}/discrepancy": value for name, value in learning.discrepancy(train).items()}
+        for split, seen in (("train", train), ("val", val)):
+            if seen is None:
+                continue
+            for m, (name, share) in enumerate(zip(self.modalities, seen.utilisation(), strict=True)):
+                row[f"{name}/conditional_utilisation/{split}"] = share
+                row[f"{name}/loss/{split}"] = -seen.alone(seen.likelihood, m)
+                row[f"{name}/accuracy/{split}"] = seen.alone(seen.right, m)
+        row = {f"dynamics/{key}": value for key, value in row.items()}
+        first = next((old for old in self.history if old["epoch"] < epoch), {})
+        for name in self.modalities:
+            keys = [f"dynamics/{name}/loss/{split}" for split in ("train", "val")]
+            if all(key in row and key in first for key in keys):
+                losses = [where[key] for where in (row, first) for key in keys]
+                ratio = learning.overfitting_to_generalisation(*losses)
+                row[f"dynamics/{name}/overfitting_to_generalisation"] = ratio
+        return row
+
+    def _pulls(self) -> dict[str, float]:
+        pulls = {} if self._gradients is None else self._gradients.read()
+        row = {f"dynamics/{name}/{key}": value for name, pull in pulls.items() for key, value in pull._asdict().items()}
+        speeds = conditional_speeds({name: pull.learning_speed for name, pull in pulls.items()})
+        return row | {f"dynamics/{name}/conditional_learning_speed": value for name, value in speeds.items()}
+
+    def _remember(self, epoch: int, row: dict[str, float], found: list[Finding]) -> None:
+        """One row an epoch, of its last validation; a finding's epoch is that since when it holds without a break."""
+        self.history = [old for old in self.history if old["epoch"] != epoch]
+        self.history.append({"epoch": epoch, **row})
+        self.began = {(f.kind, f.modality): self.began.get((f.kind, f.modality), epoch) for f in found}
+        self.findings = [
+            f._replace(message=f"{f.message} (since epoch {self.began[f.kind, f.modality]})") for f in found
+        ]
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, row: dict[str, float]) -> None:
+        users = keys_of_the_user(trainer)
+        for key, value in row.items():
+            if key in users:
+                self._say(f"{key} is logged by the model itself: that value stays, the callback's own is left out")
+                continue
+            pl_module.log(
+                key, Constant(value, pl_module.device), metric_attribute="mm_metrics", on_step=False, on_epoch=True
+            )
+
+    def _say(self, message: str) -> None:
+        """Once per message, on rank zero."""
+        if message not in self._said:
+            self._said.add(message)
+            if self._main:
+                warnings.warn(message, stacklevel=3)
+
+
+def _first(loaders: Any) -> Any:
+    """The first of several loaders."""
+    while isinstance(loaders, Mapping | list | tuple) and loaders:
+        loaders = next(iter(loaders.values())) if isinstance(loaders, Mapping) else loaders[0]
+    return loaders
+
+
+def _trained_on(trainer: Trainer, loader: Any) -> int | None:
+    """How many of the data set's first samples are trained on, where only the first are."""
+    size, batches = getattr(loader, "batch_size", None), trainer.num_training_batches
+    sampler = getattr(loader, "sampler", None)
+    in_order = type(sampler).__name__ == "SequentialSampler" or getattr(sampler, "shuffle", True) is False
+    if not in_order or size is None or batches == float("inf"):
+        return None
+    return int(batches) * size * trainer.world_size

@@ -1,0 +1,232 @@
+"""What a few training and validation samples under every coalition say of how a model learns. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, one_hot
+
+from mm_metrics import contributions, wording
+from mm_metrics.labels import Task
+from mm_metrics.modalities import Modalities
+from mm_metrics.scorecard import Estimate
+from mm_metrics.uncertainty import normal_quantile
+from mm_metrics.verdict import Finding
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A few samples of one split, each shown under K coalitions; NaN where a coalition did not answer.
+
+    `right` ``(K, N)`` is 1 for a right answer (multilabel: the share of labels), `likelihood` ``(K, N)`` the logarithm
+    of the true label's probability, `there` ``(N, M)`` which modalities a sample has, `guess` ``(N,)`` how right the
+    most frequent label would be.
+    """
+
+    modalities: Modalities
+    masks: tuple[int, ...]
+    right: Tensor
+    likelihood: Tensor
+    there: Tensor
+    guess: Tensor
+
+    def accuracy(self) -> Tensor:
+        """``(K,)`` over all samples that were answered."""
+        return self.right.nanmean(1)
+
+    def alone(self, what: Tensor, m: int) -> float:
+        """The mean of a ``(K, N)`` tensor with modality m alone, over the samples that have it."""
+        if 1 << m not in self.masks:
+            return math.nan
+        return float(what[self.masks.index(1 << m)][self.there[:, m]].nanmean())
+
+    def worth(self) -> Tensor:
+        """``(M, N)``: each modality's Shapley value for the answer to each sample.
+
+        Where a model has one head a modality and no more: what it gives alone over guessing.
+        """
+        values = contributions.shapley_values(self.right, self._table())
+        return values if values.isfinite().any() else self.gain()
+
+    def gain(self) -> Tensor:
+        """``(M, N)``: what each modality gives alone."""
+        return contributions.unimodal_gain(self.right, self._table(), empty=self.guess)
+
+    def drop(self) -> Tensor:
+        """``(M, N)``: what is lost without each modality."""
+        return contributions.leave_one_out(self.right, self._table())
+
+    def utilisation(self) -> list[float]:
+        """Per modality, the share of the accuracy that is lost without it (Wu et al. 2022)."""
+        return contributions.conditional_utilisation(self.accuracy(), self._table()).tolist()
+
+    def _table(self) -> object:
+        return self.modalities.table(self.masks)
+
+
+class Part(NamedTuple):
+    """Predictions ``(K, N, ...)`` of a batch with their target, presence ``(N, M)`` and ``(K, N)`` which answered."""
+
+    preds: Tensor
+    target: Tensor
+    there: Tensor | None
+    answered: Tensor | None
+
+    def cpu(self) -> Part:
+        """The same off the device."""
+        return Part(*(None if value is None else value.detach().cpu() for value in self))  # type: ignore[arg-type]
+
+
+def shown(modalities: Modalities, task: Task, masks: Sequence[int], parts: Sequence[Part]) -> Shown:
+    """Read batches; samples with an ignored target, or a prediction that is not finite, are left out.
+
+    Raises TypeError or ValueError for predictions and targets of a shape or type that do not fit the task.
+    """
+    preds, target = torch.cat([part.preds for part in parts], dim=1), torch.cat([part.target for part in parts])
+    N = len(target)
+    there = [part.there for part in parts if part.there is not None]
+    answered = [part.answered for part in parts if part.answered is not None]
+    labels = task.read(preds, target, eager=False)
+    counted = torch.ones_like(labels.target, dtype=torch.bool) if labels.ignored is None else ~labels.ignored
+    weights = counted.double() / counted.sum(1, keepdim=True)  # (N, L), NaN where nothing is counted
+    for bad in (labels.bad_prediction, labels.bad_target):
+        if bad is not None:
+            weights = torch.where(bad.unsqueeze(1), torch.nan, weights)
+    counts = one_hot(labels.target.clamp(0, task.C - 1), task.C) * counted.unsqueeze(-1)  # (N, L, C)
+    guess = labels.target == counts.sum(0).argmax(-1)
+    likelihood = log_likelihoods(preds, labels.target, task)
+    parts_of = [  # (K, N), (K, N), (N,)
+        (torch.where(counted, value, 0.0) * weights).sum(-1)
+        for value in ((labels.predicted == labels.target).double(), likelihood, guess.double())
+    ]
+    if answered:
+        parts_of[:2] = [torch.where(torch.cat(answered, dim=1), value, torch.nan) for value in parts_of[:2]]
+    has = torch.cat(there) != 0 if there else torch.ones(N, len(modalities), dtype=torch.bool)
+    return Shown(modalities, tuple(masks), parts_of[0], parts_of[1], has, parts_of[2])
+
+
+def log_likelihoods(preds: Tensor, target: Tensor, task: Task) -> Tensor:
+    """``(K, N, L)`` logarithms of the true labels' probabilities, NaN where predictions are labels.
+
+    >>> logits = torch.tensor([[[0.0, 0.0], [9.0, -9.0]]])
+    >>> log_likelihoods(logits, torch.tensor([[1], [0]]), Task("multiclass", 2, from_logits=True)).exp().flatten()
+    tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
+    K, N, L = preds.shape[0], *target.shape
+    if not preds.dtype.is_floating_point:
+        return torch.full((K, N, L), torch.nan, dtype=torch.float64, device=preds.device)
+    x = preds.double()
+    if task.kind == "multiclass" or (task.kind == "binary" and x.shape[2:] == (2,)):
+        logs = x.log_softmax(-1) if task.from_logits else x.log()
+        return logs.gather(-1, target.clamp(0, logs.shape[-1] - 1).expand(K, N, 1))
+    x = x.reshape(K, N, L)
+    sign = 2 * target - 1
+    return logsigmoid(sign * x) if task.from_logits else torch.where(sign > 0, x, 1 - x).log()
+
+
+def discrepancy(seen: Shown) -> dict[str, float]:
+    """How likely a modality alone makes the true label, over the mean of the others: OGM's ρ (Peng et al. 2022).
+
+    Means instead of sums, each over the samples that have the modality: the same where nothing is missing.
+    """
+    likely = [seen.alone(seen.likelihood.exp(), m) for m in range(len(seen.modalities))]
+    found = {}
+    for m, name in enumerate(seen.modalities):
+        others = [value for i, value in enumerate(likely) if i != m and not math.isnan(value)]
+        if others and sum(others) > 0:
+            found[name] = likely[m] * len(others) / sum(others)
+    return found
+
+
+def overfitting_to_generalisation(train: float, val: float, first_train: float, first_val: float) -> float:
+    """``|ΔO / ΔG|`` between two checkpoints' losses, O = val - train and G = val (Wang et al. 2020); NaN at no change.
+
+    >>> overfitting_to_generalisation(train=0.1, val=0.9, first_train=1.0, first_val=1.0)
+    8.0
+    """
+    overfit, generalised = (val - train) - (first_val - first_train), first_val - val
+    return round(abs(overfit / generalised), 12) if generalised else math.nan
+
+
+class Thresholds(NamedTuple):
+    """Of findings, in fractions: see `mm_metrics.callbacks.ModalityDynamics`."""
+
+    overfit: float = 0.5
+    gap: float = 0.05
+    dominant: float = 0.80
+    unused: float = 0.02
+    confidence: float = 0.95
+
+
+def findings(train: Shown, val: Shown | None, bars: Thresholds) -> list[Finding]:
+    """What is sure of this moment; a message ends before the epoch since when."""
+    z = normal_quantile(1 - (1 - bars.confidence) / len(train.modalities))  # so many modalities are asked
+    found = [] if val is None else _overfit(train, val, bars, z)
+    total = _mean(train.worth().sum(0), z)
+    if len(train.modalities) > 1 and total.low > bars.unused:  # it has learned something
+        found += [*_dominant(train, total, bars, z), *_unused(train, bars, z)]
+    return found
+
+
+def _overfit(train: Shown, val: Shown, bars: Thresholds, z: float) -> list[Finding]:
+    """Modalities whose worth on training samples surely does not carry over to validation."""
+    found = []
+    for m, name in enumerate(train.modalities):
+        a, b = _mean(train.worth()[m][train.there[:, m]], z), _mean(val.worth()[m][val.there[:, m]], z)
+        half = math.hypot(a.high - a.value, b.high - b.value)
+        gap = Estimate(a.value - b.value, a.value - b.value - half, a.value - b.value + half)
+        carried = b.value - bars.overfit * a.value + math.hypot(bars.overfit * (a.high - a.value), b.high - b.value)
+        if gap.low > bars.gap and carried < 0:
+            found.append(
+                Finding(
+                    "overfit_modality", name, "accuracy", *gap, bars.gap,
+                    f"{name} is memorised: on training samples it gives {wording.points(a)} points of accuracy, on "
+                    f"validation samples {wording.points(b)}; look in it for what identifies a sample", "mixed",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _dominant(train: Shown, total: Estimate, bars: Thresholds, z: float) -> list[Finding]:
+    worth, found = train.worth(), []
+    for m, name in enumerate(train.modalities):
+        own = _mean(worth[m], z)
+        if _mean(worth[m] - bars.dominant * worth.sum(0), z).low > 0:
+            found.append(
+                Finding(
+                    "dominant_modality", name, "accuracy", *own, bars.dominant * total.value,
+                    f"{name} carries {own.value / total.value:.0%} of what the model has learned of its training "
+                    f"samples ({wording.points(own)} of {100 * total.value:.0f} points of accuracy)", "good",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _unused(train: Shown, bars: Thresholds, z: float) -> list[Finding]:
+    drop, gain, found = train.drop(), train.gain(), []
+    for m, name in enumerate(train.modalities):
+        lost, given = (_mean(part[m][train.there[:, m]], z) for part in (drop, gain))
+        if all(abs(bound) <= bars.unused for bound in (lost.low, lost.high, given.low, given.high)):
+            found.append(
+                Finding(
+                    "unused_modality", name, "accuracy", *lost, bars.unused,
+                    f"{name} is not used on the training samples either: without it accuracy loses "
+                    f"{wording.points(lost)} points, and alone it gives {wording.points(given)}", "good",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _mean(values: Tensor, z: float) -> Estimate:
+    """The mean with a normal interval; one sample's worth of doubt stays where none differs (Agresti and Min 2005)."""
+    values = values[values.isfinite()]
+    n = len(values)
+    if n < 2:
+        return Estimate(math.nan, math.nan, math.nan)
+    value, half = float(values.mean()), z * math.sqrt(float(values.var()) / n + 1 / n**2)
+    return Estimate(value, value - half, value + half)
