@@ -6,6 +6,7 @@ What is not to be counted lands in a spare cell: a boolean index would stall an 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from mm_metrics.labels import Labels
 from mm_metrics.layout import Layout
 from mm_metrics.uncertainty import poisson_weights
 
-_DENSE_UP_TO = 4096  # rows of the one-hot matrix; beyond, weights are added row by row
-_REPLICATE_BLOCK = 4096  # samples: bounds the memory, and float32 holds the sums of a block exactly
+_CELLS_AT_ONCE = 2**24  # bounds the memory that a batch of any size takes
+_REPLICATES_AT_ONCE = 4096  # samples, likewise; float32 holds the sums of that many weights exactly
 
 
 def add(
@@ -32,68 +33,84 @@ def add(
 ) -> None:
     """Count one batch into the buffer `counts`, in place.
 
-    `presence` ``(N, M)`` is where samples count; `index` ``(N,)`` int64 their numbers,
-    from which with `key` their bootstrap weights follow; `rows` the coalitions that ``labels.predicted`` holds, all by
-    default; `counted` ``(K, N)`` which coalitions answered which samples.
+    `presence` ``(N, M)`` is where samples count; `index` ``(N,)`` int64 their numbers, from which with `key` their
+    bootstrap weights follow; `rows` the coalitions that ``labels.predicted`` holds, all by default; `counted` ``(K, N)``
+    which coalitions answered which samples.
     With `eager` a presence other than 0 and 1 raises ValueError before anything is added; otherwise it is refused.
     """
-    predicted, target = labels.predicted, labels.target
-    N = predicted.shape[1]
-    if N == 0:
-        return
+    K, N, L = labels.predicted.shape
     bad_presence = _check_presence(presence, eager)
-    refused = _any(labels.bad_prediction, labels.bad_target, bad_presence)
-    out = _any(labels.ignored, None if refused is None else refused.unsqueeze(-1))  # (N, L) not to be counted
-    present = None if presence is None else presence != 0
-    group, absent = _groups(layout, present, N, predicted.device)  # (W, N) each
-    skipped = None if counted is None else ~counted
-    right = predicted == target  # (K, N, L)
-    cells = [cell.flatten() for cell in _confusion_cells(layout, labels, group, absent, out, skipped, rows)]
-    complete = rows is None or len(rows) == layout.K
-    if complete:
-        exact = (right if labels.ignored is None else right | labels.ignored).all(-1)  # (K, N)
-        unpaired = _any(refused, None if labels.ignored is None else labels.ignored.all(-1))
-        unpaired = _any(unpaired, None if skipped is None else skipped.any(0))  # (N,)
-        if layout.hit_patterns:
-            cells.append(_hit_cells(layout, exact, group, _any(unpaired, absent)).flatten())
-        else:
-            _add_joint_hits(layout.view(counts, "hits"), exact, present, unpaired)
-    cell = torch.cat(cells)
-    counts.scatter_add_(0, cell, counts.new_ones(()).expand(cell.shape))
-    layout.view(counts, "samples").add_(N)
     if not eager:
         marks = (labels.bad_prediction, labels.bad_target, bad_presence)
         totals = [counts.new_zeros(()) if mark is None else mark.sum() for mark in marks]
         layout.view(counts, "refused").add_(torch.stack(totals))
-    if layout.R and index is not None:
-        drop = _any(out, None if skipped is None else skipped.unsqueeze(-1))
-        _add_replicates(counts, layout, labels, drop, present, rows, index, key)
+    refused = _any(labels.bad_prediction, labels.bad_target, bad_presence)
+    present = None if presence is None else presence != 0
+    step = max(1, _CELLS_AT_ONCE // (K * L * (1 if layout.patterns else layout.S)))
+    for start in range(0, N, step):
+        part = slice(start, start + step)
+        batch = _Batch(
+            labels.predicted[:, part],
+            labels.target[part],
+            None if present is None else present[part],
+            None if labels.ignored is None else labels.ignored[part],
+            None if refused is None else refused[part],
+            None if counted is None else ~counted[:, part],
+        )
+        _add_batch(counts, layout, batch, rows)
+        if layout.R and index is not None:
+            _add_replicates(counts, layout, batch, rows, index[part], key)
 
 
-def _groups(layout: Layout, present: Tensor | None, N: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """``(W, N)`` group of each sample, and where it belongs to none."""
-    M = len(layout.modalities)
-    if layout.patterns:
-        if present is None:
-            return torch.full((1, N), 2**M - 1, device=device), None
-        return sum(present[:, m].long() << m for m in range(M)).unsqueeze(0), None  # type: ignore[union-attr]
-    group = torch.arange(layout.S, device=device).unsqueeze(1).expand(-1, N)
-    if present is None:
-        return group, None
-    return group, torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1).T
+@dataclass
+class _Batch:
+    """Labels and where they count; masks are None where they hold nothing."""
+
+    predicted: Tensor  # (K, N, L)
+    target: Tensor  # (N, L)
+    present: Tensor | None  # (N, M)
+    ignored: Tensor | None  # (N, L)
+    refused: Tensor | None  # (N,)
+    skipped: Tensor | None  # (K, N), not answered
+
+    @property
+    def out(self) -> Tensor | None:
+        """``(N, L)`` not to be counted for any coalition."""
+        return _any(self.ignored, None if self.refused is None else self.refused.unsqueeze(-1))
+
+    def groups(self, layout: Layout) -> tuple[Tensor, Tensor | None]:
+        """``(W, N)`` group of each sample, and where it belongs to none."""
+        N, present = self.predicted.shape[1], self.present
+        if layout.patterns:
+            M = len(layout.modalities)
+            if present is None:
+                return torch.full((1, N), 2**M - 1, device=self.predicted.device), None
+            return (present * _powers(M, present.device)).sum(1).unsqueeze(0), None
+        group = torch.arange(layout.S, device=self.predicted.device).unsqueeze(1).expand(-1, N)
+        return group, None if present is None else torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1).T
+
+
+def _add_batch(counts: Tensor, layout: Layout, batch: _Batch, rows: Sequence[int] | None) -> None:
+    """Add to everything but the replicates, by one scatter."""
+    group, absent = batch.groups(layout)
+    cells = [cell.flatten() for cell in _confusion_cells(layout, batch, group, absent, rows)]
+    if rows is None or len(rows) == layout.K:
+        exact, unpaired = _hits(batch)
+        if layout.hit_patterns:
+            cells.append(_hit_cells(layout, exact, group, _any(unpaired, absent)).flatten())
+        else:
+            _add_joint_hits(layout.view(counts, "hits"), exact, batch.present, unpaired)
+    cell = torch.cat(cells)
+    counts.scatter_add_(0, cell, torch.ones_like(cell))
+    if rows is None or layout.K - 1 in rows:  # so that coalitions which come one by one count a sample once
+        layout.view(counts, "samples").add_(batch.predicted.shape[1])
 
 
 def _confusion_cells(
-    layout: Layout,
-    labels: Labels,
-    group: Tensor,
-    absent: Tensor | None,
-    out: Tensor | None,
-    skipped: Tensor | None,
-    rows: Sequence[int] | None,
+    layout: Layout, batch: _Batch, group: Tensor, absent: Tensor | None, rows: Sequence[int] | None
 ) -> Iterator[Tensor]:
     """The cells ``(K, W, N, L)`` of the confusion, and of the sums where only the last coalition has a confusion."""
-    predicted, target = labels.predicted.unsqueeze(1), labels.target
+    predicted, target, out, skipped = batch.predicted.unsqueeze(1), batch.target, batch.out, batch.skipped
     L, C, G, spare = layout.L, layout.C, layout.G, layout.fields["spare"][0]
     at = group.unsqueeze(-1) * L + torch.arange(L, device=group.device)  # (W, N, L)
     drop = _any(None if absent is None else absent.unsqueeze(-1), out)  # broadcasts to (K, W, N, L)
@@ -110,7 +127,7 @@ def _confusion_cells(
 
     base = (at * C + target) * C
     if layout.full:
-        yield kept(base + predicted + per_coalition(G * L * C * C), drop)
+        yield kept((base + predicted).add_(per_coalition(G * L * C * C)), drop)
         return
     if rows is None or layout.K - 1 in rows:
         last = -1 if rows is None else list(rows).index(layout.K - 1)
@@ -121,10 +138,19 @@ def _confusion_cells(
     yield kept(start + 2 * C + target, drop)
 
 
+def _hits(batch: _Batch) -> tuple[Tensor, Tensor | None]:
+    """``(K, N)`` which coalitions get all labels of a sample right; ``(N,)`` samples that can't be compared."""
+    right = batch.predicted == batch.target
+    right = right if batch.ignored is None else right | batch.ignored
+    unpaired = _any(batch.refused, None if batch.ignored is None else batch.ignored.all(-1))
+    unpaired = _any(unpaired, None if batch.skipped is None else batch.skipped.any(0))
+    return right.squeeze(-1) if right.shape[-1] == 1 else right.all(-1), unpaired
+
+
 def _hit_cells(layout: Layout, exact: Tensor, group: Tensor, unpaired: Tensor | None) -> Tensor:
     """``(W, N)`` cells of the histogram over which coalitions are right."""
-    pattern = sum(exact[k].long() << k for k in range(layout.K))
-    cell = layout.fields["hits"][0] + group * 2**layout.K + pattern
+    pattern = (exact * _powers(layout.K, exact.device).unsqueeze(1)).sum(0)
+    cell = (group * 2**layout.K).add_(pattern).add_(layout.fields["hits"][0])
     return cell if unpaired is None else torch.where(unpaired, layout.fields["spare"][0], cell)
 
 
@@ -137,7 +163,7 @@ def _add_joint_hits(joint: Tensor, exact: Tensor, present: Tensor | None, unpair
     if unpaired is not None:
         members = members * ~unpaired.unsqueeze(1)
     with torch.autocast(exact.device.type, enabled=False):
-        right = exact.float()  # 0 and 1: products are exact in float32 up to 2**24 samples a batch
+        right = exact.float()  # 0 and 1: products are exact in float32 up to 2**24 samples at once
         wrong = 1 - right
         for s in range(joint.shape[0]):
             weighted = right * members[:, min(s, members.shape[1] - 1)]
@@ -147,47 +173,40 @@ def _add_joint_hits(joint: Tensor, exact: Tensor, present: Tensor | None, unpair
 
 
 def _add_replicates(
-    counts: Tensor,
-    layout: Layout,
-    labels: Labels,
-    drop: Tensor | None,
-    present: Tensor | None,
-    rows: Sequence[int] | None,
-    index: Tensor,
-    key: int,
+    counts: Tensor, layout: Layout, batch: _Batch, rows: Sequence[int] | None, index: Tensor, key: int
 ) -> None:
-    """Add each sample's bootstrap weights to the per-class sums of its class, in every slice it belongs to.
-
-    `drop` broadcasts to ``(K, N, L)``.
-    """
-    K, N, L = labels.predicted.shape
-    C = layout.C
-    view = layout.view(counts, "replicates").flatten(4)  # (K, L, 3, C, S * R)
-    for start in range(0, N, _REPLICATE_BLOCK):
-        block = slice(start, start + _REPLICATE_BLOCK)
-        weights = poisson_weights(index[block], layout.R, key).float()
-        slices = weights.new_ones(len(weights), layout.S if layout.replicate_slices else 1)
-        if present is not None and layout.replicate_slices:
-            slices[:, 1:] = present[block].to(slices.dtype)
-        spread = (slices.unsqueeze(2) * weights.unsqueeze(1)).flatten(1)  # (n, S * R)
-        predicted, target = labels.predicted[:, block], labels.target[block].expand(K, -1, -1)
-        keep = torch.ones_like(predicted, dtype=torch.bool)
-        keep = keep if drop is None else keep & ~drop.expand(K, N, L)[:, block]
-        # The class that each of the three sums counts a sample in, C for none: (K, L, 3, n).
-        hit = torch.where(keep & (predicted == target), target, C)
-        classes = torch.stack([hit, torch.where(keep, predicted, C), torch.where(keep, target, C)]).permute(1, 3, 0, 2)
-        if K * L * 3 * C <= _DENSE_UP_TO:
-            one_hot = (classes.unsqueeze(3) == torch.arange(C, device=classes.device).unsqueeze(1)).float()
-            with torch.autocast(classes.device.type, enabled=False):  # half precision would round the sums
-                sums = (one_hot.flatten(0, 3) @ spread).long().view(K, L, 3, C, -1)
+    """Add each sample's bootstrap weights to the per-class sums of its class, in every slice it belongs to."""
+    K, N, L = batch.predicted.shape
+    C, R, view = layout.C, layout.R, layout.view(counts, "replicates")  # (K, L, 3, C, S, R)
+    G = layout.G if layout.replicate_slices else 1
+    group, absent = batch.groups(layout) if layout.replicate_slices else (torch.zeros_like(index).unsqueeze(0), None)
+    drop = _any(batch.out, None if batch.skipped is None else batch.skipped.unsqueeze(-1))  # broadcasts to (K, N, L)
+    hit = batch.predicted == batch.target
+    # The row that each of three sums counts a sample in, the last one for none: (W, N, L), less the class.
+    at = (group.unsqueeze(-1) * L + torch.arange(L, device=index.device)) * (3 * C)
+    spare = G * L * 3 * C
+    for start in range(0, N, _REPLICATES_AT_ONCE):
+        part = slice(start, start + _REPLICATES_AT_ONCE)
+        weights = poisson_weights(index[part], R, key).float()
         for k in range(K):
-            row = view[k if rows is None else rows[k]]
-            if K * L * 3 * C <= _DENSE_UP_TO:
-                row += sums[k]
-                continue
-            cell = torch.arange(L * 3, device=classes.device).view(L, 3, 1) * C + classes[k].clamp(max=C - 1)
-            kept = (classes[k] < C).unsqueeze(-1) * spread.long()  # (L, 3, n, S * R)
-            row.flatten(0, 2).index_add_(0, cell.flatten(), kept.flatten(0, 2))
+            predicted, target = batch.predicted[k, part], batch.target[part]
+            gone = None if drop is None else (drop[k] if drop.ndim == 3 else drop)[part]
+            cells = []
+            for kind, (value, out) in enumerate(((target, ~hit[k, part]), (predicted, None), (target, None))):
+                cell = at[:, part] + kind * C + value
+                out = _any(gone, out, None if absent is None else absent[:, part].unsqueeze(-1))
+                cells.append(cell if out is None else torch.where(out, spare, cell))
+            sums = weights.new_zeros(spare + 1, R)
+            for cell in torch.stack(cells).movedim(2, -1).flatten(0, -2):  # each (n,)
+                sums.index_add_(0, cell, weights)
+            by_group = sums[:-1].view(1, G, L, 3, C, R)
+            by_slice = layout.by_slice(by_group)[0] if layout.replicate_slices else by_group[0]
+            view[k if rows is None else rows[k]] += by_slice.permute(1, 2, 3, 0, 4).long()
+
+
+def _powers(n: int, device: torch.device) -> Tensor:
+    """1, 2, 4, …: what the bits of a pattern are worth."""
+    return torch.ones((), dtype=torch.int64, device=device) << torch.arange(n, device=device)
 
 
 def _check_presence(presence: Tensor | None, eager: bool) -> Tensor | None:

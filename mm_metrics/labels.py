@@ -134,8 +134,9 @@ class Task:
                 raise ValueError(f"preds has shape {shape}, num_classes={self.C}: {why}")
             if floating or preds.dtype == torch.bool:
                 raise TypeError(f"preds of shape {shape} is {preds.dtype}: labels are integers, logits are (N, C)")
+            preds = preds.long()
             bad = _outside(preds, self.C - 1, "preds", None, eager)
-            return preds.long().clamp(0, self.C - 1).unsqueeze(-1), bad
+            return (preds if eager else preds.clamp(0, self.C - 1)).unsqueeze(-1), bad
         if self.kind == "binary":
             if shape == (N, 2) and floating:
                 return self._two_columns(preds, eager)
@@ -147,7 +148,8 @@ class Task:
                 f"preds has shape {shape}: task='multilabel' with num_labels={self.L} expects ({N}, {self.L})"
             )
         if not floating:
-            return preds.long().clamp(0, 1), _outside(preds, 1, "preds", None, eager)
+            bad = _outside(preds, 1, "preds", None, eager)
+            return preds.long() if eager else preds.long().clamp(0, 1), bad
         if self.from_logits:
             return self._above(preds, [_logit(t) for t in self.thresholds]), _nan(preds, eager)
         return self._above(preds, list(self.thresholds)), _no_probability(preds, eager)
@@ -170,7 +172,7 @@ def _argmax(preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
     """``(K, N, C)`` to ``(K, N, 1)``; a NaN wins every argmax, so a row is bad just where its winner is not finite."""
     if eager and preds.device.type == "cpu":
         values = preds.detach()
-        values = values.float() if values.dtype == torch.bfloat16 else values
+        values = values if values.dtype == torch.float64 else values.float()
         # numpy's argmax over a short last axis is several times torch's.
         predicted = torch.from_numpy(values.numpy().argmax(-1)).unsqueeze(-1)
         if math.isfinite(values.sum()):
@@ -198,7 +200,7 @@ def _outside(values: Tensor, top: int, what: str, ignore_index: int | None, eage
     if values.numel() == 0:
         return None
     low, high = values.aminmax()
-    if low >= 0 and high <= top:
+    if low.item() >= 0 and high.item() <= top:  # on Python's numbers: each look at a tensor costs more than the loop
         return None
     bad = ~((values >= 0) & (values <= top))
     hint = "" if ignore_index is not None or what != "target" else f"; ignore_index={_first(values, bad)} leaves it out"

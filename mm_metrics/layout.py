@@ -100,13 +100,13 @@ class Layout:
 
     def confusion(self, counts: Tensor) -> Tensor:
         """``(K, S, L, C, C)``, targets by predictions; of the last coalition alone where not `full`."""
-        return self._slices(self.view(counts, "confusion"))
+        return self.by_slice(self.view(counts, "confusion"))
 
     def class_sums(self, counts: Tensor) -> ClassSums:
         """Hits, predictions and actual samples, each ``(K, S, L, C)``."""
         if self.full:
             return class_sums(self.confusion(counts))
-        return ClassSums(*self._slices(self.view(counts, "sums")).unbind(3))
+        return ClassSums(*self.by_slice(self.view(counts, "sums")).unbind(3))
 
     def replicate_sums(self, counts: Tensor) -> ClassSums:
         """The same of every bootstrap replicate, each ``(R, K, S, L, C)``; S is 1 where only "all" is kept."""
@@ -119,9 +119,9 @@ class Layout:
         """
         if not self.hit_patterns:
             return self.view(counts, "hits")
-        return self._slices(self.view(counts, "hits").unsqueeze(0))[0]
+        return self.by_slice(self.view(counts, "hits").unsqueeze(0))[0]
 
-    def _slices(self, counts: Tensor) -> Tensor:
+    def by_slice(self, counts: Tensor) -> Tensor:
         """``(K, G, ...)`` to ``(K, S, ...)``, always a copy."""
         if not self.patterns:
             return counts.clone()
@@ -149,15 +149,12 @@ def plan(
     if 8 * layout.size > max_bytes and R:
         layout = replace(layout, replicate_slices=False)
         said.append("intervals are kept for the whole only, not for each modality's slice")
-    if 8 * layout.size > max_bytes and R:
-        without = replace(layout, R=0).size
-        fewer = max(0, (max_bytes // 8 - without) * R // (layout.size - without))
-        if fewer >= 50:  # fewer give no interval worth the name
-            layout = replace(layout, R=fewer)
-            said.append(f"{fewer} bootstrap replicates are kept instead of {R}")
+    layout = _fewer_replicates(layout, max_bytes)
     if 8 * layout.size > max_bytes and layout.K > 1:
-        layout = replace(layout, full=False)
+        layout = _fewer_replicates(replace(layout, full=False), max_bytes)
         said.append("per-class sums are kept instead of full matrices for all coalitions but the last")
+    if layout.R < R:
+        said.insert(1, f"{layout.R} bootstrap replicates are kept instead of {R}")
     if 8 * layout.size > max_bytes:
         raise ValueError(
             f"max_bytes={max_bytes} is too little: {layout.C} classes, {layout.K} coalitions and {layout.R} replicates "
@@ -167,3 +164,12 @@ def plan(
     if len(modalities) <= _PATTERNS_UP_TO and 8 * finer.size <= max_bytes // 4:
         layout = finer
     return layout, said
+
+
+def _fewer_replicates(layout: Layout, max_bytes: int) -> Layout:
+    """As many replicates as fit; all of them where fewer than 50 would, which give no interval worth the name."""
+    if 8 * layout.size <= max_bytes or not layout.R:
+        return layout
+    without = replace(layout, R=0).size
+    fit = (max_bytes // 8 - without) * layout.R // (layout.size - without)
+    return replace(layout, R=fit) if fit >= 50 else layout

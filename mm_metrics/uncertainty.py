@@ -47,7 +47,7 @@ def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
     blocks = torch.arange(-(-replicates // _DRAWS_PER_HASH), device=index.device) * _signed(_GOLDEN)
     hashed = _splitmix(_splitmix(index + key).unsqueeze(-1) + blocks)  # (N, blocks)
     shifts = torch.arange(_DRAWS_PER_HASH, device=index.device) * _DRAW_BITS
-    draws = (hashed.unsqueeze(-1) >> shifts) & (2**_DRAW_BITS - 1)  # (N, blocks, draws)
+    draws = ((hashed.unsqueeze(-1) >> shifts) & (2**_DRAW_BITS - 1)).to(torch.int16)  # (N, blocks, draws)
     weights = torch.zeros(draws.shape, dtype=torch.uint8, device=index.device)
     for step in _POISSON_STEPS:  # comparisons, as a table would have to be copied to the device: a stall
         weights += draws >= step
