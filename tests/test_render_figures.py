@@ -176,6 +176,15 @@ def test_no_pyplot_and_no_matplotlib_before_it_is_needed():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
 
 
+def test_summary_as_a_file(tmp_path):
+    from PIL import Image
+
+    path = figures.write_png(tmp_path / "deep" / "summary.png", figures.summary(paradox())[0])
+    with Image.open(path) as image:
+        assert image.size == (1430, 988)
+    assert [entry.name for entry in path.parent.iterdir()] == ["summary.png"]
+
+
 def test_missing_matplotlib_names_the_extra(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.setitem(sys.modules, name, None)

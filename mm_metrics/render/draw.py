@@ -21,7 +21,7 @@ RIGHT, WRONG = "#0b6bb8", "#c9570c"  # blue and orange: told apart by every read
 SERIES = ("#0b6bb8", "#d98200", "#0a8f6c", "#b5509c", "#4aa3df", "#c9570c", "#7a7f87")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LEVELS = {"good": "#0a8f6c", "mixed": "#d98200", "bad": "#c02f1d"}
-SMALL, NORMAL, LARGE = 7.5, 8.5, 10.0
+SMALL, NORMAL, LARGE = 8.5, 9.5, 10.5
 NUMBERED_UP_TO = 12  # rows with numbers in their cells
 _CELL_TEXT_TURNS = 0.85  # the share above which a cell is dark in light and in dark mode
 
@@ -46,7 +46,7 @@ def axes(width: float, height: float, left: float, right: float = 0.15, top: flo
 def inches(names: Iterable[str], columns: int = 14) -> float:
     """The room that the longest of some labels takes, in whatever font the reader has."""
     texts = [words.shortened(name, columns) for name in names]
-    return max([sum(0.118 if c in "mwMW@%" else 0.078 * words.width(c) for c in text) for text in texts] or [0.0])
+    return max([sum(0.132 if c in "mwMW@%" else 0.087 * words.width(c) for c in text) for text in texts] or [0.0])
 
 
 def plain(ax: Axes, grid: str = "x", baseline: float | None = None) -> None:

@@ -5,8 +5,12 @@ All need matplotlib (``pip install "mm_metrics[report]"``). Figures are small, s
 
 from __future__ import annotations
 
+import io
+import os
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +18,7 @@ from torch import Tensor
 
 from mm_metrics import scores
 from mm_metrics.comparison import Comparison
+from mm_metrics.files import write_whole
 from mm_metrics.render import draw, numbers, words
 
 if TYPE_CHECKING:
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 
     from mm_metrics.scorecard import Scorecard
 
-WIDTH = 4.9  # inches
+WIDTH = 4.7  # inches
 
 
 def confusion(card: Scorecard, slice: str = "all", ax: Axes | None = None, titled: bool = True) -> tuple[Figure, Axes]:
@@ -141,6 +146,15 @@ def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[
         if i:
             panels[-1].set(yticks=[], ylabel="")
     return fig, np.array([left, right, *panels], dtype=object)
+
+
+def write_png(path: str | os.PathLike[str], figure: Figure, dpi: int = 130) -> Path:
+    """Write a figure to `path` as PNG, whole or not at all: ``write_png("summary.png", summary(card)[0])``."""
+    out = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands in for the letter
+        figure.savefig(out, format="png", dpi=dpi)
+    return write_whole(path, out.getvalue())
 
 
 def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import io
 import math
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm_metrics.files import write_whole
 from mm_metrics.render import numbers
 
 if TYPE_CHECKING:
@@ -78,8 +76,10 @@ def _send(logger: Any, drawn: dict[str, Any], card: Scorecard, stage: str, step:
         for name, figure in drawn.items():
             log_figure(f"{stage}/modality/{name}", figure, step=step)
     else:
+        from mm_metrics.render import figures
+
         for name, figure in drawn.items():
-            write_whole(folder / f"{stage}_{name}.png", _png(figure))
+            figures.write_png(folder / f"{stage}_{name}.png", figure, _DPI)
 
 
 def _scores(card: Scorecard) -> tuple[list[str], list[list[Any]]]:
@@ -92,12 +92,6 @@ def _scores(card: Scorecard) -> tuple[list[str], list[list[Any]]]:
         for row in table.rows
     ]
     return columns, rows
-
-
-def _png(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI)
-    return out.getvalue()
 
 
 def _pixels(figure: Any) -> Any:

@@ -56,8 +56,8 @@ class Section:
     @property
     def panel_size(self) -> str:
         """How much room a confusion needs."""
-        classes = len(self.card.names)
-        return "small" if classes <= 4 else "medium" if classes <= 12 else "large"
+        classes, longest = len(self.card.names), max(words.width(name) for name in self.card.names)
+        return "small" if classes <= 4 and longest <= 8 else "medium" if classes <= 12 else "large"
 
 
 @dataclass

@@ -121,7 +121,7 @@ def test_nothing_is_cut_off_or_fetched(name, tmp_path):
             assert frame["pale"] == []
             assert frame["fetched"] == []
             assert frame["scripts"] == 0
-            assert frame["small"] > 5, "letters in pictures, in pixels"
+            assert frame["small"] > (5 if name == "thousand" else 6), "letters in pictures, in pixels"
         if name not in ("six",):
             assert max(max(frame["scrolled"]) for frame in found) <= 0, "the table by modality fits a phone"
 
@@ -133,7 +133,8 @@ def test_screenshot_in_light_and_dark(dark, tmp_path):
     report = page.write(tmp_path / "report.html", {"val": paradox()})
     shot = tmp_path / "shot.png"
     chromium(tmp_path, report.as_uri(), f"--screenshot={shot}", "--window-size=1440,1000", *([DARK] if dark else []))
-    image = Image.open(shot).convert("L")
+    with Image.open(shot) as opened:
+        image = opened.convert("L")
     assert image.size == (1440, 1000)
     pixels = sorted(image.get_flattened_data())
     middle = pixels[len(pixels) // 2]
