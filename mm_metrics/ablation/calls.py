@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -43,13 +44,15 @@ class Calls:
         if not self._handles:
             self._handles = [
                 register_module_forward_pre_hook(self._enter),
-                register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+                register_module_forward_hook(self._leave, with_kwargs=True),
             ]
         return self
 
     def __exit__(self, *error: object) -> None:
         for handle in self._handles:
             handle.remove()
+            # torch forgets this entry, and torch.compile warns of global hooks while it is there
+            getattr(torch.nn.modules.module, "_global_forward_hooks_with_kwargs", {}).pop(handle.id, None)
         self._handles = []
         self.stack.clear()
 
@@ -64,14 +67,11 @@ class Calls:
         self.stack.append(call)
         self.on_enter(call)
 
-    def _leave(self, module: Module, args: tuple, *kwargs_and_output: Any) -> None:
+    def _leave(self, module: Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         if not any(call.module is module for call in self.stack):
             return
         while self.stack[-1].module is not module:
-            self.stack.pop()
+            self.stack.pop()  # a call that raised, which the model caught
         call = self.stack.pop()
-        # a call that raised comes without its keywords
-        call.args, call.kwargs = args, kwargs_and_output[0] if len(kwargs_and_output) == 2 else {}
-        call.output = kwargs_and_output[-1]
-        if len(kwargs_and_output) == 2:
-            self.on_leave(call)
+        call.args, call.kwargs, call.output = args, kwargs, output
+        self.on_leave(call)

@@ -80,6 +80,7 @@ class ModalityAblation:
         self._roots: dict[Hashable, list[Site]] = {}
         self._tried: dict[Hashable, int] = {}
         self._writes: dict[Hashable, bool] = {}
+        self._single: set[Hashable] = set()  # seen with one sample only, which shows no axis of samples
         self._running = RunningMeans()
         self._said: set[Hashable] = set()
         self._changing: set[int] | None = None
@@ -97,7 +98,7 @@ class ModalityAblation:
             scene = look(batch, self.inputs, self.modalities, self._baselines, presence)
             if not self._may_split():
                 return self._hidden(scene)
-            if scene.form not in self._splits:
+            if scene.form not in self._splits or (scene.form in self._single and scene.N > 1):
                 return self._first(scene)
             split = self._splits[scene.form]
             if split is None:
@@ -270,6 +271,7 @@ class ModalityAblation:
         split, why = self._try(scene, reference)
         form, K = scene.form, len(self.masks)
         self._tried[form] = self._tried.get(form, 0) + 1
+        (self._single.add if scene.N == 1 else self._single.discard)(form)
         told = K < 2 or not torch.equal(reference, reference[-1:].expand_as(reference))
         if told or split is None or self._tried[form] == VACUOUS:
             self._splits[form] = split  # else all coalitions were answered alike, which proves nothing

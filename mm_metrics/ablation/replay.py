@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from mm_metrics.ablation.baselines import StandIn
 from mm_metrics.ablation.discovery import Site
@@ -121,37 +122,31 @@ def first_sample(site: Site, output: Any, N: int) -> Any:
 
 @contextmanager
 def given(outputs: Sequence[tuple[Site, Any]], calls: Mapping[int, int] | None = None) -> Iterator[None]:
-    """Inside, the sites' calls give these outputs and run nothing; afterwards the modules are as before.
+    """Inside, the sites' calls give these outputs and run nothing, no hooks either; afterwards all is as before.
 
     Raises DivergedError where a module is called more or less often than in ``calls`` (by its id), the traced pass.
     """
-    counts: dict[int, int] = {}
-    by_module: dict[int, dict[int, Any]] = {}
-    modules = {}
+    by_order: dict[Module, dict[int, Any]] = {}
     for site, output in outputs:
-        by_module.setdefault(id(site.module), {})[site.order] = output
-        modules[id(site.module)] = site.module
+        by_order.setdefault(site.module, {})[site.order] = output
+    counts = dict.fromkeys(by_order, 0)
 
-    def stand_in(key: int, forward: Callable[..., Any]) -> Callable[..., Any]:
-        counts[key] = 0
+    def stand_in(module: Module) -> Callable[..., Any]:
+        run = module._call_impl
 
         def replayed(*args: Any, **kwargs: Any) -> Any:
-            n = counts[key]
-            counts[key] += 1
-            return by_module[key][n] if n in by_module[key] else forward(*args, **kwargs)
+            n = counts[module]
+            counts[module] += 1
+            return by_order[module][n] if n in by_order[module] else run(*args, **kwargs)
 
         return replayed
 
-    before = {key: vars(module).get("forward") for key, module in modules.items()}
     try:
-        for key, module in modules.items():
-            vars(module)["forward"] = stand_in(key, module.forward)
+        for module in by_order:
+            vars(module)["_call_impl"] = stand_in(module)
         yield
-        if calls is not None and any(counts[key] != calls[key] for key in modules):
-            raise DivergedError("the model called its encoders otherwise than when it was traced")
+        if calls is not None and any(count != calls[id(module)] for module, count in counts.items()):
+            raise DivergedError("the model called its encoders otherwise than when it was followed")
     finally:
-        for key, module in modules.items():
-            if before[key] is None:
-                del vars(module)["forward"]
-            else:
-                vars(module)["forward"] = before[key]
+        for module in by_order:
+            vars(module).pop("_call_impl", None)

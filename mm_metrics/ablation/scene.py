@@ -47,8 +47,8 @@ class Scene:
 
 
 def form_of(batch: Any) -> Hashable:
-    """Equal for batches of one structure: types, paths, numbers of axes; one sample is apart from many."""
-    return type(batch), *((path, x.dtype, x.ndim, x.shape[:1] == (1,)) for path, x in tensors(batch).items())
+    """Equal for batches of one structure: types, paths, numbers of axes."""
+    return type(batch), *((path, x.dtype, x.ndim) for path, x in tensors(batch).items())
 
 
 def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any) -> Scene:

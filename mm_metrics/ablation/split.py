@@ -102,7 +102,7 @@ class Split:
         leaves = flatten(batch)
         outputs = [(site, recorder.find(site, leaves)) for site in sites]
         if any(output is None for _, output in outputs):
-            raise DivergedError("the model called its encoders otherwise than when it was traced")
+            raise DivergedError("the model called its encoders otherwise than when it was followed")
         return outputs
 
     def _hidden_outputs(self, scene: Scene, outputs: Outputs) -> list[Any]:
@@ -159,7 +159,8 @@ class Split:
             return leaf[:n].clone()
 
         batch = rebuilt(scene.batch, change)
-        others = [(site, output) for site, output in outputs if site.modality not in wanted]
+        modules = {site.module for site in self.plan.sites if site.modality in wanted}
+        others = [(site, output) for site, output in outputs if site.module not in modules]
         if n < scene.N:
             others = [(site, first_sample(site, output, scene.N)) for site, output in others]
         recorder = self._recorder(wanted)

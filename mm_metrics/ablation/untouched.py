@@ -11,30 +11,34 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.parameter import is_lazy
 
 SMALL = 2**20  # bytes; larger buffers are kept only where a forward is known to change them
 
 
 @contextmanager
 def untouched(model: Module, changing: set[int] | None) -> Iterator[set[int]]:
-    """Evaluation mode without gradients; afterwards modes, buffers, attributes and RNG streams are as before.
+    """Evaluation mode without gradients; afterwards modes, buffers, tensors held as attributes and RNG are as before.
 
     ``changing`` holds the ids of the tensors that a forward is known to change, None where that is not known yet; it
     gives the set to pass the next time.
     """
     found = set(changing or ())
     modules = list(model.modules())
-    before = [_Module(module, changing) for module in modules]
+    states = [_State(module, changing) for module in modules]
+    loggers = [module for module in modules if any(base.__name__ == "LightningModule" for base in type(module).__mro__)]
     streams = _streams(model)
     try:
         for module in modules:
             module.training = False  # not .eval(): a module may override it to do more
-            if any(base.__name__ == "LightningModule" for base in type(module).__mro__):
-                vars(module)["log"] = vars(module)["log_dict"] = _silent
+        for module in loggers:
+            vars(module).update(log=_silent, log_dict=_silent)
         with torch.no_grad():
             yield found
     finally:
-        for state in before:
+        for module in loggers:
+            vars(module).pop("log", None), vars(module).pop("log_dict", None)
+        for state in states:
             found |= state.restore()
         _restore(streams)
 
@@ -43,45 +47,47 @@ def _silent(*args: Any, **kwargs: Any) -> None:
     """Stand in for a LightningModule's ``log`` in a replay, whose values are not the user's."""
 
 
-class _Module:
-    """A module's own attributes, the containers and tensors among them by value."""
+class _State:
+    """A module's mode, its buffers, and the tensors that it holds as plain attributes."""
 
     def __init__(self, module: Module, changing: set[int] | None) -> None:
-        self.module = module
-        self.attributes = dict(vars(module))
-        self.containers = [
-            (value, value.copy()) for value in self.attributes.values() if type(value) in (dict, list, set)
-        ]
-        held = [*module._buffers.values(), *(value for value in self.attributes.values() if isinstance(value, Tensor))]
-        self.tensors = [
-            (t, t.detach().clone())
-            for t in held
-            if t is not None and (changing is None or id(t) in changing or t.numel() * t.element_size() <= SMALL)
+        self.module, self.training = module, module.training
+        self.homes = [(home, _held(home)) for home in (vars(module), module._buffers)]
+        self.values = [
+            (tensor, tensor.detach().clone(), _version(tensor))
+            for _, held in self.homes
+            for tensor in held.values()
+            if changing is None or id(tensor) in changing or tensor.numel() * tensor.element_size() <= SMALL
         ]
 
     def restore(self) -> set[int]:
         """Put everything back; the ids of the tensors that had changed."""
-        now = vars(self.module)
-        for name in [name for name in now if name not in self.attributes]:
-            del now[name]
-        for name, value in self.attributes.items():
-            if now.get(name, self) is not value:
-                now[name] = value
-        for container, value in self.containers:
-            if len(container) != len(value) or any(
-                a is not b for a, b in zip(_parts(container), _parts(value), strict=True)
-            ):
-                container.clear()
-                (container.extend if isinstance(container, list) else container.update)(value)
-        changed = [(tensor, value) for tensor, value in self.tensors if not torch.equal(tensor, value)]
+        vars(self.module)["training"] = self.training
+        for home, held in self.homes:
+            for name in _held(home).keys() - held.keys():
+                del home[name]
+            for name, tensor in held.items():
+                if home.get(name) is not tensor:
+                    home[name] = tensor
+        changed = [(tensor, value) for tensor, value, version in self.values if not _same(tensor, value, version)]
         for tensor, value in changed:
             with torch.inference_mode(tensor.is_inference()), torch.no_grad():
                 tensor.copy_(value)
         return {id(tensor) for tensor, _ in changed}
 
 
-def _parts(container: Any) -> list:
-    return [part for pair in container.items() for part in pair] if isinstance(container, dict) else list(container)
+def _held(home: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in home.items() if isinstance(value, Tensor) and not is_lazy(value)}
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _same(tensor: Tensor, value: Tensor, version: int | None) -> bool:
+    if tensor.device.type != "cpu" and version is not None:
+        return version == tensor._version  # comparing values would wait for the device
+    return torch.equal(tensor, value) or bool(((tensor == value) | (tensor != tensor) & (value != value)).all())
 
 
 def _streams(model: Module) -> tuple:
