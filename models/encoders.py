@@ -6,7 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, relu
 
 
 class TextEncoder(nn.Module):
@@ -21,7 +21,7 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         keep = mask.unsqueeze(-1).to(self.embed.weight.dtype)  # (N, T, 1)
         x = self.embed(tokens) * keep  # (N, T, D)
-        x = gelu(self.conv(x.transpose(1, 2))).transpose(1, 2)  # (N, T, D)
+        x = relu(self.conv(x.transpose(1, 2))).transpose(1, 2)  # (N, T, D), none below what padding gives: 0
         x = (x * keep).amax(1)  # (N, D)
         return self.out(x)  # (N, D)
 

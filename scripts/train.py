@@ -7,6 +7,7 @@ python scripts/train.py fit --config configs/emergency.yaml --print_config
 """
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -38,8 +39,12 @@ def quieten() -> None:
     """Keep the console for the progress bar and the table."""
     # The data lie in memory: workers would only copy them.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # ablate.py hands on those of its own arguments that are keys of the config.
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter.*")
     # Lightning 2.6 asks torch 2.13's pytree in a way that torch has renamed.
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+    # Lightning 2.6 calls jsonargparse by names that jsonargparse has deprecated.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addFilter(lambda record: not any(words in record.getMessage() for words in CHATTER))
 

@@ -18,6 +18,11 @@ KEYS = {"tokens", "mask", "pixels", "waveform", "presence", "label"}
 INPUTS = {"text": "tokens", "image": "pixels", "audio": "waveform"}
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def split(name="train", **arguments):
     sizes = {"train": 300, "val": 60, "test": 60}
     return EmergencyCalls(**{**sizes, **arguments}).make(name)
