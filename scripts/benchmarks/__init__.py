@@ -1,0 +1,1 @@
+"""The measures behind the README's performance table, one file a claim."""
