@@ -185,7 +185,12 @@ class ModalityMetric(Metric):
 
     def compute(self) -> Any:
         """The value of everything counted, over all ranks. Raises ValueError if samples had to be refused."""
-        return self._value(self.counts)
+        try:
+            return self._value(self.counts)
+        except ValueError:
+            if self._is_synced:  # torchmetrics would leave it so, and the next compute would fail for that
+                self.unsync()
+            raise
 
     def _value(self, counts: Tensor) -> Any:
         raise NotImplementedError
@@ -213,7 +218,7 @@ class ModalityMetric(Metric):
             if not synced:
                 self.unsync(should_unsync=self._is_synced)
         self._refuse(counts)
-        shards = () if self._numbered or not self.layout.R else (self.shard,)
+        shards = () if self._numbered and self.layout.R else (self.shard,)
         return Scorecard(self.layout, self.task.kind, counts, self.seed, self.class_names, shards, info=info)
 
     def reset(self) -> None:
@@ -227,7 +232,10 @@ class ModalityMetric(Metric):
         state = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         if not isinstance(state, dict) or self._state not in state:
             raise ValueError(f"merge_state: expected a {type(self).__name__} made with the same arguments")
-        setattr(self, self._state, self.counts + torch.as_tensor(state[self._state]))
+        setattr(self, self._state, self.counts + torch.as_tensor(state[self._state]).to(self.counts.device))
+        self._update_count += 1
+        self._computed = None
+        self._numbered = getattr(incoming_state, "_numbered", self._numbered) and self._numbered is not False
 
     def set_dtype(self, dst_type: str | torch.dtype) -> ModalityMetric:
         """Scores come out as `dst_type`; counts stay int64, where half precision would end at 65,504."""

@@ -34,8 +34,8 @@ def add(
     """Count one batch into the buffer `counts`, in place.
 
     `presence` ``(N, M)`` is where samples count; `index` ``(N,)`` int64 their numbers, from which with `key` their
-    bootstrap weights follow; `rows` the coalitions that ``labels.predicted`` holds, all by default; `counted` ``(K, N)``
-    which coalitions answered which samples.
+    bootstrap weights follow; `rows` the coalitions that ``labels.predicted`` holds, all by default; `counted`
+    ``(K, N)`` which coalitions answered which samples.
     With `eager` a presence other than 0 and 1 raises ValueError before anything is added; otherwise it is refused.
     """
     K, N, L = labels.predicted.shape

@@ -92,7 +92,7 @@ class Task:
             predicted,
             checked.long(),
             ignored,
-            None if bad_prediction is None else bad_prediction.flatten(2).any(2).any(0),
+            None if bad_prediction is None else bad_prediction.reshape(*preds.shape[:2], -1).any(2).any(0),
             None if bad_target is None else bad_target.any(1),
         )
 

@@ -139,7 +139,7 @@ def plan(
     """The richest layout under `max_bytes`, and in a sentence each what it leaves out.
 
     First replicates keep the slice "all" only, then they are fewer, then full matrices are kept for the last coalition
-    only. Raises ValueError where even that does not fit.
+    only, then there are no replicates. Raises ValueError where even that does not fit.
 
     >>> plan(Modalities(("text", "audio")), Task(num_classes=2), None, 0)[1]
     []
@@ -153,6 +153,8 @@ def plan(
     if 8 * layout.size > max_bytes and layout.K > 1:
         layout = _fewer_replicates(replace(layout, full=False), max_bytes)
         said.append("per-class sums are kept instead of full matrices for all coalitions but the last")
+    if 8 * layout.size > max_bytes:
+        layout = replace(layout, R=0)
     if layout.R < R:
         said.insert(1, f"{layout.R} bootstrap replicates are kept instead of {R}")
     if 8 * layout.size > max_bytes:

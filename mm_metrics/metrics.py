@@ -73,10 +73,11 @@ class CoalitionConfusionMatrix(ModalityMetric):
                 f"preds has shape {tuple(preds.shape)}, expected ({K}, N) or ({K}, N, C): one row for each of "
                 f"{K} coalitions, {', '.join(self.coalitions[:8])}"
             )
-        if counted is not None and (counted.dtype != torch.bool or counted.shape != preds.shape[:2]):
-            raise ValueError(
-                f"counted is bool of shape {tuple(preds.shape[:2])}, got {counted.dtype} {tuple(counted.shape)}"
-            )
+        if counted is not None and isinstance(preds, Tensor):
+            shape = tuple(preds.shape[:2])
+            if not isinstance(counted, Tensor) or counted.dtype != torch.bool or tuple(counted.shape) != shape:
+                came = f"{counted.dtype} of {tuple(counted.shape)}" if isinstance(counted, Tensor) else type(counted)
+                raise ValueError(f"counted is a bool tensor of shape {shape}, got {came}")
         self._count(preds, target, presence, index, rows, counted)
 
     def _stacked(self, preds: Mapping[str, Tensor]) -> tuple[list[int], Tensor]:

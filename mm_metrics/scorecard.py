@@ -63,8 +63,8 @@ class Scorecard:
     parts: frozenset[str] = frozenset()  # what was added up, so that nothing is added twice
 
     def __post_init__(self) -> None:
-        """Name this card's content, so that adding it twice is noticed."""
-        if not self.parts:
+        """Name this card's content, so that adding it twice is noticed; a card of nothing adds nothing."""
+        if not self.parts and self.counts[:-1].any():
             content = repr((self.layout, self.task, self.seed, self.shards)).encode() + self.counts.numpy().tobytes()
             object.__setattr__(self, "parts", frozenset({hashlib.sha256(content).hexdigest()[:16]}))
 
@@ -256,7 +256,10 @@ class Scorecard:
             if theirs[what] != value:
                 raise ValueError(f"scorecards with different {what} do not add up: {value} and {theirs[what]}")
         if self.parts & other.parts:
-            raise ValueError("the same scorecard would be counted twice: each shard once")
+            raise ValueError(
+                "the same scorecard would be counted twice: each shard once; of metrics made with different shard= "
+                "equal counts add up"
+            )
         twice = sorted(set(self.shards) & set(other.shards))
         if self.layout.R and twice:
             raise ValueError(
@@ -276,7 +279,7 @@ class Scorecard:
         return self._identity() == other._identity() and torch.equal(self.counts, other.counts)
 
     def __hash__(self) -> int:
-        return hash((self.layout, self.task, self.seed, self.parts))
+        return hash((self.layout, self.task, self.seed))
 
     def __sub__(self, other: Scorecard) -> Any:
         """This card against another of the same data: `mm_metrics.comparison.Comparison`."""
