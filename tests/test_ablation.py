@@ -5,7 +5,11 @@ import warnings
 
 import pytest
 import torch
-from ablation_models import (
+from torch import nn
+
+from mm_metrics.ablation import ModalityAblation
+from mm_metrics.ablation.predict import call, logits
+from tests.ablation_models import (
     INPUTS,
     Batch,
     Concat,
@@ -22,10 +26,6 @@ from ablation_models import (
     hidden,
     make_batch,
 )  # fmt: skip
-from torch import nn
-
-from mm_metrics.ablation import ModalityAblation
-from mm_metrics.ablation.predict import call, logits
 
 MODELS = [Concat, Keywords, Gated, CrossAttention, Late, Layers, Frames]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from ablation_models import INPUTS, Concat, CrossAttention, Fused, by_hand, make_batch
 from torch import nn
 
 from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.inputs import Inputs
+from tests.ablation_models import INPUTS, Concat, CrossAttention, Fused, by_hand, make_batch
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 KEYS = {name: (keys,) if isinstance(keys, str) else keys for name, keys in INPUTS.items()}
