@@ -169,6 +169,11 @@ def test_two_cards_of_one_stage_are_compared(written):
     assert "new less old" in read.said
 
 
+def test_a_list_of_cards_is_numbered(written):
+    assert "card 2 less card 1" in written([card(), card(skill=1.1)]).said
+    assert "card 1" not in written([card()]).said
+
+
 def test_stages_are_not_compared(written):
     assert "Compared" not in written({"val": card(), "test": card(seed=1)}).said
     same = {"a": card(info={"stage": "val"}), "b": card(info={"stage": "test"})}
@@ -205,7 +210,7 @@ def test_history_leakage_and_dynamics(written):
         {"val": card()},
         history=history,
         leakage=[{"kind": "exact", "modality": "audio", "splits": ("train", "test"), "count": 31, "share": 0.124}],
-        dynamics=[{"epoch": 0, "learning_speed/text": 0.5, "learning_speed/audio": 0.25}],
+        dynamics=[{"epoch": 0, "dynamics/text/learning_speed": 0.5, "dynamics/audio/learning_speed": 0.25}],
     )
     assert "val: F1 by slice" in read.said
     assert "val: drop without a modality" in read.said
@@ -213,7 +218,7 @@ def test_history_leakage_and_dynamics(written):
     assert "0 0.50" in read.said
     assert "2 0.70" in read.said
     assert "exact audio train → test 31 12.4%" in read.said
-    assert "learning speed" in read.said
+    assert re.search(r"\blearning speed\b.*0 0\.50 0\.25", read.said)
     assert "No two splits share" in written(card(), leakage=[]).said
     assert "Leakage" not in written(card()).said
 

@@ -76,6 +76,16 @@ def test_first_screen_is_headline_worth_next():
     assert "4860" not in rest
 
 
+def test_next_takes_the_weak_slice_first():
+    samples = [
+        {"kind": "missed", "modality": "all", "samples": [1], "message": ""},
+        {"kind": "missed", "modality": "audio", "samples": [4850], "message": ""},
+        {"kind": "right_only_with", "modality": "text", "samples": [7], "message": ""},
+    ]
+    assert words.next_step(paradox(), samples, "audio") == "Next: look at this missed sample of audio: 4850"
+    assert words.next_step(paradox(), samples[2:]) == "Next: look at this sample right only with text: 7"
+
+
 def test_next_names_the_largest_confusion_where_no_samples_were_kept():
     assert "look at “event” taken for “no event” on audio: 134 of 150 samples." in " ".join(
         table.text(paradox()).split()

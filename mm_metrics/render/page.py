@@ -73,7 +73,7 @@ class Against:
 
 def write(
     path: str | os.PathLike[str],
-    cards: Scorecard | Mapping[str, Scorecard],
+    cards: Scorecard | Mapping[str, Scorecard] | Sequence[Scorecard],
     *,
     verdicts: Verdict | Mapping[str, Verdict] | None = None,
     history: Sequence[Mapping[str, Any]] | None = None,
@@ -85,8 +85,8 @@ def write(
 
     Args:
         path: of the HTML file.
-        cards: one scorecard, or several by name. Cards of one stage (``info["stage"]``, else the name) are compared,
-            each with the first of them.
+        cards: one scorecard, or several, by name or in a list. Those of one stage (``info["stage"]``, else the name)
+            are compared, each with the first of them.
         verdicts: as the cards; the default gate's where not given.
         history: one dict an epoch, ``{"epoch": 0, "val/all/f1": …}``.
         samples: what to look at, ``{"kind", "modality", "samples", "message"}`` each, with ``"stage"`` where several
@@ -100,7 +100,7 @@ def write(
         import jinja2
     except ImportError as error:
         raise ImportError('the report needs Jinja2: pip install "mm_metrics[report]"') from error
-    named = {"": cards} if isinstance(cards, Scorecard) else dict(cards)
+    named = _named(cards)
     if not named:
         raise ValueError("cards is empty: give one scorecard, or several by name")
     given = verdicts if isinstance(verdicts, Mapping) else dict.fromkeys(named, verdicts)
@@ -125,6 +125,13 @@ def write(
         Number=Number,
     )
     return write_whole(path, page.lstrip())
+
+
+def _named(cards: Scorecard | Mapping[str, Scorecard] | Sequence[Scorecard]) -> dict[str, Scorecard]:
+    if isinstance(cards, Mapping):
+        return dict(cards)
+    listed = [cards] if isinstance(cards, Scorecard) else list(cards)
+    return {"": listed[0]} if len(listed) == 1 else {f"card {i}": card for i, card in enumerate(listed, 1)}
 
 
 class _Painter:
@@ -257,7 +264,7 @@ def _dynamics(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], pain
     for key in keys:
         parts = key.split("/")
         whose = next((part for part in parts if part in modalities), None)
-        what = " ".join(part for part in parts if part != whose).replace("_", " ")
+        what = " ".join(part for part in parts if part not in (whose, "dynamics")).replace("_", " ")
         groups.setdefault(what, {})[whose or parts[-1]] = key
     pictures = [_lines(rows, series, keys, words.clean(what), "", painter) for what, series in groups.items()]
     return [picture for picture in pictures if picture is not None]

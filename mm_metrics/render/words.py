@@ -154,17 +154,20 @@ def next_step(card: Scorecard, samples: Sequence[Mapping[str, Any]] | None, slic
 
     ``Next: look at these 10 missed samples: 3, 17, …``
     """
-    for entry in samples or ():
+    for entry in sorted(samples or (), key=lambda entry: entry.get("modality") != slice):  # the weak slice's first
         numbers = list(entry.get("samples", ()))
         if numbers:
-            what = {"right_only_with": "samples right only with", "right_only_without": "samples right only without"}
+            what = {"right_only_with": "right only with", "right_only_without": "right only without"}
             kind, modality = str(entry.get("kind", "missed")), entry.get("modality")
             shown = numbers[:SHOWN_SAMPLES]
-            noun = f"{what[kind]} {modality}" if kind in what and modality else "missed samples"
-            if modality and modality != "all" and kind not in what:
-                noun += f" of {modality}"
+            these = "this" if len(shown) == 1 else f"these {len(shown)}"
+            plural = "" if len(shown) == 1 else "s"
+            if kind in what and modality:
+                noun = f"sample{plural} {what[kind]} {modality}"
+            else:
+                noun = f"missed sample{plural}" + (f" of {modality}" if modality not in (None, "", "all") else "")
             numbered = ", ".join(map(clean, shown)) + (", …" if len(numbers) > len(shown) else "")
-            return f"Next: look at these {len(shown)} {clean(noun)}: {numbered}"
+            return f"Next: look at {these} {clean(noun)}: {numbered}"
     worst = most_confused(card, slice or "all")
     if worst is None:
         return ""
