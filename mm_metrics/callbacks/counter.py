@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from mm_metrics.ablation import ModalityAblation
+from mm_metrics.ablation.engine import named_baselines
 from mm_metrics.ablation.inputs import read_key
 from mm_metrics.callbacks.heads import answered, as_heads
 from mm_metrics.callbacks.sampler import GlobalIndex
@@ -52,9 +53,20 @@ class BatchCounter:
         self.predict, self.baseline, self.encoders = predict, baseline, encoders
         self.every_n_epochs, self.max_batches, self.say = every_n_epochs, max_batches, say
         self.ablation: ModalityAblation | None = None
-        self.head_masks: tuple[int, ...] | None = None
+        self.head_masks: tuple[int, ...] | None = None  # where the model answers once per modality
+        self._looked = False
         self.loaders: dict[int, Loader] = {}
         self._metrics: dict[tuple[str, int], CoalitionConfusionMatrix] = {}
+        self._means: Mapping[Any, Tensor] = {}  # of the training batches, for a test that follows the training
+        self._training_tells = "mean" in str(named_baselines(baseline))
+
+    def detach(self) -> None:
+        """Let go of the model, the batches and the metrics: another run may bring others."""
+        if self.ablation is not None:
+            self.ablation.unwatch()
+            self._means = self.ablation.means
+        self.ablation, self.head_masks, self._looked = None, None, False
+        self.loaders, self._metrics = {}, {}
 
     def begin(self, trainer: Trainer) -> None:
         """A new epoch; all ranks call it together."""
@@ -62,10 +74,22 @@ class BatchCounter:
         if self.ablation is not None and self.ablation.wants_means:
             self.ablation.use_means(lambda part: trainer.strategy.reduce(part, reduce_op="sum"))
 
-    def train_batch(self, batch: Any) -> None:
+    def end(self) -> None:
+        """Let go of the epoch's last batch: training needs the room."""
+        if self.ablation is not None:
+            self.ablation.forget()
+
+    def train_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         """Keep the running means of the inputs, where they are the baseline."""
-        if self.ablation is not None and self.ablation.wants_means:
+        if not self._training_tells:
+            return
+        if self.ablation is None:
+            self.ablation = self._ablation(trainer, pl_module)
+        try:
             self.ablation.add_to_means(batch)
+        except (LookupError, TypeError, ValueError) as error:
+            self._training_tells = False
+            self.say(f"training batches have other inputs ({error}): the baseline is each validation batch's own mean")
 
     def watch(self) -> None:
         """Keep what the encoders give while the user's own step runs."""
@@ -82,8 +106,10 @@ class BatchCounter:
         self.unwatch()
         with trainer.precision_plugin.forward_context():
             if self.ablation is None:
-                self._look(trainer, pl_module, batch)
-            assert self.ablation is not None
+                self.ablation = self._ablation(trainer, pl_module)
+            if not self._looked:
+                heads = as_heads(self.ablation.raw(batch), self.modalities)
+                self.head_masks, self._looked = None if heads is None else tuple(heads), True
             presence = None if self.presence is None else read_key(batch, self.presence)
             if self.head_masks is None:
                 rows, preds = self._ablated(trainer, batch, presence, loader_index)
@@ -108,7 +134,10 @@ class BatchCounter:
             return
         masks = loader.metric.layout.masks or ()
         which = [masks.index(mask) for mask in rows]
-        labels = loader.metric._count(preds, target, where, index, which, counted)
+        try:
+            labels = loader.metric._count(preds, target, where, index, which, counted)
+        except ValueError as error:
+            raise self._explained(error, rows, preds) from error
         if self.arguments["task"] != "multiclass" and self.arguments["from_logits"]:
             loader.widen(preds)
         if index is not None:
@@ -122,20 +151,29 @@ class BatchCounter:
                 where,
             )
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
-        """At the first batch: make the ablation, and see whether the model answers once per modality."""
+    def _ablation(self, trainer: Trainer, pl_module: LightningModule) -> ModalityAblation:
         sharded = is_sharded(trainer.strategy)
-        self.ablation = ModalityAblation(
+        ablation = ModalityAblation(
             pl_module, self.inputs, predict=self.predict, baseline=self.baseline,
             encoders=None if sharded else self.encoders, presence=self.presence,
             coalitions=[self.modalities.name(mask) for mask in self.masks] or ["all"], seed=self.arguments["seed"],
         )  # fmt: skip
-        self.ablation.say = self.say
+        ablation.say, ablation.means = self.say, self._means
         if sharded:
-            self.ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
+            ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
             self.say(f"{type(trainer.strategy).__name__} shards the model: inputs are hidden, with whole forwards")
-        heads = as_heads(self.ablation.raw(batch), self.modalities)
-        self.head_masks = None if heads is None else tuple(heads)
+        return ablation
+
+    def _explained(self, error: ValueError, rows: list[int], preds: Tensor) -> ValueError:
+        """The same error, unless it is the hiding that makes the model answer NaN."""
+        broken = preds.isnan().flatten(1).any(1).tolist() if preds.dtype.is_floating_point else []
+        if not any(broken) or broken[rows.index(self._own_mask())]:
+            return error
+        name = self.modalities.name(rows[broken.index(True)])
+        return ValueError(
+            f"the model answers NaN when it is shown only {name}, and does not when it is shown all: what stands in "
+            f"for the others, baseline={self.baseline!r}, is none that it can take, so give another"
+        )
 
     def _ablated(self, trainer: Trainer, batch: Any, presence: Any, loader_index: int) -> tuple[list[int], Tensor]:
         """The masks and the predictions ``(K, N, ...)`` of this batch."""

@@ -175,9 +175,9 @@ def findings(train: Shown, val: Shown | None, bars: Thresholds) -> list[Finding]
 
 def _overfit(train: Shown, val: Shown, bars: Thresholds, z: float) -> list[Finding]:
     """Modalities whose worth on training samples surely does not carry over to validation."""
-    found = []
+    found, learned, held = [], train.worth(), val.worth()
     for m, name in enumerate(train.modalities):
-        a, b = _mean(train.worth()[m][train.there[:, m]], z), _mean(val.worth()[m][val.there[:, m]], z)
+        a, b = _mean(learned[m][train.there[:, m]], z), _mean(held[m][val.there[:, m]], z)
         half = math.hypot(a.high - a.value, b.high - b.value)
         gap = Estimate(a.value - b.value, a.value - b.value - half, a.value - b.value + half)
         carried = b.value - bars.overfit * a.value + math.hypot(bars.overfit * (a.high - a.value), b.high - b.value)

@@ -127,7 +127,7 @@ class ModalityMonitor(Callback):
         self._main = trainer.is_global_zero
         folder = self.output_dir if self.output_dir is not None else trainer.log_dir or trainer.default_root_dir
         self._output = Output(folder, self._say, enabled=self._main and not getattr(trainer, "fast_dev_run", False))
-        self.counter.ablation = None  # another module, or another strategy
+        self.counter.detach()
         if (
             stage in ("fit", "validate")
             and not trainer.overfit_batches
@@ -140,11 +140,15 @@ class ModalityMonitor(Callback):
         if not trainer.fit_loop.epoch_loop.val_loop._data_source.is_defined():
             self._say("there is no validation loader, so there is nothing to count: give trainer.fit one")
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget another run's history: lines that lie after where this one starts."""
+        self.history = [line for line in self.history if line["step"] <= trainer.global_step]
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep the running means of the inputs where they are the baseline."""
-        self.counter.train_batch(batch)
+        self.counter.train_batch(trainer, pl_module, batch)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin counting anew."""
@@ -201,6 +205,10 @@ class ModalityMonitor(Callback):
         """Leave nothing behind on the module."""
         self.counter.unwatch()
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the model: the callback may be copied, pickled or used with another."""
+        self.counter.detach()
+
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run goes on with it: plain Python alone, as checkpoints ask for."""
         return {"history": self.history}
@@ -216,6 +224,8 @@ class ModalityMonitor(Callback):
             return
         batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
         samples: list[dict[str, Any]] = []
+        for name in [name for name in self.scorecards if name.startswith(stage)]:
+            del self.scorecards[name], self.verdicts[name]  # this run may have fewer loaders
         for i in range(len(batches) if isinstance(batches, list) else 1):
             loader = self.counter.loader(trainer, pl_module, stage, i, None)
             name = stage if i == 0 else f"{stage}_{i}"
@@ -239,6 +249,7 @@ class ModalityMonitor(Callback):
             ]
             if trainer.state.fn == "fit":
                 self._remember(trainer, {f"{key}{suffix}": value for key, value in values.items()})
+        self.counter.end()
         self._samples = [row for row in self._samples if not row["stage"].startswith(stage)] + samples
         assert self._output is not None
         cards = {name: card for name, card in self.scorecards.items() if name.startswith(stage)}
@@ -271,9 +282,14 @@ class ModalityMonitor(Callback):
             if value != value:
                 nans.append(name)
             pl_module.log(
-                name, Constant(value, pl_module.device), metric_attribute="mm_metrics", on_step=False, on_epoch=True, add_dataloader_idx=False,
+                name,
+                Constant(value, pl_module.device),
+                on_step=False,
+                on_epoch=True,
                 logger=bool(trainer.loggers) and (self.log_level == "all" or key in summary),
-            )  # fmt: skip
+                add_dataloader_idx=False,
+                metric_attribute="mm_metrics",
+            )
         for callback, key in watched(trainer, nans):
             self._say(
                 f"{key} is NaN this epoch, its slice has no samples, and {callback} stops at the first NaN: "
@@ -314,7 +330,7 @@ class ModalityMonitor(Callback):
 
     def _run(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What was run, kept with the scorecard."""
-        data = getattr(trainer, "datamodule", None)
+        data, ablation = getattr(trainer, "datamodule", None), self.counter.ablation
         return {
             "model": type(pl_module).__name__,
             "data": "" if data is None else type(data).__name__,
@@ -322,6 +338,7 @@ class ModalityMonitor(Callback):
             "step": trainer.global_step,
             "baseline": self.counter.baseline if isinstance(self.counter.baseline, str) else "custom",
             "ablation": "heads" if self.counter.head_masks else "inputs hidden" if self.counter.masks else "none",
+            "encoders": {} if ablation is None else {name: list(found) for name, found in ablation.encoders.items()},
             "versions": {"mm_metrics": __version__, "torch": torch.__version__},
         }
 

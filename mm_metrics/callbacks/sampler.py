@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler
 
+from mm_metrics.streams import kept_streams
+
 
 class GlobalIndex:
     """Numbers the rows of one loader's batches, in the order they come, on any number of ranks.
@@ -28,7 +30,7 @@ class GlobalIndex:
         batch_sampler = getattr(loader, "batch_sampler", None)
         sampler = getattr(batch_sampler, "sampler", None) or getattr(loader, "sampler", None)
         shuffled = isinstance(sampler, RandomSampler)
-        if world_size > 1 and isinstance(sampler, DistributedSampler) and _keeps_order(batch_sampler):
+        if world_size > 1 and isinstance(sampler, DistributedSampler) and _keeps_order(batch_sampler, sampler):
             self.rank, self.world_size = sampler.rank, sampler.num_replicas
             self.length = len(sampler.dataset)  # type: ignore[arg-type]
             self.known = True
@@ -52,9 +54,10 @@ class GlobalIndex:
         return torch.arange(start, start + N, device=device) * self.world_size + self.rank, N
 
 
-def _keeps_order(batch_sampler: Any) -> bool:
+def _keeps_order(batch_sampler: Any, sampler: DistributedSampler) -> bool:
     """Whether batches hold the sampler's samples in its order; one that sorts by length, say, does not."""
-    while batch_sampler is not None and hasattr(batch_sampler, "batch_sampler"):  # Lightning's wrapper
-        batch_sampler = batch_sampler.batch_sampler
-    inner = getattr(batch_sampler, "_batch_sampler", batch_sampler)
-    return inner is None or type(inner) is BatchSampler
+    if batch_sampler is None or type(batch_sampler) is BatchSampler:
+        return True
+    with kept_streams():  # a batch sampler of the user's may draw
+        batched = [i for batch in batch_sampler for i in batch]
+        return batched == list(sampler)[: len(batched)]

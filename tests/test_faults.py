@@ -1,0 +1,197 @@
+"""Things break: disks, files, loggers, people. Training goes on, and nothing half done is left behind as if whole."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+
+from mm_metrics import ModalityConfusionMatrix, Scorecard
+from mm_metrics.callbacks import ModalityMonitor
+from mm_metrics.files import write_whole
+from tests.toys import MODALITIES, Rows, loader, seeded, trainer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def monitor(**keywords):
+    return ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20, **keywords)
+
+
+def test_a_full_disk_costs_one_warning_a_file_and_no_training(tmp_path, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("mm_metrics.files.tempfile.mkstemp", full)
+    watcher = monitor()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = trainer(tmp_path, watcher, max_epochs=3)
+        run.fit(seeded(), loader(), loader())
+    said = [str(warning.message) for warning in caught if "No space left" in str(warning.message)]
+    assert run.current_epoch == 3
+    assert len(watcher.history) == 3
+    assert said
+    assert len(said) == len(set(said))
+    assert all("training goes on" in sentence for sentence in said)
+
+
+def test_an_output_folder_that_cannot_be_made(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    run = trainer(tmp_path, monitor(output_dir=str(blocked)), max_epochs=1)
+    with pytest.warns(UserWarning, match="could not be written"):
+        run.fit(seeded(), loader(), loader())
+    assert run.current_epoch == 1
+
+
+def test_a_logger_whose_pictures_fail_is_said_and_the_page_still_comes(tmp_path):
+    class Broken(CSVLogger):
+        def log_image(self, *arguments, **keywords):
+            raise ConnectionError("the logging service is away")
+
+        log_table = log_image
+
+    run = trainer(tmp_path, monitor(), logger=Broken(tmp_path), max_epochs=1, log_every_n_steps=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(seeded(), loader(), loader())
+    assert run.current_epoch == 1
+    assert list(tmp_path.rglob("report.html"))
+    assert any("logging service is away" in str(warning.message) for warning in caught)
+
+
+def test_ctrl_c_in_a_validation_leaves_the_module_clean(tmp_path):
+    class Impatient(Callback):
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            if batch_idx == 2 and not trainer.sanity_checking:
+                raise KeyboardInterrupt
+
+    model = seeded()
+    run = trainer(tmp_path, monitor(), Impatient(), max_epochs=2, num_sanity_val_steps=0)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run.fit(model, loader(), loader())
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
+    assert not list(tmp_path.rglob("val.json"))  # no epoch was whole
+
+
+def test_files_are_whole_or_not_there(tmp_path, monkeypatch):
+    target = tmp_path / "card.json"
+    write_whole(target, "first")
+    monkeypatch.setattr("mm_metrics.files.os.replace", lambda *names: (_ for _ in ()).throw(OSError("pulled out")))
+    with pytest.raises(OSError, match="pulled out"):
+        write_whole(target, "second")
+    assert target.read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_a_checkpoint_holds_plain_python_and_goes_on(tmp_path):
+    whole = trainer(tmp_path / "whole", first := monitor(), max_epochs=4, enable_checkpointing=False)
+    whole.fit(seeded(), loader(), loader())
+    half = trainer(tmp_path / "half", monitor(), max_epochs=2)
+    half.fit(model := seeded(), loader(), loader())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    state = torch.load(tmp_path / "half.ckpt", weights_only=True)  # refuses anything but tensors and plain Python
+    assert set(state["state_dict"]) == set(model.state_dict())
+    resumed = trainer(tmp_path / "resumed", second := monitor(), max_epochs=4)
+    resumed.fit(seeded(), loader(), loader(), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
+    assert second.history == first.history
+    assert second.scorecards["val"] == first.scorecards["val"]
+
+
+SCRIPT = """
+import sys, os, signal, warnings
+warnings.simplefilter("ignore")
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from mm_metrics.callbacks import ModalityMonitor
+from tests.toys import MODALITIES, loader, seeded
+
+class Killer(Callback):
+    def on_validation_batch_end(self, trainer, *arguments, **keywords):
+        if trainer.current_epoch == 2 and arguments[3] == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+folder, kill, resume = sys.argv[1], sys.argv[2] == "kill", sys.argv[3] == "resume"
+monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20)
+keeper = ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+trainer = Trainer(max_epochs=4, accelerator="cpu", devices=1, logger=False, default_root_dir=folder,
+                  enable_progress_bar=False, enable_model_summary=False, callbacks=[monitor, keeper, *([Killer()] if kill else [])])
+trainer.fit(seeded(), loader(), loader(), ckpt_path=folder + "/last.ckpt" if resume else None)
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path):
+    def run(folder: str, *how: str) -> int:
+        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / folder), *how]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200).returncode
+
+    assert run("whole", "live", "fresh") == 0
+    assert run("killed", "kill", "fresh") == -signal.SIGKILL
+    after_the_kill = Scorecard.from_json(tmp_path / "killed" / "modality" / "val.json")
+    assert after_the_kill.info["epoch"] == 1  # the last whole epoch; nothing of the third
+    assert not (tmp_path / "killed" / "modality" / "report.html").exists()
+    assert run("killed", "live", "resume") == 0
+    for name in ("history.jsonl", "samples.jsonl"):
+        assert (tmp_path / "killed" / "modality" / name).read_text() == (
+            tmp_path / "whole" / "modality" / name
+        ).read_text()
+    cards = [Scorecard.from_json(tmp_path / run / "modality" / "val.json") for run in ("whole", "killed")]
+    assert cards[0] == cards[1]
+
+
+def test_hostile_names_stay_inside_the_folder_and_stay_text(tmp_path):
+    names = ["<script>alert(1)</script>", "../../etc/passwd", "a\x00b\nc"]
+    watcher = ModalityMonitor(
+        MODALITIES, num_classes=3, class_names=names, bootstrap=20, output_dir=str(tmp_path / "out")
+    )
+    trainer(tmp_path, watcher, max_epochs=1).fit(seeded(), loader(), loader())
+    page = (tmp_path / "out" / "modality" / "report.html").read_text()
+    assert "<script" not in page
+    assert {path.parent for path in tmp_path.rglob("*") if path.is_file()} <= {tmp_path / "out" / "modality"}
+
+
+def test_a_scorecard_cut_anywhere_is_refused_in_one_sentence(tmp_path):
+    metric = ModalityConfusionMatrix(("text", "audio"), num_classes=3, bootstrap=10)
+    metric.update(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]))
+    text = metric.scorecard().to_json()
+    for cut in range(1, len(text) - 1, 7):
+        with pytest.raises(ValueError, match="scorecard"):
+            Scorecard.from_json(text[:cut])
+    content = json.loads(text)
+    for field in content:
+        with pytest.raises(ValueError, match="scorecard"):
+            Scorecard.from_json(json.dumps({key: value for key, value in content.items() if key != field}))
+
+
+@pytest.mark.slow
+def test_fifty_epochs_without_growth(tmp_path):
+    import gc
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+
+    class Census(Callback):
+        def __init__(self):
+            self.found = []
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch % 10 == 9:
+                self.found.append(tensors())
+
+    census = Census()
+    run = trainer(tmp_path, monitor(), census, max_epochs=50, limit_train_batches=1, limit_val_batches=2)
+    run.fit(seeded(), loader(Rows(n=32)), loader(Rows(n=32)))
+    assert max(census.found[1:]) - min(census.found[1:]) <= 10, census.found
