@@ -185,7 +185,7 @@ def _cell_text(ax: Axes, cells: Cells, i: int, j: int, size: int) -> None:
     common: dict[str, Any] = {"ha": "center", "color": color, "parse_math": False}
     if size > 6:
         if count:
-            ax.text(j, i, f"{100 * share:.0f}", va="center", fontsize=max(5.5, 10 - size / 3), **common)
+            ax.text(j, i, f"{100 * share:.0f}", va="center", fontsize=11 - size / 3, **common)
         return
     ax.text(j, i, _short(count), va="center" if math.isnan(share) else "bottom", fontsize=NORMAL, **common)
     if not math.isnan(share):
