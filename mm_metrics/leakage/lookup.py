@@ -57,3 +57,12 @@ def candidates(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
 def _runs(block: np.ndarray) -> Iterator[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(block)) + 1
     yield from zip([0, *edges.tolist()], [*edges.tolist(), len(block)], strict=True)
+
+
+def best_first(i: np.ndarray, j: np.ndarray, likeness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs by j, then likest first, each once."""
+    order = np.lexsort((i, -likeness, j))
+    pairs = np.stack([i[order], j[order]]).astype(np.int64)
+    _, first = np.unique(pairs, axis=1, return_index=True)
+    first.sort()
+    return pairs[0, first], pairs[1, first]

@@ -10,7 +10,7 @@ import numpy as np
 from mm_metrics.leakage.fingerprints import Describe
 
 Pairs = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-NEAR_KINDS: tuple[str, ...] = ()
+NEAR_KINDS = ("text", "image", "audio")
 
 
 def describers() -> dict[str, Describe]:

@@ -1,0 +1,180 @@
+"""Near copies of recordings: the same waveform after a gain, a resampling, a shift, a trim.
+
+A recording leaves up to three segments, each centred on a moment of high energy, so where it stands in the file and
+what was cut off its ends does not matter. Of a segment are kept its low-passed, whitened waveform in 8 bits and keys
+of its magnitude spectrum, which no shift changes. Equal keys make two segments candidates; they are copies where the
+waveforms correlate almost perfectly at the best lag. Two takes of one word by one speaker share much of a spectrum but
+never the waveform: of 73,500 such pairs in the Free Spoken Digit Dataset the likest reach 0.93, while copies reach 0.98.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+from scipy import fft
+from scipy.ndimage import uniform_filter1d
+from scipy.signal import firwin, resample_poly
+
+from mm_metrics.leakage.inputs import Input
+from mm_metrics.leakage.lookup import best_first, candidates
+
+RATE = 4000.0  # Hz of a segment where the recording's rate is known; else half the recording's own
+LENGTH, SEGMENTS = 1536, 3
+SHORTEST = 256  # a segment shorter than this says too little
+BANDS = 48
+KEYS, BITS = 32, 16  # keys a segment, bits a key
+LIKENESS = 0.95  # of a copy
+SPECTRUM = 0.72  # agreement of magnitude spectra below which no waveforms are compared
+ROUGH = 0.35  # correlation at a whole lag below which no finer one is looked for
+OVERLAP = 0.6  # of the shorter segment, that the best lag must compare
+FINER = 4  # lags a sample: what was shifted by half a sample correlates with nothing at whole ones
+EDGE = 20  # samples that the resampling filter reaches to either side
+PAIRS = 2048  # segment pairs compared at a time
+
+RECORD = np.dtype(
+    [
+        ("keys", np.uint32, (2, SEGMENTS, KEYS)),  # of the segments, and of the recording at half its rate
+        ("wave", np.int8, (SEGMENTS, LENGTH)),
+        ("support", np.int16, (SEGMENTS, 2)),
+        ("used", bool, (2, SEGMENTS)),
+    ]
+)
+WINDOW = np.hanning(130)[1:-1].astype(np.float32)
+EDGES = np.round(np.geomspace(LENGTH // 64, LENGTH // 2, BANDS + 1)).astype(int)
+PLANES = np.random.default_rng(0).standard_normal((BANDS, KEYS * BITS)).astype(np.float32)
+
+
+def describe(recordings: list[Input], rates: list[float | None]) -> np.ndarray:
+    """``(N,)`` records of N recordings, (T,) or two-dimensional with channels, with their rates in Hz or None."""
+    records = np.zeros(len(recordings), dtype=RECORD)
+    waves = np.zeros((len(recordings), 2, SEGMENTS, LENGTH), dtype=np.float32)
+    for n, (recording, rate) in enumerate(zip(recordings, rates, strict=True)):
+        array = np.asarray(recording)
+        mono = (array if array.ndim == 1 else array.mean(axis=int(np.argmin(array.shape)))).astype(np.float32)
+        slow = _resampled(mono, 2.0 if rate is None else rate / RATE)
+        for scale, wave in enumerate((slow, _resampled(slow, 2.0)) if rate is None else (slow,)):
+            wave = np.diff(wave)
+            for s, anchor in enumerate(_anchors(wave)):
+                start, stop = max(anchor - LENGTH // 2, 0), min(anchor + LENGTH // 2, len(wave))
+                first = start - (anchor - LENGTH // 2)
+                waves[n, scale, s, first : first + stop - start] = wave[start:stop]
+                records["used"][n, scale, s] = True
+                if scale == 0:
+                    records["support"][n, s] = first, first + stop - start
+    peak = np.maximum(np.abs(waves[:, 0]).max(axis=-1, keepdims=True), 1e-30)
+    records["wave"] = np.round(waves[:, 0] * (127 / peak))
+    records["keys"] = _keys(waves.reshape(-1, LENGTH)).reshape(records["keys"].shape)
+    return records
+
+
+@cache
+def _filter(up: int, down: int) -> np.ndarray:
+    widest = max(up, down)
+    return firwin(2 * EDGE * widest + 1, 0.9 / widest).astype(np.float32)
+
+
+def _resampled(wave: np.ndarray, factor: float) -> np.ndarray:
+    """At 1/factor of the rate, without the ends, where the filter sees the recording begin or break off."""
+    ratio = Fraction(factor).limit_denominator(441)
+    down, up = ratio.numerator, ratio.denominator
+    reach = EDGE + 1 if down >= up else EDGE * up // down + 1
+    if len(wave) * up < (SHORTEST + 2 * reach) * down:
+        return wave[:0]
+    finite = wave if np.isfinite(wave).all() else np.nan_to_num(wave, nan=0.0, posinf=0.0, neginf=0.0)
+    return resample_poly(finite, up, down, window=_filter(up, down))[reach:-reach]
+
+
+def _anchors(wave: np.ndarray) -> Iterator[int]:
+    """Up to SEGMENTS moments of high energy, loudest first, at least a quarter of a segment apart."""
+    if len(wave) < SHORTEST:
+        return
+    energy = np.convolve(wave * wave, WINDOW, mode="same")
+    loudest = energy.max()
+    for _ in range(SEGMENTS):
+        anchor = int(energy.argmax())
+        if not energy[anchor] > loudest / 10:
+            return
+        yield anchor
+        energy[max(anchor - LENGTH // 4, 0) : anchor + LENGTH // 4] = 0
+
+
+def _keys(waves: np.ndarray) -> np.ndarray:
+    """``(N, LENGTH)`` → ``(N, KEYS)``: signs of random projections of the magnitude spectrum, BITS a key."""
+    power = np.add.reduceat(np.abs(fft.rfft(waves)) ** 2, EDGES[:-1], axis=-1) / np.diff(EDGES)
+    level = power**0.25
+    level /= np.maximum(level.max(axis=-1, keepdims=True), 1e-9)
+    detail = level - uniform_filter1d(level, 9, axis=-1, mode="constant")  # the slope is the voice's and the room's
+    bits = (detail @ PLANES > 0).reshape(len(waves), KEYS, BITS)
+    return bits @ (1 << np.arange(BITS, dtype=np.uint32))
+
+
+def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (i, j) of near copies among the records of two splits, by j and then likest first."""
+    found = [np.zeros((3, 0))]
+    for here, there in ((0, 0), (0, 1), (1, 0)):  # at one rate; the later one at twice the rate; the earlier one
+        i, s = np.nonzero(earlier["used"][:, here])
+        j, t = np.nonzero(later["used"][:, there])
+        for a, b in candidates(earlier["keys"][i, here, s], later["keys"][j, there, t]):
+            one, a = np.unique(a, return_inverse=True)
+            other, b = np.unique(b, return_inverse=True)
+            x, y = _segments(earlier, i[one], s[one], here), _segments(later, j[other], t[other], there)
+            for p, q in _alike(x[0], y[0], a, b):
+                like = likeness(x[0][p], x[1][p], y[0][q], y[1][q])
+                same = like >= LIKENESS
+                found.append(np.stack([i[one[p[same]]], j[other[q[same]]], like[same]]))
+    return best_first(*np.concatenate(found, axis=1))
+
+
+def _segments(records: np.ndarray, n: np.ndarray, s: np.ndarray, halved: int) -> tuple[np.ndarray, np.ndarray]:
+    wave, support = records["wave"][n, s].astype(np.float32), records["support"][n, s]
+    if not halved:
+        return wave, support
+    slow = np.zeros_like(wave)
+    slow[:, : LENGTH // 2] = resample_poly(wave, 1, 2, axis=-1, window=_filter(1, 2))
+    return slow, support // 2
+
+
+def _alike(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Of the pairs ``(x[a], y[b])`` those whose magnitude spectra agree, which no shift changes, PAIRS at a time."""
+    one, other = (np.abs(fft.rfft(wave, axis=-1)) for wave in (x, y))
+    for spectrum in (one, other):
+        spectrum /= np.maximum(np.linalg.norm(spectrum, axis=-1, keepdims=True), 1e-9)
+    for start in range(0, len(a), 16 * PAIRS):
+        p, q = a[start : start + 16 * PAIRS], b[start : start + 16 * PAIRS]
+        same = np.flatnonzero(np.einsum("pf,pf->p", one[p], other[q]) >= SPECTRUM)
+        for first in range(0, len(same), PAIRS):
+            kept = same[first : first + PAIRS]
+            yield p[kept], q[kept]
+
+
+def likeness(a: np.ndarray, a_support: np.ndarray, b: np.ndarray, b_support: np.ndarray) -> np.ndarray:
+    """``(P,)`` correlation of P pairs of segments at their best lag, either polarity; 0 where little overlaps.
+
+    The square roots of the amplitudes are correlated: neither a few strong periods of a vowel nor a click decide.
+    """
+    n = 2 * LENGTH
+    product = fft.rfft(b, n).conj()
+    product *= fft.rfft(a, n)
+    norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    worth = np.flatnonzero(np.abs(fft.irfft(product, n)).max(axis=1) >= ROUGH * norm)
+    at = np.abs(fft.irfft(product[worth], FINER * n)).argmax(axis=1)
+    lag = np.where(at > FINER * LENGTH, at - FINER * n, at) / FINER
+    answer = np.zeros(len(a))
+    answer[worth] = _aligned(a[worth], a_support[worth], b[worth], b_support[worth], lag[:, None])
+    return answer
+
+
+def _aligned(a: np.ndarray, a_support: np.ndarray, b: np.ndarray, b_support: np.ndarray, lag: np.ndarray) -> np.ndarray:
+    n, place = 2 * LENGTH, np.arange(LENGTH)
+    moved = fft.irfft(fft.rfft(b, n) * np.exp(-2j * np.pi / n * lag * np.arange(n // 2 + 1)), n)[:, :LENGTH]
+    here = (place >= a_support[:, :1]) & (place < a_support[:, 1:])
+    there = (place >= b_support[:, :1] + lag) & (place <= b_support[:, 1:] - 1 + lag)
+    both = here & there
+    shorter = np.minimum(a_support[:, 1] - a_support[:, 0], b_support[:, 1] - b_support[:, 0])
+    enough = both.sum(axis=1) >= np.maximum(OVERLAP * shorter, SHORTEST)
+    one, other = (np.sign(wave) * np.sqrt(np.abs(wave)) * both for wave in (a, moved))
+    norm = np.sqrt((one * one).sum(axis=1) * (other * other).sum(axis=1))
+    return np.where(enough, np.abs((one * other).sum(axis=1)) / np.maximum(norm, 1e-9), 0.0)
