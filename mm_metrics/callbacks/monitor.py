@@ -128,11 +128,7 @@ class ModalityMonitor(Callback):
         folder = self.output_dir if self.output_dir is not None else trainer.log_dir or trainer.default_root_dir
         self._output = Output(folder, self._say, enabled=self._main and not getattr(trainer, "fast_dev_run", False))
         self.counter.detach()
-        if (
-            stage in ("fit", "validate")
-            and not trainer.overfit_batches
-            and getattr(trainer, "limit_val_batches", 1) == 0
-        ):
+        if stage in ("fit", "validate") and trainer.limit_val_batches == 0:
             self._say("limit_val_batches=0: there is no validation, so there is nothing to count")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -208,6 +204,8 @@ class ModalityMonitor(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the model: the callback may be copied, pickled or used with another."""
         self.counter.detach()
+        for name in ("log", "log_dict"):  # the module's own, which Lightning hangs on every callback
+            vars(self).pop(name, None)
 
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run goes on with it: plain Python alone, as checkpoints ask for."""
@@ -309,7 +307,7 @@ class ModalityMonitor(Callback):
         assert self._output is not None
         if not any(name.startswith(stage) for name in self.scorecards):
             return
-        dynamics = next((c.history for c in trainer.callbacks if type(c).__name__ == "ModalityDynamics"), [])
+        dynamics = _dynamics(trainer)
         self._output.finish(
             trainer.loggers,
             stage,
@@ -318,7 +316,7 @@ class ModalityMonitor(Callback):
             self.verdicts,
             self.history,
             self._samples,
-            dynamics,
+            [] if dynamics is None else dynamics.history,
         )
         bad = [
             verdict.headline
@@ -348,3 +346,8 @@ class ModalityMonitor(Callback):
             self._said.add(message)
             if self._main:
                 warnings.warn(message, stacklevel=3)
+
+
+def _dynamics(trainer: Any) -> Any:
+    """The run's `ModalityDynamics`, where it has one."""
+    return next((callback for callback in trainer.callbacks if type(callback).__name__ == "ModalityDynamics"), None)
