@@ -86,6 +86,8 @@ class ModalityMetric(Metric):
         cut = threshold if isinstance(threshold, int | float) else tuple(float(t) for t in threshold)
         self.task = Task(task, num_classes, num_labels, cut, from_logits, ignore_index)
         self.validate_args = validate_args
+        if not isinstance(bootstrap, int) or bootstrap < 0:
+            raise ValueError(f"bootstrap={bootstrap!r}: a number of replicates, 200 say, or 0 for none")
         masks = None if coalitions is None else self.modalities.masks(coalitions, seed)
         self.layout, said = plan(self.modalities, self.task, masks, bootstrap, max_bytes)
         for sentence in said:
