@@ -30,7 +30,7 @@ class FusionModel(LightningModule):
         channels: int = 3,
         sample_rate: int = 4000,
         width: int = 64,
-        modality_dropout: float = 0.15,
+        modality_dropout: float = 0.3,
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__()

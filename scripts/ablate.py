@@ -22,6 +22,7 @@ import torch
 from tqdm import tqdm
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityAblation, Scorecard
+from scripts.robustness import noise_table
 from scripts.train import build
 
 
@@ -47,19 +48,17 @@ def main(args: list[str] | None = None) -> Scorecard:
 
     baseline = options.baseline or story.baseline
     ablation = ModalityAblation(model, story.modalities, baseline=baseline, presence=story.presence)
+    task = {"task": story.task, "num_classes": story.num_classes, "from_logits": True}
     metric = CoalitionConfusionMatrix(
-        story.modalities,
-        num_classes=story.num_classes,
-        task=story.task,
-        class_names=story.class_names,
-        bootstrap=story.bootstrap,
-        from_logits=True,
+        story.modalities, **task, class_names=story.class_names, bootstrap=story.bootstrap, seed=story.seed
     )
     slices = story.slices or story.presence
     for batch in tqdm(loader, desc="ablating", leave=False):
         metric.update(ablation(batch), batch[story.target], batch[slices] if slices else None, index=batch["index"])
     card = metric.scorecard()
     print(card.table())
+    if options.noise:
+        print(noise_table(model, loader, story.modalities, story.target, task))
     output = options.output or options.checkpoint.with_name("scorecard.json")
     card.to_json(output)
     print(f"The scorecard is in {output}")
