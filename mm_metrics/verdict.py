@@ -19,6 +19,7 @@ from mm_metrics.uncertainty import samples_needed, score_interval, wilson
 LEVELS = ("bad", "undecided", "mixed", "good")
 _CLASSES_ASKED_UP_TO = 20
 _WORST_LISTED = 5
+_FAR = 100  # times the samples that there are: no advice
 
 Bars = tuple[float, float]
 Threshold = float | Bars | Mapping[str, float | Bars]
@@ -322,17 +323,18 @@ class QualityGate:
             f"{accuracy[0]:.2f} and {recall[0]:.2f}); set yours with QualityGate(recall={{...: (bad, good)}})."
         )
         guess = "always saying no to every label" if card.task == "multilabel" else "guessing the majority class"
-        yield f"For comparison, {guess} would score accuracy {card.majority('accuracy'):.2f}."
+        if card.support():
+            yield f"For comparison, {guess} would score accuracy {card.majority('accuracy'):.2f}."
         if not card.layout.R:
             yield "Without bootstrap= only plain proportions have intervals."
         if level != "undecided" and firm:
             return
         needed = [needs for rule in rules if (needs := _needed(rule, self)) is not None]
         state = "Undecided" if level == "undecided" else "Not firm: an interval reaches the next level"
-        if needed:
+        if needed and max(needed) <= _FAR * max(card.support(), 1):
             yield f"{state}; about {max(needed):,} samples like these would settle it."
         else:
-            yield f"{state}; a value lies on its bar, and no number of samples settles that."
+            yield f"{state}; a value lies almost on its bar, and no number of samples that is at hand settles that."
 
 
 def _needed(rule: Rule, gate: QualityGate) -> int | None:

@@ -126,7 +126,8 @@ folder, kill, resume = sys.argv[1], sys.argv[2] == "kill", sys.argv[3] == "resum
 monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20)
 keeper = ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
 trainer = Trainer(max_epochs=4, accelerator="cpu", devices=1, logger=False, default_root_dir=folder,
-                  enable_progress_bar=False, enable_model_summary=False, callbacks=[monitor, keeper, *([Killer()] if kill else [])])
+                  enable_progress_bar=False, enable_model_summary=False,
+                  callbacks=[monitor, keeper, *([Killer()] if kill else [])])
 trainer.fit(seeded(), loader(), loader(), ckpt_path=folder + "/last.ckpt" if resume else None)
 """
 

@@ -224,11 +224,15 @@ class ModalityMonitor(Callback):
         samples: list[dict[str, Any]] = []
         for name in [name for name in self.scorecards if name.startswith(stage)]:
             del self.scorecards[name], self.verdicts[name]  # this run may have fewer loaders
+        assert self._output is not None
+        dynamics = _dynamics(trainer)
+        extra = self._output.leaks(stage)
+        extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
         for i in range(len(batches) if isinstance(batches, list) else 1):
             loader = self.counter.loader(trainer, pl_module, stage, i, None)
             name = stage if i == 0 else f"{stage}_{i}"
             card = loader.metric.scorecard(**self._run(trainer, pl_module))
-            verdict = card.verdict(self.gate)
+            verdict = card.verdict(self.gate, extra=extra)
             self.scorecards[name], self.verdicts[name] = card, verdict
             values = logged_keys(card, verdict, stage, self.log_intervals)
             if not self.counter.due(trainer) and self.counter.head_masks is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mm_metrics.files import write_whole
 from mm_metrics.scorecard import Scorecard
-from mm_metrics.verdict import Verdict
+from mm_metrics.verdict import Finding, Verdict
 
 
 class Output:
@@ -46,30 +47,43 @@ class Output:
 
         for name, card in cards.items():
             if name.startswith(stage):
-                table.print_card(card, verdict=verdicts[name], samples=[row for row in samples if row["stage"] == name])
-                self._try("figures", lambda card=card, name=name: send(loggers, card, name, step, self.folder))
-        self._try(
-            "report.html",
-            lambda: page.write(
-                self.folder / "report.html",
-                cards,
-                verdicts=verdicts,
-                history=history,
-                samples=samples,
-                leakage=self._leakage(),
-                dynamics=dynamics,
-            ),
-        )
+                shown = [row for row in samples if row["stage"] == name]
+                table.print_card(card, verdict=verdicts[name], samples=shown)
+                self._try("figures", partial(send, loggers, card, name, step, self.folder))
+                self._try("summary.png", partial(self._summary, card, verdicts[name], shown))
+        told = {"history": history, "samples": samples, "leakage": self._leakage(), "dynamics": dynamics}
+        self._try("report.html", partial(page.write, self.folder / "report.html", cards, verdicts=verdicts, **told))
         print(f"Scorecard: {self.folder / stage}.json\nReport:    {self.folder / 'report.html'}")
 
+    def _summary(self, card: Scorecard, verdict: Verdict, samples: list[dict[str, Any]]) -> None:
+        from mm_metrics.render import figures
+
+        figures.write_png(self.folder / "summary.png", figures.summary(card, verdict, samples)[0])
+
+    def leaks(self, stage: str) -> list[Finding]:
+        """What ``scripts/check_leakage.py`` or ``mm-metrics leakage`` found of this split, for the verdict."""
+        return [
+            Finding(
+                "leakage", row["modality"], "share", row["share"], math.nan, math.nan, 0.0,
+                f"{row['modality']}: {row['count']:,} of {stage} ({row['share']:.1%}) are shared with "
+                f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; look at leakage.json",
+            )
+            for row in self._leakage() or []
+            if row["splits"][1] == stage and row["count"]
+        ]  # fmt: skip
+
     def _leakage(self) -> list[dict[str, Any]] | None:
-        """What ``mm-metrics leakage`` or scripts/check_leakage.py wrote beside the scorecards."""
+        """What a check for leaks wrote beside the scorecards; None where none was made."""
         path = self.folder / "leakage.json"
         if not path.is_file():
             return None
         from mm_metrics.leakage import Leakage
 
-        return Leakage.from_json(path).summary()
+        try:
+            return Leakage.from_json(path).summary()
+        except (OSError, ValueError) as error:
+            self.say(f"{path} could not be read ({error}): the verdict goes without it")
+            return None
 
     def _try(self, name: str, action: Callable[[], Any]) -> None:
         if not self.enabled:
