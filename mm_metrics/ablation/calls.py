@@ -68,7 +68,7 @@ class Calls:
         self.on_enter(call)
 
     def _leave(self, module: Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
-        if not any(call.module is module for call in self.stack):
+        if not self.stack or not any(call.module is module for call in self.stack):
             return
         while self.stack[-1].module is not module:
             self.stack.pop()  # a call that raised, which the model caught

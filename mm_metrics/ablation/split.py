@@ -181,13 +181,14 @@ class Split:
 
 
 def weights(module: Module) -> tuple:
-    """Changes when a weight or buffer does: place and version of each, and the sums of up to 32.
+    """Changes when a weight or buffer does: place and version of each, and a few values of some of them.
 
     A write through ``.data``, as some averages of weights do, changes neither place nor version.
     """
     held = [*module.parameters(), *module.buffers()]
+    probed = [x.detach().reshape(-1) for x in held[:: max(1, len(held) // 8)] if x.is_floating_point()]
     with torch.no_grad():
-        sums = [x.sum(dtype=torch.float64) for x in held[:: max(1, len(held) // 32)] if x.is_floating_point()]
+        sums = [x[:: max(1, x.numel() // 64)].sum(dtype=torch.float64) for x in probed]
         values = torch.stack(sums).tolist() if sums else []
     return (*((x.data_ptr(), None if x.is_inference() else x._version) for x in held), *values)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
+OWN = vars(Module()).keys()  # what every module has, none of it a tensor
 SMALL = 2**20  # bytes; larger buffers are kept only where a forward is known to change them
 
 
@@ -77,7 +78,8 @@ class _State:
 
 
 def _held(home: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in home.items() if isinstance(value, Tensor) and not is_lazy(value)}
+    mine = home.keys() - OWN
+    return {name: home[name] for name in mine if isinstance(home[name], Tensor) and not is_lazy(home[name])}
 
 
 def _version(tensor: Tensor) -> int | None:
