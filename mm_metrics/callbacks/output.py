@@ -66,7 +66,7 @@ class Output:
             Finding(
                 "leakage", row["modality"], "share", row["share"], math.nan, math.nan, 0.0,
                 f"{row['modality']}: {row['count']:,} of {stage} ({row['share']:.1%}) are shared with "
-                f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; look at leakage.json",
+                f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; see leakage.json",
             )
             for row in self._leakage() or []
             if row["splits"][1] == stage and row["count"]
