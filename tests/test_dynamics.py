@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from sklearn.metrics import log_loss
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.data import Dataset, IterableDataset, SubsetRandomSampler
+from torch.utils.data import Dataset, IterableDataset, RandomSampler, SubsetRandomSampler
 
 from mm_metrics import ModalityAblation
 from mm_metrics.callbacks import ModalityDynamics
@@ -273,7 +273,7 @@ def test_one_modality_that_carries_all_is_dominant_and_the_others_unused(tmp_pat
 
 
 def test_noise_is_not_called_overfitting():
-    """Two samples of one and the same model: the rule may err in a few of a hundred, and hardly does."""
+    """Two samples of the same: with three modalities asked about, one side of 5% in all is 2.5%."""
     generator = torch.Generator().manual_seed(0)
     modalities, named = Modalities(("text", "image", "audio")), 0
 
@@ -284,10 +284,10 @@ def test_noise_is_not_called_overfitting():
             modalities, tuple(range(8)), right, right.log(), torch.ones(n, 3, dtype=torch.bool), torch.zeros(n).double()
         )
 
-    for _ in range(150):
+    for _ in range(500):
         bars = Thresholds(gap=0.0, overfit=1.0)  # any gap at all
         named += any(f.kind == "overfit_modality" for f in findings(sample(60), sample(60), bars))
-    assert named <= 150 * 0.05
+    assert named <= 500 * 0.05
 
 
 def test_thresholds_are_arguments(tmp_path):
@@ -313,8 +313,8 @@ def test_thresholds_are_arguments(tmp_path):
 
 def shown_of(watcher):
     """What the callback saw at the end."""
-    module = watcher._ablation.model
-    return [watcher._shown(module.trainer, module, subset) for subset in (watcher._train, watcher._val)]
+    module = watcher._observer.ablation.model
+    return [watcher._observer.shown(module.trainer, module, subset) for subset in (watcher._train, watcher._val)]
 
 
 # No trace
@@ -518,12 +518,11 @@ def test_a_stream_gives_its_first_batches(tmp_path):
     assert {"dynamics/text/loss/train", "dynamics/text/loss/val"} <= set(row)
 
 
-def test_samples_that_a_sampler_leaves_out_are_never_looked_at(tmp_path):
+@pytest.mark.parametrize("sampler", [SubsetRandomSampler, RandomSampler])
+def test_samples_that_a_sampler_leaves_out_are_never_looked_at(tmp_path, sampler):
     watcher, data = dynamics(samples=20), Rows(n=60)
-    with pytest.warns(UserWarning, match="SubsetRandomSampler may leave samples"):
-        trainer(tmp_path, watcher).fit(
-            seeded(), loader(data, sampler=SubsetRandomSampler(range(30))), loader(Rows(seed=1))
-        )
+    with pytest.warns(UserWarning, match=f"{sampler.__name__} may leave samples"):
+        trainer(tmp_path, watcher).fit(seeded(), loader(data, sampler=sampler(range(30))), loader(Rows(seed=1)))
     assert all(batch["number"].max() < 30 for batch in watcher._train._seen)
 
 

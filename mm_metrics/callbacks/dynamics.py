@@ -7,16 +7,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.inputs import read_key
 from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, conditional_speeds
-from mm_metrics.callbacks.heads import answered, as_heads
 from mm_metrics.callbacks.log import Constant, keys_of_the_user
-from mm_metrics.callbacks.sharding import is_sharded, through_strategy
+from mm_metrics.callbacks.observer import Observer
 from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.labels import Task
 from mm_metrics.modalities import Modalities
@@ -104,16 +101,18 @@ class ModalityDynamics(Callback):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value!r}: expected a fraction in 0…1")
         self.modalities = Modalities(modalities)
-        self.inputs = {name: tuple(key) if isinstance(key, list) else key for name, key in modalities.items()}
+        inputs = {name: tuple(key) if isinstance(key, list) else key for name, key in modalities.items()}
         cut = threshold if isinstance(threshold, int | float) else tuple(threshold)
-        self._task_arguments: dict[str, Any] = {
+        arguments: dict[str, Any] = {
             "kind": task, "num_classes": num_classes, "num_labels": num_labels, "threshold": cut,
             "from_logits": from_logits, "ignore_index": ignore_index,
         }  # fmt: skip
         if task != "multiclass" or num_classes is not None:
-            Task(**self._task_arguments)  # refuses what does not fit, before training
-        self.target, self.presence, self.predict = target, presence, predict
-        self.baseline, self.encoders, self.every_n_epochs = baseline, encoders, every_n_epochs
+            Task(**arguments)  # refuses what does not fit, before training
+        self._observer = Observer(
+            inputs, self.modalities, arguments, target, presence, predict, baseline, encoders, seed, self._say
+        )
+        self.target, self.every_n_epochs = target, every_n_epochs
         self.samples, self.seed = samples, seed
         self.history: list[dict[str, Any]] = []
         self.findings: list[Finding] = []
@@ -124,8 +123,7 @@ class ModalityDynamics(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._ablation: ModalityAblation | None = None
-        self._heads: tuple[int, ...] | None = None
+        self._observer.forget()
         self._gradients: EncoderGradients | None = None
         self._train: FixedSubset | None = None
         self._val: FixedSubset | None = None
@@ -161,7 +159,7 @@ class ModalityDynamics(Callback):
         """Where the data set can't be read by number: keep the first batches, and find the encoders."""
         assert self._train is not None
         if self._train.readable is False and self._train.kept < self._train.samples:
-            if self._ablation is None:
+            if self._observer.ablation is None:
                 self._look(trainer, pl_module, batch)
             self._train.keep(batch, len(read_key(batch, self.target)))
 
@@ -216,16 +214,15 @@ class ModalityDynamics(Callback):
         """
         now = (trainer.current_epoch, trainer.global_step)
         due = trainer.state.fn == "fit" and not trainer.sanity_checking and now[0] % self.every_n_epochs == 0
-        if not due or now == self._measured or self._ablation is None or self._train is None:
+        if not due or now == self._measured or self._observer.ablation is None or self._train is None:
             return self.findings
         self._measured = now
-        train = self._shown(trainer, pl_module, self._train)
+        train = self._observer.shown(trainer, pl_module, self._train)
         val = None
         if self._val is not None and trainer.val_dataloaders is not None:
             if self._val.readable is None:
                 self._val.read(_first(trainer.val_dataloaders), pl_module)
-            val = self._shown(trainer, pl_module, self._val)
-        self._ablation.forget()
+            val = self._observer.shown(trainer, pl_module, self._val)
         row: dict[str, Any] = {}
         found: list[Finding] = []
         if train is not None:
@@ -237,81 +234,11 @@ class ModalityDynamics(Callback):
         return self.findings
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
-        """Make the ablation, and find the encoders by it before the first step."""
-        sharded = is_sharded(trainer.strategy)
-        self._ablation = ModalityAblation(
-            pl_module, self.inputs, predict=self.predict, baseline=self.baseline,
-            encoders=None if sharded else self.encoders, presence=self.presence, seed=self.seed,
-        )  # fmt: skip
-        self._ablation.say = self._say
-        if sharded:
-            self._ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
+        """Find the encoders before the first step."""
         assert self._train is not None
-        if self._ablation.wants_means:
-            for one in self._train.batches(trainer, pl_module):
-                self._ablation.add_to_means(one)
-            self._ablation.use_means()
-        with trainer.precision_plugin.forward_context():
-            heads = as_heads(self._ablation.raw(batch), self.modalities)
-            self._heads = None if heads is None else tuple(heads)
-            self._ablation(batch)
-        found = self._named(pl_module) if isinstance(self.encoders, Mapping) else dict(self._ablation.encoders)
-        missing = [name for name in self.modalities if name not in found]
-        if sharded:
-            self._say(f"{type(trainer.strategy).__name__} shards the model: gradients are not measured")
-        elif self.encoders is not None and missing:
-            self._say(
-                f"no encoder of {', '.join(missing)} was found, so their gradients are not measured: name them, "
-                f"encoders={{{missing[0]!r}: 'module.name'}}"
-            )
-        if not sharded and found:
-            modules = dict(pl_module.named_modules())
-            self._gradients = EncoderGradients(
-                {name: [modules[one] for one in named] for name, named in found.items()}, self._speeds
-            )
-
-    def _named(self, pl_module: LightningModule) -> dict[str, tuple[str, ...]]:
-        names = {module: name for name, module in pl_module.named_modules()}
-        listed = {
-            modality: named if isinstance(named, tuple | list) else (named,)
-            for modality, named in self.encoders.items()
-        }
-        return {
-            modality: tuple(one if isinstance(one, str) else names[one] for one in named)
-            for modality, named in listed.items()
-        }
-
-    def _shown(self, trainer: Trainer, pl_module: LightningModule, subset: FixedSubset) -> learning.Shown | None:
-        """Every sample under every coalition; None without samples."""
-        parts = [self._part(trainer, batch) for batch in subset.batches(trainer, pl_module)]
-        if not parts:
-            return None
-        assert self._ablation is not None
-        masks = self._heads or self._ablation.masks
-        return learning.shown(self.modalities, self._task(parts[0].preds), masks, parts)
-
-    def _part(self, trainer: Trainer, batch: Any) -> learning.Part:
-        """A batch under every coalition, or its heads."""
-        assert self._ablation is not None
-        with trainer.precision_plugin.forward_context():
-            if self._heads is None:
-                preds = self._ablation(batch)
-            else:
-                preds = torch.stack(list((as_heads(self._ablation.raw(batch), self.modalities) or {}).values()))
-        presence = None if self.presence is None else read_key(batch, self.presence)
-        there = self.modalities.presence(presence, preds.shape[1], preds.device)
-        counted = None if self._heads is None else answered(self._heads, self.modalities.full, there)
-        return learning.Part(preds, read_key(batch, self.target), there, counted).cpu()
-
-    def _task(self, preds: Any) -> Task:
-        arguments = dict(self._task_arguments)
-        if arguments["kind"] == "multiclass" and arguments["num_classes"] is None:
-            if preds.ndim < 3:
-                raise ValueError(
-                    "num_classes is None and no logits (N, C) to read it off: ModalityDynamics(num_classes=…)"
-                )
-            arguments["num_classes"] = preds.shape[-1]
-        return Task(**arguments)
+        self._observer.start(trainer, pl_module, batch, self._train)
+        found = self._observer.found_encoders(trainer, pl_module)
+        self._gradients = EncoderGradients(found, self._speeds) if found else None
 
     def _row(self, train: learning.Shown, val: learning.Shown | None, epoch: int) -> dict[str, float]:
         row = {f"{name}/discrepancy": value for name, value in learning.discrepancy(train).items()}
