@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo picture test check bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -11,6 +11,9 @@ BIN := .venv/bin
 
 demo: .venv/ready  ## train the toy, print the table, write the report
 	$(BIN)/python scripts/train.py fit --config configs/emergency.yaml
+
+picture: demo  ## the README's picture: the summary sheet that the demo has just written
+	cp "$$(ls -td runs/emergency/version_*/modality/summary.png | head -1)" README.png
 
 test: .venv/ready  ## the whole suite, slow parts and doctests included
 	$(BIN)/python -m pytest

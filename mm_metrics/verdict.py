@@ -163,7 +163,8 @@ class QualityGate:
         findings = [self._finding(rule, card) for rule in rules if rule.level != "good"]
         findings += [self._finding(rule, card) for rule in listed if rule.level != "good"] + extra
         findings.sort(key=lambda finding: (LEVELS.index(finding.level), finding.kind != "accuracy_paradox"))
-        findings += self._of_modalities(card)
+        said = {(finding.kind, finding.modality) for finding in extra}
+        findings += [found for found in self._of_modalities(card) if (found.kind, found.modality) not in said]
         firm = self._firm(level, rules, extra)
         return Verdict(
             level,

@@ -232,7 +232,7 @@ class ModalityMonitor(Callback):
             loader = self.counter.loader(trainer, pl_module, stage, i, None)
             name = stage if i == 0 else f"{stage}_{i}"
             card = loader.metric.scorecard(**self._run(trainer, pl_module))
-            verdict = card.verdict(self.gate, extra=extra)
+            verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
             self.scorecards[name], self.verdicts[name] = card, verdict
             values = logged_keys(card, verdict, stage, self.log_intervals)
             if not self.counter.due(trainer) and self.counter.head_masks is None:
