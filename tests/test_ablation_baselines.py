@@ -224,6 +224,10 @@ def test_presence_by_hand_takes_the_place_of_the_batchs():
         torch.testing.assert_close(
             ablation(batch, {name: mine[:, m] for m, name in enumerate(INPUTS)}), ablation(replaced)
         )
+        ablation.watch()
+        model(replaced)
+        ablation.unwatch()
+        torch.testing.assert_close(ablation(replaced, torch.ones_like(mine)), ablation(batch))
 
 
 def test_encoders_that_read_the_presence_are_not_split_from_it():

@@ -45,7 +45,7 @@ def call(model: Module, batch: Any) -> Any:
 def keywords(model: Module, batch: Mapping) -> dict[str, Any] | None:
     """The entries of the batch that the forward names as parameters, None where it names none."""
     inner: Any = model
-    while type(inner).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel"):
+    while type(inner).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel", "_FabricModule"):
         inner = getattr(inner, "_orig_mod", None) or inner.module
     try:
         parameters = list(inspect.signature(inner.forward).parameters.values())

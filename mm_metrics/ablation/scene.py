@@ -19,8 +19,8 @@ from mm_metrics.modalities import Modalities
 class Scene:
     """A batch of N samples: where its inputs lie, which are there, and what stands in for each.
 
-    ``there`` ``(N, M)`` bool is the presence, ``complete`` says that nothing is missing; ``form`` is equal for batches
-    that a model takes alike.
+    ``there`` ``(N, M)`` bool is the presence; ``complete`` says that nothing is missing, nor told otherwise than in the
+    batch itself; ``form`` is equal for batches that a model takes alike.
     """
 
     batch: Any
@@ -60,6 +60,7 @@ def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baseline
     device = found[next(iter(modality))].device
     entry = inputs.presence_paths(batch)
     names = modalities.names
+    replaces = given is not None and bool(entry)
     if given is None and entry:
         given = found[entry[0]] if len(entry[0]) == 1 else {path[-1]: found[path] for path in entry}
     told = modalities.presence(given, N, device)
@@ -72,5 +73,5 @@ def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baseline
         for path, key in keys.items()
     }
     own = {path: None if len(path) == 1 else names.index(path[-1]) for path in entry}
-    complete = told is None or bool(there.all())
+    complete = not replaces and (told is None or bool(there.all()))
     return Scene(batch, modalities, N, modality, own, there, complete, stand_ins, form_of(batch))
