@@ -43,7 +43,10 @@ class Comparison:
     def paired(self) -> bool:
         """Whether both saw the same samples with the same weights: their resampled class sizes are equal."""
         new, old = (card._replicates("all") for card in (self.new, self.old))
-        return new is not None and old is not None and torch.equal(new.actual[:, -1], old.actual[:, -1])
+        if new is None or old is None:
+            return False
+        size = min(len(new.actual), len(old.actual))  # a replicate's weights do not depend on how many there are
+        return torch.equal(new.actual[:size, -1], old.actual[:size, -1])
 
     def score(self, score: str, coalition: str | None = None, slice: str = "all") -> float:
         """The new card's score less the old one's."""
@@ -59,13 +62,13 @@ class Comparison:
             if spread is None:
                 return math.nan, math.nan
             spreads.append(spread)
-        if not self.paired:
-            # Independent samples: the variances add up, which shuffling one of two independent columns would give too.
-            size = min(map(len, spreads))
-            spreads = [spreads[0][:size], spreads[1][:size].roll(1)]
+        size = min(map(len, spreads))
+        new, old = (spread[:size] for spread in spreads)
+        if not self.paired:  # the variances add up, which shifting one of two independent columns gives too
+            old = old.roll(1)
         support = min(card.support(slice, coalition) for card in (self.new, self.old))
-        value = torch.tensor(self.score(score, coalition, slice))
-        low, high = uncertainty.difference_interval(value, spreads[0] - spreads[1], support, confidence)
+        value = torch.tensor(self.score(score, coalition, slice), dtype=torch.float64)
+        low, high = uncertainty.difference_interval(value, new - old, support, confidence)
         return float(low), float(high)
 
     def estimate(

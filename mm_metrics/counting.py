@@ -102,7 +102,7 @@ class ModalityMetric(Metric):
         self._numbered: bool | None = None
         # MetricCollection lets metrics whose states are equal after one batch share one; this name keeps apart those
         # that would part ways later.
-        arguments = (self.layout, self.task, seed, shard, validate_args, self._sharing())
+        arguments = (self.layout, self.task, seed, shard, validate_args, max_bytes, self.class_names, self._sharing())
         self._state = f"counts_{zlib.crc32(repr(arguments).encode()):08x}"
         self.add_state(self._state, torch.zeros(self.layout.size, dtype=torch.int64), dist_reduce_fx="sum")
 

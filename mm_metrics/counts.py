@@ -180,28 +180,31 @@ def _add_replicates(
     C, R, view = layout.C, layout.R, layout.view(counts, "replicates")  # (K, L, 3, C, S, R)
     G = layout.G if layout.replicate_slices else 1
     group, absent = batch.groups(layout) if layout.replicate_slices else (torch.zeros_like(index).unsqueeze(0), None)
+    members = None  # (S, G): which groups make up a slice
+    if layout.replicate_slices and layout.patterns:
+        bits = torch.arange(G, device=index.device) & _powers(layout.S - 1, index.device).unsqueeze(1)
+        members = torch.cat([torch.ones_like(bits[:1]), bits.clamp(max=1)]).float()
     drop = _any(batch.out, None if batch.skipped is None else batch.skipped.unsqueeze(-1))  # broadcasts to (K, N, L)
-    hit = batch.predicted == batch.target
-    # The row that each of three sums counts a sample in, the last one for none: (W, N, L), less the class.
-    at = (group.unsqueeze(-1) * L + torch.arange(L, device=index.device)) * (3 * C)
-    spare = G * L * 3 * C
+    gone = _any(None if drop is None else drop.unsqueeze(-3), None if absent is None else absent.unsqueeze(-1))
+    # The row (label, kind, class, group) that each of three sums counts a sample in, the last one for none.
+    spare = L * 3 * C * G
+    at = group.unsqueeze(-1) + torch.arange(L, device=index.device) * (3 * C * G)  # (W, N, L)
+    predicted, target = batch.predicted.unsqueeze(1), batch.target  # (K, 1, N, L), (N, L)
+    hit = torch.where(predicted == target, at + target * G, spare)
+    rows_of = [hit, at + (C + predicted) * G, (at + (2 * C + target) * G).expand_as(hit)]
+    cells = torch.stack([row if gone is None else torch.where(gone, spare, row) for row in rows_of], dim=1)
+    cells = cells.transpose(-1, -2).flatten(1, 3)  # (K, 3 * W * L, N)
     for start in range(0, N, _REPLICATES_AT_ONCE):
         part = slice(start, start + _REPLICATES_AT_ONCE)
         weights = poisson_weights(index[part], R, key).float()
         for k in range(K):
-            predicted, target = batch.predicted[k, part], batch.target[part]
-            gone = None if drop is None else (drop[k] if drop.ndim == 3 else drop)[part]
-            cells = []
-            for kind, (value, out) in enumerate(((target, ~hit[k, part]), (predicted, None), (target, None))):
-                cell = at[:, part] + kind * C + value
-                out = _any(gone, out, None if absent is None else absent[:, part].unsqueeze(-1))
-                cells.append(cell if out is None else torch.where(out, spare, cell))
             sums = weights.new_zeros(spare + 1, R)
-            for cell in torch.stack(cells).movedim(2, -1).flatten(0, -2):  # each (n,)
+            for cell in cells[k, :, part]:
                 sums.index_add_(0, cell, weights)
-            by_group = sums[:-1].view(1, G, L, 3, C, R)
-            by_slice = layout.by_slice(by_group)[0] if layout.replicate_slices else by_group[0]
-            view[k if rows is None else rows[k]] += by_slice.permute(1, 2, 3, 0, 4).long()
+            by_group = sums[:-1].view(L, 3, C, G, R)
+            with torch.autocast(index.device.type, enabled=False):  # half precision would round the sums
+                by_slice = by_group if members is None else members @ by_group
+            view[k if rows is None else rows[k]] += by_slice.long()
 
 
 def _powers(n: int, device: torch.device) -> Tensor:

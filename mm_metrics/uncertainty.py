@@ -166,6 +166,11 @@ def _variance(replicates: Tensor) -> Tensor:
 
 
 def normal_quantile(confidence: float) -> float:
+    """How many standard deviations either way hold `confidence` of a normal distribution.
+
+    >>> round(normal_quantile(0.95), 2)
+    1.96
+    """
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence} is not between 0 and 1: 0.95, say")
     return NormalDist().inv_cdf(0.5 + confidence / 2)

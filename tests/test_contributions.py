@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import shapiq
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -25,11 +25,13 @@ def close(ours, expected):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(expected), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(games)
 def test_efficiency(v):
     close(c.shapley_values(v).sum(), v[-1] - v[0])
 
 
+@settings(deadline=None)
 @given(games, st.randoms(use_true_random=False))
 def test_symmetry_a_modality_has_no_place(v, random):
     """Renaming the modalities renames the answers: for two that are alike, equal answers."""
@@ -44,6 +46,7 @@ def test_symmetry_a_modality_has_no_place(v, random):
     close(c.cooperation(renamed), c.cooperation(v))
 
 
+@settings(deadline=None)
 @given(games)
 def test_dummy_a_modality_that_changes_nothing_gets_nothing(v):
     with_dummy = np.concatenate([v, v])  # the new last modality is of no effect
@@ -54,6 +57,7 @@ def test_dummy_a_modality_that_changes_nothing_gets_nothing(v):
     close(c.shapley_interactions(with_dummy)[-1], 0)
 
 
+@settings(deadline=None)
 @given(games, st.floats(-2, 2), st.floats(-2, 2))
 def test_linearity_over_games_and_over_any_trailing_axes(v, a, b):
     other = np.flip(v).copy()

@@ -117,7 +117,7 @@ def test_hits_are_those_of_a_loop_as_patterns_and_as_pairs(kind, limit, monkeypa
         assert torch.equal(hits, expected)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 999), st.lists(st.integers(0, 40), max_size=3), st.sampled_from(KINDS), st.randoms())
 def test_batches_of_any_size_in_any_order_add_up(seed, cuts, kind, random):
     layout, reader, preds, target, presence = case(seed, M=2, R=5, kind=kind, ignore_index=-1)
@@ -136,7 +136,7 @@ def test_batches_of_any_size_in_any_order_add_up(seed, cuts, kind, random):
     assert torch.equal(permuted, whole)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 999), st.permutations(range(3)))
 def test_slices_and_coalitions_have_no_place(seed, order):
     """Renaming modalities renames the slices and coalitions, and changes no number."""
@@ -278,7 +278,7 @@ def test_the_watch_for_waiting_can_fail():
         lambda: target.max().item(),
     ):
         with (
-            pytest.raises((AssertionError, NotImplementedError), match=r"makes the host wait|moves data|meta"),
+            pytest.raises((AssertionError, RuntimeError), match=r"makes the host wait|moves data|meta"),
             NoStall(),
         ):
             bad()

@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_metrics.modalities import UNHIDDEN, Modalities, sampled_coalitions
@@ -29,6 +29,7 @@ def test_a_coalition_is_understood_in_any_order():
     assert THREE.mask(6) == 6
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8).flatmap(lambda M: st.tuples(st.just(M), st.integers(0, 2**M - 1))))
 def test_name_and_mask_are_inverse(case):
     M, mask = case

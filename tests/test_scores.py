@@ -173,6 +173,7 @@ def test_leading_axes_are_kept():
     assert scores.f1(counts).dtype == torch.float64
 
 
+@settings(deadline=None)
 @given(confusions, st.randoms(use_true_random=False))
 def test_classes_have_no_order(counts, random):
     order = list(range(len(counts)))
@@ -185,6 +186,7 @@ def test_classes_have_no_order(counts, random):
     torch.testing.assert_close(scores.f1(permuted, "none"), scores.f1(counts, "none")[order], equal_nan=True)
 
 
+@settings(deadline=None)
 @given(confusions, st.integers(2, 50))
 def test_a_score_does_not_depend_on_how_often_the_data_is_counted(counts, times):
     counts = torch.as_tensor(counts)
@@ -193,6 +195,7 @@ def test_a_score_does_not_depend_on_how_often_the_data_is_counted(counts, times)
         torch.testing.assert_close(function(counts * times), function(counts), equal_nan=True, rtol=1e-9, atol=1e-12)
 
 
+@settings(deadline=None)
 @given(confusions)
 def test_scores_stay_in_their_range(counts):
     counts = torch.as_tensor(counts)
@@ -203,7 +206,7 @@ def test_scores_stay_in_their_range(counts):
         assert value.isnan() == (counts.sum() == 0) or name == "cohen_kappa"
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(confusions)
 def test_an_all_right_confusion_scores_1(counts):
     counts = torch.as_tensor(np.diag(np.diag(counts)))

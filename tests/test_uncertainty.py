@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mm_metrics import CoalitionConfusionMatrix, contributions, scores, uncertainty
@@ -43,6 +43,7 @@ def test_keys_do_not_collide():
     assert stream_key(2**70) == stream_key(2**70)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**62), st.integers(1, 30), st.integers(-(2**63), 2**63 - 1))
 def test_a_weight_depends_on_the_sample_the_replicate_and_the_key_alone(index, R, key):
     alone = poisson_weights(torch.tensor([index]), R, key)
@@ -56,6 +57,7 @@ def test_no_random_stream_moves():
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
 def test_wilson_as_scipy_has_it(case, confidence):
     hits, n = case
@@ -69,6 +71,7 @@ def test_wilson_of_nothing_is_nan():
     assert all(bound.isnan() for bound in uncertainty.wilson(0, 0))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_as_scipy_has_it(b, c):
     expected = scipy.stats.binomtest(b, b + c).pvalue if b + c else 1.0
@@ -83,6 +86,7 @@ def test_mcnemar_of_millions_takes_no_time():
     assert uncertainty.mcnemar(10, 100_000) == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_by_its_definition(p_values):
     """The adjusted value is the smallest level at which the step-down procedure rejects."""
