@@ -35,6 +35,15 @@ class Loader:
             old = (low, high) if self.range is None else self.range.unbind()
             self.range = torch.stack([torch.minimum(low, old[0]), torch.maximum(high, old[1])])
 
+    def warn_of_probabilities(self, say: Callable[[str], None]) -> None:
+        """Say so where a whole epoch's scores, read as logits, look like probabilities."""
+        low, high = (-1.0, 0.0) if self.range is None else self.range.tolist()
+        if low >= 0 and high <= 1:
+            say(
+                f"all scores of this epoch lie in {low:.2f}…{high:.2f} and were read as logits: if they are "
+                "probabilities, say ModalityMonitor(from_logits=False)"
+            )
+
 
 class BatchCounter:
     """Predicts a batch under every coalition and counts it.

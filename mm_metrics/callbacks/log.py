@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -51,3 +51,34 @@ def watched(trainer: Any, keys: Iterable[str]) -> list[tuple[str, str]]:
         for callback in trainer.callbacks
         if getattr(callback, "check_finite", False) and getattr(callback, "monitor", None) in keys
     ]
+
+
+def log_final(
+    trainer: Any, pl_module: Any, values: Mapping[str, float], sent: Collection[str], say: Callable[[str], None]
+) -> None:
+    """Log `values`, which are equal on all ranks, to be monitored; those in `sent` to the loggers too.
+
+    A key of the user's stays the user's. A NaN that would end the training of somebody who watches it is said.
+    """
+    users = keys_of_the_user(trainer)
+    nans = []
+    for key, value in values.items():
+        if key in users:
+            say(f"{key} is logged by the model itself: that value stays, the monitor's own is left out")
+            continue
+        if value != value:
+            nans.append(key)
+        pl_module.log(
+            key,
+            Constant(value, pl_module.device),
+            on_step=False,
+            on_epoch=True,
+            logger=bool(trainer.loggers) and key in sent,
+            add_dataloader_idx=False,
+            metric_attribute="mm_metrics",
+        )
+    for callback, key in watched(trainer, nans):
+        say(
+            f"{key} is NaN this epoch, its slice has no samples, and {callback} stops at the first NaN: "
+            f"{callback}(monitor={key!r}, check_finite=False) goes on"
+        )

@@ -10,9 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mm_metrics import __version__
-from mm_metrics.callbacks.counter import BatchCounter, Loader
+from mm_metrics.callbacks.counter import BatchCounter
 from mm_metrics.callbacks.keys import logged_keys, summary_keys
-from mm_metrics.callbacks.log import Constant, keys_of_the_user, watched
+from mm_metrics.callbacks.log import log_final
 from mm_metrics.callbacks.output import Output
 from mm_metrics.metrics import ModalityConfusionMatrix
 from mm_metrics.modalities import Modalities
@@ -240,8 +240,10 @@ class ModalityMonitor(Callback):
                     key: v for key, v in values.items() if key.split("/")[1] not in ("ablation", "drop", "shapley")
                 }
             suffix = "" if i == 0 else f"/dataloader_idx_{i}"
-            self._log(trainer, pl_module, values, summary_keys(card, stage), suffix)
-            self._warn_of_probabilities(loader)
+            values = {f"{key}{suffix}": value for key, value in values.items()}
+            sent = values if self.log_level == "all" else {f"{key}{suffix}" for key in summary_keys(card, stage)}
+            log_final(trainer, pl_module, values, sent, self._say)
+            loader.warn_of_probabilities(self._say)
             found = loader.samples.gathered(trainer.strategy.all_gather, pl_module.device)
             weak = {finding.modality for finding in verdict.findings}
             samples += [
@@ -250,10 +252,9 @@ class ModalityMonitor(Callback):
                 if row["samples"] and (row["kind"] != "missed" or row["modality"] in weak)
             ]
             if trainer.state.fn == "fit":
-                self._remember(trainer, {f"{key}{suffix}": value for key, value in values.items()})
+                self._remember(trainer, values)
         self.counter.end()
         self._samples = [row for row in self._samples if not row["stage"].startswith(stage)] + samples
-        assert self._output is not None
         cards = {name: card for name, card in self.scorecards.items() if name.startswith(stage)}
         self._output.epoch(cards, self.history, self._samples)
         if (
@@ -270,42 +271,6 @@ class ModalityMonitor(Callback):
             self.history[-1].update(values)
         else:
             self.history.append({**line, **values})
-
-    def _log(
-        self, trainer: Trainer, pl_module: LightningModule, values: dict[str, float], summary: set[str], suffix: str
-    ) -> None:
-        users = keys_of_the_user(trainer)
-        nans = []
-        for key, value in values.items():
-            name = key + suffix
-            if name in users:
-                self._say(f"{name} is logged by the model itself: that value stays, the monitor's own is left out")
-                continue
-            if value != value:
-                nans.append(name)
-            pl_module.log(
-                name,
-                Constant(value, pl_module.device),
-                on_step=False,
-                on_epoch=True,
-                logger=bool(trainer.loggers) and (self.log_level == "all" or key in summary),
-                add_dataloader_idx=False,
-                metric_attribute="mm_metrics",
-            )
-        for callback, key in watched(trainer, nans):
-            self._say(
-                f"{key} is NaN this epoch, its slice has no samples, and {callback} stops at the first NaN: "
-                f"{callback}(monitor={key!r}, check_finite=False) goes on"
-            )
-
-    def _warn_of_probabilities(self, loader: Loader) -> None:
-        if loader.range is not None:
-            low, high = loader.range.tolist()
-            if low >= 0 and high <= 1:
-                self._say(
-                    f"all scores of this epoch lie in {low:.2f}…{high:.2f} and were read as logits: if they are "
-                    "probabilities, say ModalityMonitor(from_logits=False)"
-                )
 
     def _finish(self, trainer: Trainer, stage: str) -> None:
         assert self._output is not None
