@@ -7,33 +7,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
+from mm_metrics.estimates import Contribution, Estimate, proportion
 from mm_metrics.layout import Layout
 from mm_metrics.scores import ClassSums
 
 if TYPE_CHECKING:
     from mm_metrics.verdict import QualityGate, Verdict
-
-
-class Estimate(NamedTuple):
-    """A number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Contribution(NamedTuple):
-    """What one modality gives: lost without it, gained with it alone, its fair share."""
-
-    drop: Estimate
-    unimodal_gain: Estimate
-    shapley: Estimate
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,18 +113,14 @@ class Scorecard:
         return dict(zip(self.names, values.tolist(), strict=True))
 
     def interval(
-        self,
-        score: str,
-        coalition: str | None = None,
-        slice: str = "all",
-        average: str | None = "default",
+        self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default",
         confidence: float = 0.95,
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float]:  # fmt: skip
         """``(low, high)`` of a score: Wilson's for plain proportions, else from the bootstrap, NaN without one."""
         sums = self._sums(coalition, slice)
-        proportion = _proportion(score, sums, self.task, average)
-        if proportion is not None:
-            low, high = uncertainty.wilson(*proportion, confidence)
+        plain = proportion(score, sums, self.task, average)
+        if plain is not None:
+            low, high = uncertainty.wilson(*plain, confidence)
             return float(low), float(high)
         spread = self.replicate_scores(score, coalition, slice, average)
         if spread is None:
@@ -366,21 +347,3 @@ class Scorecard:
         actual = sums.actual
         guess = torch.zeros_like(actual).scatter_(-1, actual.argmax(-1, keepdim=True), 1)
         return ClassSums(actual * guess, actual.sum(-1, keepdim=True) * guess, actual)
-
-
-def _proportion(score: str, sums: ClassSums, task: str, average: str | None) -> tuple[float, float] | None:
-    """Hits and total where a score is a plain proportion of independent samples, else None."""
-    if task == "multilabel":  # a sample's labels go together
-        return None
-    hits, predicted, actual = (part[..., 0, :] for part in sums)
-    if score == "accuracy" and average in ("default", "micro", "weighted", "binary"):
-        return float(hits.sum()), float(actual.sum())
-    if task != "binary" or average not in ("default", "binary"):
-        return None
-    if score == "recall":
-        return float(hits[1]), float(actual[1])
-    if score == "precision":
-        return float(hits[1]), float(predicted[1])
-    if score == "specificity":
-        return float(hits[0]), float(actual[0])
-    return None

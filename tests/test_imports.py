@@ -15,7 +15,7 @@ ROOT = Path(mm_metrics.__file__).parent
 LAYERS = (  # each imports from itself and those before it only, at module level; what is not named stands fourth
     {"modalities", "scores", "contributions", "uncertainty", "files"},
     {"labels", "layout", "counts"},
-    {"scorecard", "scorecard_json", "open_scorecard", "comparison", "counting", "metrics"},
+    {"estimates", "scorecard", "scorecard_json", "open_scorecard", "comparison", "counting", "metrics"},
     set(),
     {"callbacks", "cli"},
 )
