@@ -65,7 +65,7 @@ def coalition_scores(card: Scorecard, all_of_them: bool = False) -> Table:
 
 def ordered_coalitions(card: Scorecard) -> list[str]:
     """Names of the coalitions counted, the largest first."""
-    masks = card.layout.masks or ()
+    masks = [card.layout.modalities.mask(name) for name in card.coalitions]  # less the model's own, unhidden answers
     return [card.layout.modalities.name(mask) for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask))]
 
 
@@ -76,7 +76,9 @@ def telling_coalitions(card: Scorecard) -> list[str]:
     if len(names) <= COALITIONS_SHOWN:
         return names
     telling = {
-        card.layout.modalities.name(mask) for mask in card.layout.masks or () if mask.bit_count() in (0, 1, M - 1, M)
+        card.layout.modalities.name(mask)
+        for mask in map(card.layout.modalities.mask, card.coalitions)
+        if mask.bit_count() in (0, 1, M - 1, M)
     }
     return [name for name in names if name in telling]
 
