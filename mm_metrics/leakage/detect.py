@@ -29,7 +29,7 @@ def find_leakage(
     *,
     presence: Hashable | None = "presence",
     kinds: Mapping[str, str] | None = None,
-    sample_rate: Hashable | float | None = None,
+    sample_rate: Hashable | float | Mapping[str, Hashable | float] | None = None,
     batched: bool | None = None,
 ) -> Leakage:
     """Find what splits share, per modality and pair of splits, in one pass over each and without keeping a sample.
@@ -39,8 +39,9 @@ def find_leakage(
     keys. ``group``: a key or several (speaker, patient, source video). ``near``: look for near copies, in all or in
     the modalities named (needs the extra ``leakage``). ``target``: the label's key. ``presence``: the key that says
     which modalities a sample has. ``kinds``: modality → text, image, audio or other, where `kind_of` would be wrong;
-    "other" gets exact copies only. ``sample_rate``: the audio's rate in Hz, or its key in the sample; without it rates
-    are taken as equal. ``batched``: whether an iterable's elements are batches, where `is_batch` would be wrong.
+    "other" gets exact copies only. ``sample_rate``: the audio's rate in Hz, or its key in the sample, or a mapping of
+    modalities to these; without it rates are taken as equal, or one as twice the other. ``batched``: whether an
+    iterable's elements are batches, where `is_batch` would be wrong.
 
     A sample number is the position in the split. Samples that lack a modality, silence and one-coloured pictures are
     not compared. Raises ValueError or TypeError for splits, keys or inputs that are not as said, ImportError where
@@ -69,7 +70,7 @@ def find_leakage(
         raise ValueError(f"near={sorted(wanted)} names modalities that are not among {tuple(keys)}")
     describers = near_copies.describers() if wanted else {}
     groups = () if group is None else tuple(group) if isinstance(group, list | tuple | set) else (group,)
-    plan = Plan(keys, groups, target, presence, sample_rate, batched, kinds, describers, wanted)
+    plan = Plan(keys, groups, target, presence, _rates(sample_rate, keys), batched, kinds, describers, wanted)
     with rng_unmoved():
         prints = {name: fingerprint(name, split, plan, _bar(name, progress)) for name, split in splits.items()}
     return Leakage(
@@ -82,6 +83,14 @@ def _keys(modalities: Mapping[str, Any] | Iterable[str]) -> dict[str, tuple[Hash
     if not isinstance(modalities, Mapping):
         return {name: (name,) for name in names}
     return {name: key if isinstance(key := modalities[name], tuple) else (key,) for name in names}
+
+
+def _rates(sample_rate: Any, keys: Collection[str]) -> Mapping[str, Any]:
+    if isinstance(sample_rate, Mapping):
+        if not set(sample_rate) <= set(keys):
+            raise ValueError(f"sample_rate names {sorted(sample_rate)}, the modalities are {tuple(keys)}")
+        return sample_rate
+    return {} if sample_rate is None else dict.fromkeys(keys, sample_rate)
 
 
 def _bar(name: str, progress: bool):

@@ -25,7 +25,7 @@ class Plan:
     groups: tuple[Hashable, ...]
     target: Hashable | None
     presence: Hashable | None
-    sample_rate: Hashable | float | None  # a key of the sample, or one rate in Hz for all
+    rates: Mapping[str, Hashable | float]  # modality → its key in the sample, or one rate in Hz
     batched: bool | None
     kinds: dict[str, str]  # modality → kind; filled in as the first input of a modality is seen
     describers: Mapping[str, Describe]  # kind → what near copies are found by
@@ -34,8 +34,8 @@ class Plan:
     @property
     def keys(self) -> tuple[Hashable, ...]:
         """Every key that is read."""
-        rate = () if isinstance(self.sample_rate, float | int) else (self.sample_rate,)
-        lone = (self.target, self.presence, *self.groups, *rate)
+        rates = (rate for rate in self.rates.values() if not isinstance(rate, float | int))
+        lone = (self.target, self.presence, *self.groups, *rates)
         inputs = (key for keys in self.modalities.values() for key in keys)
         return tuple(dict.fromkeys(key for key in (*inputs, *lone) if key is not None))
 
@@ -105,6 +105,7 @@ class _Column:
             return
         value = inputs.plain(value)
         kind = self.plan.kinds.setdefault(self.modality, inputs.kind_of(value))
+        inputs.check_kind(value, kind)
         mask = None
         for key in self.keys[1:]:
             other = None if sample.get(key) is None else np.asarray(inputs.plain(sample[key]))
@@ -113,7 +114,7 @@ class _Column:
         found = inputs.trimmed(value, kind, mask)
         self.digests.append(NOTHING if found is None else inputs.digest(found))
         if found is not None and self.modality in self.plan.near and kind in self.plan.describers:
-            rate = self.plan.sample_rate
+            rate = self.plan.rates.get(self.modality)
             rate = rate if isinstance(rate, float | int) else sample.get(rate)
             self.waiting.append((found, None if rate is None else float(rate)))
             if len(self.waiting) == CHUNK:
@@ -156,7 +157,7 @@ def _check_keys(name: str, plan: Plan, seen: set[Hashable], offered: str) -> Non
     wanted: Sequence[tuple[str, Hashable]] = [
         *((f"modality {modality!r} reads", key) for modality, keys in plan.modalities.items() for key in keys),
         *(("group reads", field) for field in plan.groups),
-        *([("sample_rate reads", plan.sample_rate)] if isinstance(plan.sample_rate, str) else []),
+        *(("sample_rate reads", rate) for rate in plan.rates.values() if not isinstance(rate, float | int)),
     ]
     for what, key in wanted:
         if key not in seen:

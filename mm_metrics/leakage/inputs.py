@@ -51,8 +51,8 @@ def plain(value: object) -> Input:
 def kind_of(value: Input) -> str:
     """text, image, audio or other, from type and shape alone.
 
-    str and 1-D integers are text; 1-D floats, int16 and one or two channels of them (1 or 2, T) are audio;
-    (H, W), (C, H, W) and (H, W, C) are images.
+    str and 1-D integers are text; 1-D floats, int16 and one or two channels of them, (1 or 2, T) or (T, 1 or 2), are
+    audio; (H, W), (C, H, W) and (H, W, C) are images.
 
     >>> kind_of("help"), kind_of(np.zeros(8000)), kind_of(np.zeros((3, 32, 32))), kind_of(np.arange(12))
     ('text', 'audio', 'image', 'text')
@@ -62,9 +62,20 @@ def kind_of(value: Input) -> str:
     if isinstance(value, bytes):
         return "other"
     samples = value.dtype.kind == "f" or value.dtype == np.int16
-    if value.ndim == 1 or (value.ndim == 2 and value.shape[0] <= 2):
+    if value.ndim == 1 or (value.ndim == 2 and min(value.shape) <= 2):
         return "audio" if samples else "text"
     return "image" if value.ndim in (2, 3) else "other"
+
+
+def check_kind(value: Input, kind: str) -> None:
+    """Raise ValueError for an input that cannot be of the kind that its modality is read as."""
+    is_text = isinstance(value, str | bytes)
+    shapes = {"text": (0, 1, 2), "image": (2, 3), "audio": (1, 2)}
+    if kind == "other" or (kind == "text" and is_text):
+        return
+    if is_text or np.ndim(value) not in shapes[kind]:
+        got = f"a {type(value).__name__}" if is_text else f"shape {np.shape(value)}"
+        raise ValueError(f"read as {kind}, got {got}: one kind a modality, or say kinds={{…: 'other'}}")
 
 
 def trimmed(value: Input, kind: str, mask: np.ndarray | None = None) -> Input | None:
@@ -79,7 +90,8 @@ def trimmed(value: Input, kind: str, mask: np.ndarray | None = None) -> Input | 
     if mask is not None and mask.size == array.size:
         array = array.reshape(-1)[mask.reshape(-1) != 0]
     if kind in ("text", "audio"):
-        array = array.reshape(-1) if kind == "text" or array.shape[0] == 1 else array
+        array = array.reshape(-1) if kind == "text" or 1 in array.shape else array
+        array = array.T if array.ndim == 2 and array.shape[0] > array.shape[1] else array  # channels, then time
         filled = np.flatnonzero(array if array.ndim == 1 else array.any(axis=0))
         array = array[..., : filled[-1] + 1] if len(filled) else array[..., :0]
     if not array.size or (kind != "text" and array.size > 1 and bool((array == array.flat[0]).all())):

@@ -15,7 +15,12 @@ NEAR_KINDS = ("text", "image", "audio")
 
 def describers() -> dict[str, Describe]:
     """Kind → describe(inputs, sample rates) → records; raises ImportError where the extra is missing."""
-    return {kind: import_module(f"mm_metrics.leakage.{kind}").describe for kind in NEAR_KINDS}
+    try:
+        return {kind: import_module(f"mm_metrics.leakage.{kind}").describe for kind in NEAR_KINDS}
+    except ImportError as error:
+        raise ImportError(
+            f'near copies need the extra: pip install "mm_metrics[leakage]", or say near=False ({error})'
+        ) from error
 
 
 def pairs(kind: str) -> Pairs:
