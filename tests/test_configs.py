@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from scripts.train import build
 
-CONFIGS = sorted(Path("configs").glob("*.yaml")) or sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SMALL = ["--data.init_args.train=96", "--data.init_args.val=64", "--data.init_args.test=64", "--model.width=8"]
 
 
@@ -75,3 +76,16 @@ def test_the_paradox_marks_where_the_event_shows():
     data = story["data"]["init_args"]
     assert round(data["rates"]["siren"] * data["val"]) == 150
     assert data["written_sirens"] == 0.12
+
+
+@pytest.mark.slow
+def test_the_paradox_is_98_percent_right_and_hears_an_eighth(tmp_path):
+    bare = ["--trainer.callbacks=[]", f"--trainer.logger.init_args.save_dir={tmp_path}"]
+    cli = build(["fit", "--config=configs/paradox.yaml", "--trainer.enable_progress_bar=false", *bare], run=True)
+    validation = cli.datamodule.splits["val"].tensors
+    with torch.no_grad():
+        right = (cli.model.eval()(validation) > 0) == validation["label"].bool()  # (N,)
+    audio_events = validation["carriers"][:, 2]
+    assert audio_events.sum() == 150
+    assert 0.97 < right.float().mean() < 0.99
+    assert 0.08 < right[audio_events].float().mean() < 0.18
