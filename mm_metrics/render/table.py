@@ -53,7 +53,7 @@ def text(
         coalitions = numbers.coalition_scores(card)
         page.table(coalitions, "Shown only these modalities", bars=True)
         omitted = len(card.coalitions) - len(coalitions.rows)
-        if omitted:
+        if omitted > 0:
             page.sentence(f"and {omitted} more coalitions: card.score('f1', coalition=…)", "dim")
         page.table(numbers.contribution_points(card), "What each modality gives, in points of F1")
     messages = [finding.message for finding in verdict.findings]
