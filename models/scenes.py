@@ -24,7 +24,7 @@ def write(kind: np.ndarray, code: np.ndarray, rng: np.random.Generator) -> tuple
 
     >>> tokens, mask = write(np.array(["report"]), np.array([1]), np.random.default_rng(0))
     >>> " ".join(WORDS[token] for token in tokens[0] if token)
-    '...'
+    'i park violet the violet forged violet hello we and park people my'
     """
     N = len(kind)
     tokens = rng.choice([WORDS.index(word) for word in FILLERS], size=(N, LENGTH))
