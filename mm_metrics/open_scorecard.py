@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch import Tensor
 from mm_metrics.layout import Layout
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.scores import SCORES, ClassSums
+
+if TYPE_CHECKING:
+    from mm_metrics.verdict import QualityGate, Verdict
 
 OTHER = "(other)"
 JUDGED = ("correct", OTHER)  # the only class of answers that a judge marked
@@ -55,6 +58,13 @@ class OpenScorecard(Scorecard):
         predicted = self.layout.class_sums(self.counts).predicted[self._row(coalition), 0]  # (L, C)
         return int(predicted[-1, -1])
 
+    def confusion(self, coalition: str | None = None, slice: str = "all", other: bool = False) -> Tensor:
+        """``(C, C)`` of the real classes as `names` has them; ``(C + 1, C + 1)`` with `other`. Multilabel alike."""
+        confusion = super().confusion(coalition, slice)
+        if other:
+            return confusion
+        return confusion[:-1] if self.task == "multilabel" else confusion[:-1, :-1]
+
     def score(
         self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default"
     ) -> float:
@@ -88,6 +98,15 @@ class OpenScorecard(Scorecard):
     def majority(self, score: str = "accuracy", slice: str = "all") -> float:
         """What guessing would score; NaN where the classes are not known."""
         return math.nan if self.judged else super().majority(score, slice)
+
+    def verdict(self, gate: QualityGate | None = None, **context: Any) -> Verdict:
+        """The verdict as `Scorecard.verdict` gives it; by accuracy alone where only right and wrong are known."""
+        if not self.judged:
+            return super().verdict(gate, **context)
+        from mm_metrics import judged
+        from mm_metrics.verdict import QualityGate
+
+        return judged.judge(self, gate or QualityGate(), **context)
 
     def __add__(self, other: Scorecard) -> Scorecard:
         return super().__add__(opened(other) if isinstance(other, Scorecard) else other)

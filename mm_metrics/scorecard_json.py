@@ -20,12 +20,13 @@ from mm_metrics.files import write_whole
 from mm_metrics.labels import TASKS
 from mm_metrics.layout import Layout
 from mm_metrics.modalities import Modalities
-from mm_metrics.open_scorecard import recognised
+from mm_metrics.open_scorecard import OTHER, recognised
 from mm_metrics.scorecard import Scorecard
 
 FORMAT = "mm_metrics/scorecard"
 VERSION = 1
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
+_MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them
 
 
 def write(card: Scorecard, path: str | os.PathLike[str] | None = None) -> str:
@@ -70,7 +71,7 @@ def read(source: str | os.PathLike[str]) -> Scorecard:
         raise ValueError(f"{where} is not a scorecard: no valid JSON ({error}); was it cut off?") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{where} is not a scorecard: its 'format' is not {FORMAT!r}")
-    if content.get("version") != VERSION:
+    if content.get("version") != VERSION or isinstance(content["version"], bool):
         raise ValueError(
             f"{where} is a scorecard of version {content.get('version')!r}, this library reads version {VERSION}: "
             "write it again with this release, or read it with the one that wrote it"
@@ -87,10 +88,22 @@ def _card(content: dict[str, Any]) -> Scorecard:
     masks = modalities.masks(_strings(content["coalitions"], "coalitions"))
     if content["task"] not in TASKS:
         raise ValueError(f"task is {content['task']!r}, expected one of {TASKS}")
-    kept = {name: bool(content["layout"][name]) for name in ("patterns", "replicate_slices", "full")}
+    kept = {name: _boolean(content["layout"][name], name) for name in ("patterns", "replicate_slices", "full")}
     sizes = {name: _integer(content[name], name) for name in ("num_classes", "num_labels", "bootstrap")}
     if sizes["num_classes"] < 2 or sizes["num_labels"] < 1 or len(modalities) > 62:
         raise ValueError(f"sizes {sizes} make no scorecard")
+    class_names = content["class_names"]
+    if class_names is not None:
+        class_names = tuple(_strings(class_names, "class_names"))
+        if len(class_names) != sizes["num_labels" if content["task"] == "multilabel" else "num_classes"]:
+            raise ValueError(f"it names {len(class_names)} classes")
+        "".join(class_names).encode()  # half a surrogate pair could be neither printed nor written again
+    if content["task"] != "multiclass":
+        due = 3 if content["task"] == "binary" and class_names and class_names[-1] == OTHER else 2
+        if sizes["num_classes"] != due:
+            raise ValueError(f"num_classes is {sizes['num_classes']}, task {content['task']} has {due}")
+    if content["task"] != "multilabel" and sizes["num_labels"] != 1:
+        raise ValueError(f"num_labels is {sizes['num_labels']}, task {content['task']} has 1")
     layout = Layout(modalities, sizes["num_classes"], sizes["num_labels"], masks, sizes["bootstrap"], **kept)
     if layout.size > _MAX_CELLS:
         raise ValueError(f"it would hold {layout.size} counts, more than {_MAX_CELLS}")
@@ -99,13 +112,8 @@ def _card(content: dict[str, Any]) -> Scorecard:
     if len(raw) != 8 * layout.size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
         raise ValueError("its counts do not fit their layout or their checksum")
     counts = torch.from_numpy(np.frombuffer(raw, dtype="<i8").astype(np.int64))
-    if int(counts.min()) < 0:
-        raise ValueError("it holds a negative count")
-    class_names = content["class_names"]
-    if class_names is not None:
-        class_names = tuple(_strings(class_names, "class_names"))
-        if len(class_names) != (layout.L if content["task"] == "multilabel" else layout.C):
-            raise ValueError(f"it names {len(class_names)} classes")
+    if int(counts.min()) < 0 or int(counts.max()) > _MOST:
+        raise ValueError(f"it holds a count outside 0…{_MOST}")
     info = content["info"]
     if not isinstance(info, dict):
         raise TypeError("info is no object")
@@ -120,6 +128,12 @@ def _card(content: dict[str, Any]) -> Scorecard:
 def _strings(value: object, what: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise TypeError(f"{what} is no list of strings")
+    return value
+
+
+def _boolean(value: object, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} is {value!r}, neither true nor false")
     return value
 
 

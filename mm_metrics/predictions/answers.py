@@ -75,7 +75,8 @@ def as_hash(cell: object) -> list[int]:
 
 def quoted(cell: object) -> str:
     """A cell from a file that may come from anywhere, fit for a message: escaped and short."""
-    text = repr(cell[:60] if isinstance(cell, str | bytes | list) else cell)
+    cell = cell[:60] if isinstance(cell, str | bytes | list) else cell
+    text = repr(cell.decode(errors="replace") if isinstance(cell, bytes) else cell)
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -97,7 +98,7 @@ class Answers:
 
     def __post_init__(self) -> None:
         """Raise ValueError for classes that do not fit the task or can't be told apart."""
-        if not len(self.classes) >= (2 if self.task == "multiclass" else 1):
+        if len(self.classes) < (2 if self.task == "multiclass" and self.names != JUDGED else 1):
             raise ValueError(f"classes {list(self.classes)}: at least two are needed to be told apart")
         if self.task == "binary" and len(self.classes) != 2:
             raise ValueError(f"classes {quoted(list(self.classes))}: task=binary has two, the positive one last")

@@ -90,7 +90,9 @@ def _one_sentence(path: FilePath) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not type(error).__module__.startswith("pyarrow"):
+        # pyarrow says OSError of damaged content too; where the disk is at fault there is an errno.
+        damaged = isinstance(error, OSError) and error.errno is None
+        if not (damaged or type(error).__module__.startswith("pyarrow") or isinstance(error, UnicodeError)):
             raise
-        first = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path}: {first.encode('ascii', 'backslashreplace').decode()}") from None
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise ValueError(f"{path} can't be read, is it cut off or damaged? {ascii(lines[0][:300])[1:-1]}") from None

@@ -89,7 +89,10 @@ def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
         kind = column.type
         if pa.types.is_dictionary(kind) or not (pa.types.is_nested(kind) or pa.types.is_null(kind)):
             encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
-            cells = encoded.dictionary.to_pylist()
+            words = encoded.dictionary
+            if pa.types.is_string(words.type) or pa.types.is_large_string(words.type):
+                words = words.cast(pa.large_binary())  # decoded cell by cell, so that a bad one is found
+            cells = words.to_pylist()
             where = encoded.indices.fill_null(len(cells)).to_numpy(zero_copy_only=False).astype(np.int64)
             return where, [*cells, None]
         column = column.to_pylist()
@@ -133,5 +136,5 @@ def card_of(metric: CoalitionConfusionMatrix, task: str, by_id: bool, **info: An
     """
     card = metric.scorecard(**info)
     fields: Mapping[str, Any] = {name: getattr(card, name) for name in card.__dataclass_fields__}
-    shards = () if by_id or not card.layout.R else (metric.shard,)
+    shards = () if by_id and card.layout.R else (metric.shard,)
     return replace(OpenScorecard(**fields), task=task, shards=shards, parts=frozenset())

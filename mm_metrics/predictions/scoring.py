@@ -195,8 +195,10 @@ class Predictions:
         if bad.rows:
             notes = [bad.said(), *notes]
             card = replace(card, info={**card.info, "skipped_rows": bad.rows})
-        if not card.judged and any(map(card.outside, card.coalitions)):
+        strays = {} if card.judged else {name: card.outside(name) for name in card.coalitions}
+        if any(strays.values()):
             notes = [outside.said(card), *notes]
+            card = replace(card, info={**card.info, "answers_outside_the_classes": strays})
         return Scored(closed(card), notes)
 
     def _common_columns(self, files: Sequence[FilePath], notes: list[str]) -> Columns:

@@ -1,0 +1,145 @@
+"""The options of ``mm-metrics`` and the help that teaches them; light to import."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Literal
+
+ABOUT = """What a multimodal model gets right on each modality, and what it would lose without it.
+
+  mm-metrics score predictions.csv --modalities text image audio --output card.json
+  mm-metrics gate card.json && echo ship it
+  mm-metrics report card.json --output report.html
+
+Exit codes: 0 done (gate: good), 1 bad, 2 mixed, 3 undecided; every error is 4 or more."""
+
+SCORE = """Predictions of any system, from CSV, JSON Lines or Parquet files, to a scorecard.
+
+A row is a sample, in these columns (each renamed by an option):
+  target                  the class: a word or a number
+  prediction              the answer with all modalities; one that is no class counts as a miss
+  presence_{modality}     0 or 1: whether the sample has it; without the column, every sample has
+  prediction_{coalition}  the answer of a run that was shown only these: prediction_text-image
+In --task multilabel a cell is a list of labels, or words joined with |.
+
+  mm-metrics score test.csv --modalities text image audio --output card.json
+  mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
+  mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
+
+Runs with a modality taken away, each its own file, joined by the samples' ids; the question's text is in every run:
+  mm-metrics score --modalities text image --always text --id qid \\
+      --run image=full.jsonl --run none=blind.jsonl --output card.json
+
+Answers in free text that a judge marked right (1) or wrong (0):
+  mm-metrics score answers.jsonl --modalities text image --correct judged --output card.json"""
+
+GATE = """Good, mixed, bad or undecided, and why; as an exit code too: 0 good, 1 bad, 2 mixed, 3 undecided.
+
+Bars are (bad, good) fractions; one number is the good bar; per modality where wanted.
+  mm-metrics gate card.json
+  mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
+  mm-metrics gate card.json --require mixed              mixed passes, with 0
+  mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen"""
+
+REPORT = """Scorecards as one HTML page that needs no network.
+
+  mm-metrics report card.json --output report.html
+  mm-metrics report monday.json tuesday.json --output week.html"""
+
+LEAKAGE = """What splits share, per modality: exact and near copies, groups (speakers, say), equal inputs under other labels.
+
+A split is a CSV or JSON Lines file. A cell is a text, or the path of a .wav or a picture, from the file's folder.
+Exits with 1 where anything is shared.
+
+  mm-metrics leakage train=train.csv test=test.csv --modalities text
+  mm-metrics leakage train=train.csv test=test.csv --modalities text=report audio=recording --group speaker"""
+
+MERGE = """Scorecards of shards, hosts or days added up to one. Parts that are the same, or do not belong together, are
+refused. Score the shards of one data set with --shard 0, --shard 1, … or with --id.
+
+  mm-metrics merge part-0.json part-1.json --output card.json"""
+
+
+def parser() -> Any:
+    """The parser of every command; ImportError without jsonargparse."""
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+    class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        pass
+
+    def sub(about: str) -> Any:
+        command = ArgumentParser(description=about, formatter_class=Help)
+        command.add_argument("--config", action="config", help="read the options below from a YAML file")
+        return command
+
+    main = ArgumentParser(prog="mm-metrics", description=ABOUT, formatter_class=Help)
+    commands = main.add_subcommands(required=True, dest="command")
+    commands.add_subcommand("score", _score_options(sub(SCORE)), help="predictions to a scorecard")
+    commands.add_subcommand("gate", _gate_options(sub(GATE)), help="good, bad, mixed or undecided")
+    for name, about, what in (("report", REPORT, "one HTML page"), ("merge", MERGE, "add scorecards up")):
+        command = sub(about)
+        command.add_argument("cards", nargs="+", metavar="CARD", help="scorecards, as score and the monitor write them")
+        command.add_argument("--output", required=True, type=str, help="the file to write")
+        if name == "report":
+            command.add_argument("--leakage", type=str | None, default=None, help="what leakage --output wrote")
+        commands.add_subcommand(name, command, help=what)
+    commands.add_subcommand("leakage", _leakage_options(sub(LEAKAGE)), help="what splits share")
+    return main
+
+
+def _score_options(parser: Any) -> Any:
+    add = parser.add_argument
+    columns = dict[str, str] | str
+    add("files", nargs="*", default=[], metavar="FILE", help=".csv, .tsv, .jsonl, .ndjson, .parquet or .pq")
+    add("--modalities", nargs="+", required=True, metavar="NAME", help="their names, in order")
+    add("--output", type=str | None, default=None, help="the scorecard's file (JSON)")
+    add("--task", type=Literal["multiclass", "binary", "multilabel"], default="multiclass", help="what a target is")
+    add("--classes", nargs="+", default=None, metavar="NAME", help="classes, or labels; found in a first pass if not")
+    add("--positive", type=str | None, default=None, help="the positive class in --task binary")
+    add("--threshold", type=float | None, default=None, help="predictions are probabilities, positive above it")
+    add("--ignore_case", "--ignore-case", action="store_true", help='"Yes" is "yes"')
+    add("--correct", type=str | None, default=None, help="the column of a judge's marks: accuracy only, no target")
+    add("--target", type=str, default="target", help="its column")
+    add("--prediction", type=str, default="prediction", help="its column")
+    add("--presence", type=columns, default="presence_{modality}", help="pattern, or --presence.audio NAME")
+    add("--coalition", type=columns, default="prediction_{coalition}", help="pattern, or --coalition.text NAME")
+    add("--id", type=str | None, default=None, help="the column of the samples' ids; the order of rows is then free")
+    add("--run", action="append", default=[], metavar="COALITION=FILE", help="a run that was shown only these")
+    add("--always", nargs="+", default=[], metavar="NAME", help="modalities in every run, whatever its name says")
+    add("--bootstrap", type=int, default=200, help="replicates that intervals come from")
+    add("--seed", type=int, default=0, help="of the bootstrap; cards with other seeds do not add up")
+    add("--shard", type=int, default=0, help="tells apart shards that are scored by themselves")
+    add("--skip_bad", "--skip-bad", action="store_true", help="count rows that can't be read, and leave them out")
+    return parser
+
+
+def _gate_options(parser: Any) -> Any:
+    add = parser.add_argument
+    bars = dict[str, float | tuple[float, float]] | float | tuple[float, float]
+    add("card", metavar="CARD", help="a scorecard, as score and the monitor write them")
+    add("--against", type=str | None, default=None, metavar="LAST_CARD", help="what fell surely against it is bad")
+    add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
+    add("--accuracy", type=bars, default=(0.70, 0.85), help="(bad, good)")
+    add("--precision", type=bars, default=(0.50, 0.80), help="(bad, good)")
+    add("--recall", type=bars, default=(0.50, 0.80), help="(bad, good)")
+    add("--f1", type=bars, default=(0.0, 0.80), help="(bad, good)")
+    add("--gap", type=float, default=0.30, help="between precision and recall; above it is bad")
+    add("--min_support", "--min-support", type=int, default=30, help="samples; fewer are undecided")
+    add("--min_positives", "--min-positives", type=int, default=10, help="actual positives; fewer are undecided")
+    add("--critical", nargs="+", default=[], metavar="CLASS", help="classes that set the level, among more than 20")
+    add("--unused", type=float, default=0.02, help="of F1: a modality that gives no more is not used")
+    add("--dominant", type=float, default=0.80, help="a modality that gives a larger share dominates")
+    add("--confidence", type=float, default=0.95, help="of every interval")
+    return parser
+
+
+def _leakage_options(parser: Any) -> Any:
+    add = parser.add_argument
+    add("splits", nargs="+", metavar="SPLIT=FILE", help="the one trained on first")
+    add("--modalities", nargs="+", required=True, metavar="NAME[=COLUMN]", help="their names, and columns")
+    add("--group", nargs="+", default=[], metavar="COLUMN", help="a speaker, a patient, a source video")
+    add("--target", type=str | None, default="label", help="the label's column")
+    add("--near", type=bool, default=True, help="look for near copies too; needs the extra leakage")
+    add("--kinds", nargs="+", default=[], metavar="NAME=KIND", help="text, image, audio or other, where it is not seen")
+    add("--output", type=str | None, default=None, help="a JSON file for what was found; report --leakage takes it")
+    return parser
