@@ -111,6 +111,11 @@ def test_shuffle_shows_another_samples_input(kind):
     assert len([message for message in ablation.told if "no other" in message]) == 1
 
 
+def test_the_shift_hangs_on_the_seed_and_moves_every_sample():
+    shifts = [ModalityAblation(nn.Identity(), INPUTS, seed=seed)._baselines._shift(6) for seed in range(40)]
+    assert set(shifts) == {1, 2, 3, 4, 5}
+
+
 def test_shuffle_needs_no_baseline_run():
     model = Concat().eval()
     runs = []
@@ -260,6 +265,32 @@ def test_encoders_that_read_the_presence_are_not_split_from_it():
             changed = by_hand(lambda b: model(b | {"presence": shown}), batch, INPUTS, batch["presence"])  # noqa: B023
             torch.testing.assert_close(found[mask], changed[mask], **CLOSE)
     assert ablation.encoders["audio"] == ("audio.inner",)
+
+
+def test_encoders_that_read_what_belongs_to_no_modality_are_not_split_from_it():
+    class Scaled(Fused):
+        class Inner(nn.Module):
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = inner
+
+            def forward(self, tokens, mask, label):
+                return (self.inner(tokens, mask) + 1) * (1 + label)[:, None, None]
+
+        def __init__(self):
+            super().__init__()
+            self.text = self.Inner(self.text)
+
+        def forward(self, batch):
+            text = self.text(batch["tokens"], batch["mask"], batch["label"]).mean(1)
+            return self.head(torch.cat([text, self.image(batch["pixels"]), self.audio(batch["waveform"])], -1))
+
+    model = Scaled().eval()
+    ablation = ablate(model)
+    for seed in range(3):
+        batch = make_batch(seed=seed)
+        torch.testing.assert_close(ablation(batch), by_hand(model, batch, INPUTS), **CLOSE)
+    assert ablation.encoders == {"text": ("text.inner",), "image": ("image",), "audio": ("audio",)}
 
 
 def test_padding_masks_of_torch_are_opened_by_false():
