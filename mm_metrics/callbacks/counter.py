@@ -118,7 +118,14 @@ class BatchCounter:
                 self.ablation = self._ablation(trainer, pl_module)
             if not self._looked:
                 heads = as_heads(self.ablation.raw(batch), self.modalities)
-                self.head_masks, self._looked = None if heads is None else tuple(heads), True
+                self._looked = True
+                if heads is not None:
+                    self.head_masks = tuple(sorted({*heads, self.modalities.full}))
+                    if self.modalities.full not in heads:
+                        self.say(
+                            f"predict gives heads for {', '.join(self.modalities.name(mask) for mask in heads)} and no "
+                            "'all', so what is said of the whole is NaN: return {'all': fused logits, ...}"
+                        )
             presence = None if self.presence is None else read_key(batch, self.presence)
             if self.head_masks is None:
                 rows, preds = self._ablated(trainer, batch, presence, loader_index)
@@ -135,6 +142,9 @@ class BatchCounter:
         if self.head_masks is not None:
             has = self.modalities.presence(presence, preds.shape[1], preds.device)
             counted = answered(tuple(rows), self.modalities.full, has)
+        if counted is not None:  # what an absent modality's head says, NaN perhaps, is nobody's answer
+            heard = counted.reshape(*counted.shape, *[1] * (preds.ndim - 2))
+            preds = torch.where(heard, preds, torch.zeros_like(preds))
         if n < preds.shape[1]:  # a distributed sampler's copies
             preds, target = preds[:, :n], target[:n]
             where = None if where is None else where[:n]
@@ -149,10 +159,9 @@ class BatchCounter:
             raise self._explained(error, rows, preds) from error
         if self.arguments["task"] != "multiclass" and self.arguments["from_logits"]:
             loader.widen(preds)
-        if index is not None:
-            own = rows.index(self._own_mask())
+        if index is not None and self._own_mask() in rows:
             loader.samples.update(
-                labels.predicted[own],
+                labels.predicted[rows.index(self._own_mask())],
                 labels,
                 {mask: k for k, mask in enumerate(rows)},
                 self.modalities.full,
@@ -176,7 +185,8 @@ class BatchCounter:
     def _explained(self, error: ValueError, rows: list[int], preds: Tensor) -> ValueError:
         """The same error, unless it is the hiding that makes the model answer NaN."""
         broken = preds.isnan().flatten(1).any(1).tolist() if preds.dtype.is_floating_point else []
-        if not any(broken) or broken[rows.index(self._own_mask())]:
+        own = self._own_mask()
+        if not any(broken) or self.head_masks is not None or own not in rows or broken[rows.index(own)]:
             return error
         name = self.modalities.name(rows[broken.index(True)])
         return ValueError(
@@ -201,7 +211,7 @@ class BatchCounter:
     def _own_mask(self) -> int:
         """The row of the model's own predictions: that of all, unless absent modalities or batches set them apart."""
         if self.head_masks is not None:
-            return self.head_masks[-1]
+            return self.modalities.full
         same = self.presence is None and self.max_batches is None
         return (
             self.modalities.full

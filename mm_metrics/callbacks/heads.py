@@ -11,14 +11,28 @@ from mm_metrics.modalities import Modalities
 
 
 def as_heads(output: object, modalities: Modalities) -> dict[int, Tensor] | None:
-    """``{mask: logits}`` where a prediction is a mapping of coalitions' names, else None."""
+    """``{mask: logits}`` where a prediction is a mapping of coalitions' names, else None.
+
+    Raises ValueError where heads differ in shape, or where one beside ``"all"`` has no modality's name.
+    """
     if not isinstance(output, Mapping) or not output:
         return None
-    try:
-        heads = {modalities.mask(name): value for name, value in output.items()}
-    except (ValueError, TypeError):
-        return None  # some other mapping, as a ModelOutput is
-    return dict(sorted(heads.items())) if all(isinstance(value, Tensor) for value in heads.values()) else None
+    heads: dict[int, Tensor] = {}
+    whole = output.get("all")
+    for name, value in output.items():
+        try:
+            mask = modalities.mask(name)
+        except (ValueError, TypeError):
+            if isinstance(whole, Tensor) and isinstance(value, Tensor) and value.shape == whole.shape:
+                raise  # a head with a misspelt name
+            return None  # some other mapping, as a ModelOutput is
+        if not isinstance(value, Tensor):
+            return None
+        heads[mask] = value
+    if len({head.shape for head in heads.values()}) > 1:
+        shapes = {name: tuple(value.shape) for name, value in output.items()}
+        raise ValueError(f"predict gave heads of different shape, {shapes}: each is (N, C), a row a sample")
+    return dict(sorted(heads.items()))
 
 
 def answered(masks: tuple[int, ...], full: int, presence: Tensor | None) -> Tensor | None:
