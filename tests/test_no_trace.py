@@ -13,7 +13,6 @@ from torch import nn
 from mm_metrics.callbacks import ModalityDynamics, ModalityMonitor
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
-
 BY_HAND = {name: f"encoders.{name}" for name in MODALITIES}
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,8 @@ def measure(quick: bool = False) -> Iterator[Row]:
 
 
 def _imports(repeats: int) -> Row:
-    seconds = interleaved(
-        {name: lambda name=name: _peak(f"import {name}") for name in ("torchmetrics", "mm_metrics")}, repeats, "import"
-    )
+    runs = {name: partial(_peak, f"import {name}") for name in ("torchmetrics", "mm_metrics")}
+    seconds = interleaved(runs, repeats, "import")
     added = seconds["mm_metrics"] - seconds["torchmetrics"]
     ratio = seconds["mm_metrics"] / seconds["torchmetrics"]
     return Row(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ class Row:
         return asdict(self)
 
 
-def interleaved(runs: dict[str, Callable[[], Any]], repeats: int, what: str = "") -> dict[str, float]:
+def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int, what: str = "") -> dict[str, float]:
     """The median seconds of each, every repeat running all of them in turn; one unmeasured round goes before."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in tqdm(range(repeats + 1), desc=what, leave=False):

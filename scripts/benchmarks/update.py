@@ -37,7 +37,10 @@ def _row(N: int, C: int, kind: str, goal: float, repeats: int) -> Row:
     presence = (torch.rand(N, 3, generator=generator) < 0.7).to(where)
     ours = CoalitionConfusionMatrix(NAMES, num_classes=C, validate_args=False).to(where)
     peers = [[_peer(C).to(where) for _ in range(S)] for _ in range(K)]
-    rows = [slice(None), *(presence[:, m].nonzero().flatten() for m in range(3))]  # not charged to the peer
+    rows = [
+        torch.arange(N, device=where),
+        *(presence[:, m].nonzero().flatten() for m in range(3)),
+    ]  # not charged to the peer
 
     def peer() -> None:
         for k in range(K):
