@@ -206,7 +206,8 @@ class NoStall(TorchDispatchMode):
         if name in ("index", "index_put_"):
             assert all(i is None or i.dtype != torch.bool for i in args[1]), f"{function} makes the host wait"
         result = function(*args, **(kwargs or {}))
-        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor) and x.ndim]
+        copies = name in ("_to_copy", "copy_")  # elsewhere a number may stay with the host: it is sent as an argument
+        tensors = [x for x in tree_leaves((args, result)) if isinstance(x, torch.Tensor) and (x.ndim or copies)]
         assert len({x.device for x in tensors}) <= 1, f"{function} moves data between devices"
         return result
 
@@ -274,6 +275,7 @@ def test_the_watch_for_waiting_can_fail():
         lambda: logits.cpu(),
         lambda: target + torch.arange(4),
         lambda: torch.tensor([1, 2]).to(target.device),
+        lambda: torch.tensor(1).to(target.device),
         lambda: torch.bincount(target),
         lambda: target.max().item(),
     ):
