@@ -16,7 +16,7 @@ picture: demo  ## the README's picture: the summary sheet that the demo has just
 	cp "$$(ls -td runs/emergency/version_*/modality/summary.png | head -1)" README.png
 
 test: .venv/ready  ## the whole suite, slow parts and doctests included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 check: .venv/ready  ## style and types
 	$(BIN)/ruff check .
