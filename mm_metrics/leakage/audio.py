@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import firwin, resample_poly
 
 from mm_metrics.leakage.inputs import Input
-from mm_metrics.leakage.lookup import best_first, candidates
+from mm_metrics.leakage.lookup import agreeing, best_first, candidates
 
 RATE = 4000.0  # Hz of a segment where the recording's rate is known; else half the recording's own
 LENGTH, SEGMENTS = 1536, 3
@@ -28,16 +28,18 @@ BANDS = 48
 AROUND, FLOOR = 65, 0.003  # bins that make a neighbourhood; share of the loudest bin below which all is rounding
 KEYS, BITS = 32, 14  # keys a segment, bits a key
 LIKENESS = 0.91  # of a copy
+AGREEMENT = 0.68  # share of key bits below which no spectra are compared
 SPECTRUM = 0.4  # correlation of magnitude spectra below which no waveforms are compared
 ROUGH = 0.35  # correlation at a whole lag below which no finer one is looked for
 OVERLAP = 0.6  # of the shorter segment, that the best lag must compare
 FINER = 4  # lags a sample: what was shifted by half a sample correlates with nothing at whole ones
 EDGE = 20  # samples that the resampling filter reaches to either side
-PAIRS = 2048  # segment pairs compared at a time
+PAIRS = 2048  # segment pairs whose waveforms are compared at a time
+TILE = 256  # later segments whose spectra are compared at a time
 
 RECORD = np.dtype(
     [
-        ("keys", np.uint32, (2, SEGMENTS, KEYS)),  # of the segments, and of the recording at half its rate
+        ("keys", np.uint16, (2, SEGMENTS, KEYS)),  # of the segments, and of the recording at half its rate
         ("wave", np.int8, (SEGMENTS, LENGTH)),
         ("support", np.int16, (SEGMENTS, 2)),
         ("used", bool, (2, SEGMENTS)),
@@ -115,11 +117,11 @@ def _keys(waves: np.ndarray) -> np.ndarray:
     """``(N, LENGTH)`` → ``(N, KEYS)``: signs of random projections of the magnitude spectrum, BITS a key."""
     level = _detail(waves)[:, : LENGTH // 2].reshape(len(waves), BANDS, -1).mean(axis=-1)
     bits = (level @ PLANES > 0).reshape(len(waves), KEYS, BITS)
-    return bits @ (1 << np.arange(BITS, dtype=np.uint32))
+    return bits @ (1 << np.arange(BITS, dtype=np.uint16))
 
 
 def _detail(waves: np.ndarray) -> np.ndarray:
-    """``(N, F)`` magnitude spectra by how far each bin rises over its neighbours: neither slope nor one tone decides."""
+    """``(N, F)``: how far each bin of the spectrum rises over its neighbours, so neither slope nor one tone decides."""
     magnitude = np.abs(fft.rfft(waves))
     loudest = magnitude.max(axis=-1, keepdims=True)
     around = uniform_filter1d(magnitude, AROUND, axis=-1, mode="nearest") + FLOOR * loudest + 1e-9
@@ -133,7 +135,9 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
     for here, there in ((0, 0), (0, 1), (1, 0)):  # at one rate; the later one at twice the rate; the earlier one
         i, s = np.nonzero(earlier["used"][:, here])
         j, t = np.nonzero(later["used"][:, there])
-        for a, b in candidates(earlier["keys"][i, here, s], later["keys"][j, there, t]):
+        x_keys, y_keys = earlier["keys"][i, here, s], later["keys"][j, there, t]
+        for a, b in candidates(x_keys, y_keys):
+            a, b = agreeing(x_keys, y_keys, a, b, KEYS * BITS, AGREEMENT)
             one, a = np.unique(a, return_inverse=True)
             other, b = np.unique(b, return_inverse=True)
             x, y = _segments(earlier, i[one], s[one], here), _segments(later, j[other], t[other], there)
@@ -158,9 +162,14 @@ def _alike(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> Iterat
     one, other = (_detail(wave) for wave in (x, y))
     for spectrum in (one, other):
         spectrum /= np.maximum(np.linalg.norm(spectrum, axis=-1, keepdims=True), 1e-9)
-    for start in range(0, len(a), 16 * PAIRS):
-        p, q = a[start : start + 16 * PAIRS], b[start : start + 16 * PAIRS]
-        same = np.flatnonzero(np.einsum("pf,pf->p", one[p], other[q]) >= SPECTRUM)
+    for start in range(0, len(other), TILE):
+        here = slice(*np.searchsorted(b, (start, start + TILE)))  # pairs come by b
+        p, q = a[here], b[here]
+        if len(p) > len(one) * TILE / 32:  # one matrix product is then cheaper than picking the pairs
+            like = (one @ other[start : start + TILE].T)[p, q - start]
+        else:
+            like = np.einsum("pf,pf->p", one[p], other[q])
+        same = np.flatnonzero(like >= SPECTRUM)
         for first in range(0, len(same), PAIRS):
             kept = same[first : first + PAIRS]
             yield p[kept], q[kept]

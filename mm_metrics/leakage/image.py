@@ -17,7 +17,7 @@ from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
 from mm_metrics.leakage.inputs import Input
-from mm_metrics.leakage.lookup import best_first, candidates
+from mm_metrics.leakage.lookup import agreeing, best_first, candidates
 
 SIDE, COARSE = 32, 16  # of the thumbnail, and of what is compared
 SMALLEST = 4  # pixels of the shorter side
@@ -31,12 +31,14 @@ VIEWS = (  # shares cut off, of rows and of columns: the whole, the middle, the 
     ((0.04, 0.04), (0.04, 0.04)),
     *((rows, columns) for rows in ENDS for columns in ENDS),
 )
+AGAINST = (*((0, view) for view in range(len(VIEWS))), *((view, 0) for view in range(1, len(VIEWS))))
 KEYS, BITS = 24, 16
+AGREEMENT = 0.75  # share of key bits below which no thumbnails are compared
 LIKENESS, COARSE_LIKENESS = 0.88, 0.993  # of a copy; among 1,797 digits of 8 × 8 pixels distinct ones reach 0.992
 PAIRS = 4096
 
 RECORD = np.dtype(
-    [("thumbnail", np.uint8, (SIDE, SIDE)), ("keys", np.uint32, (len(VIEWS), KEYS)), ("used", bool), ("coarse", bool)]
+    [("thumbnail", np.uint8, (SIDE, SIDE)), ("keys", np.uint16, (len(VIEWS), KEYS)), ("used", bool), ("coarse", bool)]
 )
 LUMA = np.array((0.299, 0.587, 0.114), dtype=np.float32)  # ITU-R BT.601
 PLANES = np.random.default_rng(0).standard_normal((64, KEYS * BITS)).astype(np.float32)
@@ -59,7 +61,7 @@ def describe(pictures: list[Input], rates: list[float | None]) -> np.ndarray:
             .reshape(-1, 64)
         )
         bits = (detail @ PLANES > 0).reshape(len(pictures), KEYS, BITS)
-        records["keys"][:, v] = bits @ (1 << np.arange(BITS, dtype=np.uint32))
+        records["keys"][:, v] = bits @ (1 << np.arange(BITS, dtype=np.uint16))
     records["used"] &= _flat(whole).std(axis=(1, 2)) >= CONTRAST
     records["coarse"] |= _detail(whole) < DETAIL
     return records
@@ -118,16 +120,25 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
     i, j = np.flatnonzero(earlier["used"]), np.flatnonzero(later["used"])
     found = [np.zeros((3, 0))]
     # the whole of one against every view of the other, either way round
-    views = len(VIEWS)
-    one = earlier["keys"][i][:, [0] * views + list(range(1, views))].reshape(len(i), -1)
-    other = later["keys"][j][:, [*range(views), *[0] * (views - 1)]].reshape(len(j), -1)
+    one, other = (
+        records["keys"][rows][:, list(views)].reshape(len(rows), len(AGAINST) * KEYS)
+        for records, rows, views in zip((earlier, later), (i, j), zip(*AGAINST, strict=True), strict=True)
+    )
     for a, b in candidates(one, other):
+        a, b = agreeing_in_a_view(earlier["keys"][i], later["keys"][j], a, b)
         for start in range(0, len(a), PAIRS):
             p, q = i[a[start : start + PAIRS]], j[b[start : start + PAIRS]]
             like = likeness(earlier["thumbnail"][p], later["thumbnail"][q])
             coarse = earlier["coarse"][p] | later["coarse"][q]
             found.append(np.stack([p, q, like])[:, like >= np.where(coarse, COARSE_LIKENESS, LIKENESS)])
     return best_first(*np.concatenate(found, axis=1))
+
+
+def agreeing_in_a_view(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the candidate pairs those whose keys mostly agree between the whole of one and a view of the other."""
+    found = [agreeing(x[:, v], y[:, w], a, b, KEYS * BITS, AGREEMENT) for v, w in AGAINST]
+    pairs = np.unique(np.concatenate([p + len(x) * q for p, q in found]))
+    return pairs % len(x), pairs // len(x)
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> np.ndarray:

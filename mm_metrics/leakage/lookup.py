@@ -49,7 +49,8 @@ def candidates(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
             j = np.repeat(np.arange(start, stop), number)
             step = np.arange(len(j)) - np.repeat(np.cumsum(number) - number, number)
             found.append(j * len(a) + orders[band][np.repeat(first, number) + step])
-        pairs = np.unique(np.concatenate(found))
+        pairs = np.sort(np.concatenate(found))
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         if len(pairs):
             yield pairs % len(a), pairs // len(a)
 
@@ -57,6 +58,18 @@ def candidates(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
 def _runs(block: np.ndarray) -> Iterator[tuple[int, int]]:
     edges = np.flatnonzero(np.diff(block)) + 1
     yield from zip([0, *edges.tolist()], [*edges.tolist(), len(block)], strict=True)
+
+
+def agreeing(
+    x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, bits: int, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the pairs ``(x[a], y[b])`` of rows of keys those that agree in at least a share of their bits.
+
+    One equal key in dozens is often chance; the bits of all keys together are a cheap second opinion.
+    """
+    x, y = (np.ascontiguousarray(keys).view(np.uint64) for keys in (x, y))
+    kept = np.bitwise_count(x[a] ^ y[b]).sum(axis=-1, dtype=np.int64) <= (1 - share) * bits
+    return a[kept], b[kept]
 
 
 def best_first(i: np.ndarray, j: np.ndarray, likeness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
