@@ -42,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _said(str(error), REFUSED)
     except Exception as error:  # a crash must not look like the verdict "bad", which is Python's own exit code 1
         if os.environ.get("MM_METRICS_DEBUG"):
-            raise
+            import traceback
+
+            traceback.print_exc()
         return _said(f"{type(error).__name__}: {error} (this is a bug; MM_METRICS_DEBUG=1 shows where)", CRASHED)
 
 

@@ -46,7 +46,7 @@ REPORT = """Scorecards as one HTML page that needs no network.
   mm-metrics report card.json --output report.html
   mm-metrics report monday.json tuesday.json --output week.html"""
 
-LEAKAGE = """What splits share, per modality: copies, near copies, groups such as speakers, equal inputs under other labels.
+LEAKAGE = """What splits share, per modality: copies, near copies, groups (speakers), equal inputs under other labels.
 
 A split is a CSV or JSON Lines file. A cell is a text, or the path of a .wav or a picture, from the file's folder.
 Exits with 1 where anything is shared.

@@ -20,6 +20,7 @@ from torch import Tensor
 from mm_metrics.layout import Layout
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.scores import SCORES, ClassSums
+from mm_metrics.uncertainty import wilson
 
 if TYPE_CHECKING:
     from mm_metrics.verdict import QualityGate, Verdict
@@ -73,12 +74,27 @@ class OpenScorecard(Scorecard):
 
     def class_scores(self, score: str, coalition: str | None = None, slice: str = "all") -> dict[str, float]:
         """A score of each class as `Scorecard.class_scores` gives it; NaN for what a judge's marks do not tell."""
-        values = super().class_scores(score, coalition, slice)
-        return values if self._told(score) else dict.fromkeys(values, math.nan)
+        if not self._told(score):
+            return dict.fromkeys(self.names, math.nan)
+        return super().class_scores(score, coalition, slice)
 
-    def interval(self, score: str, *args: Any, **keywords: Any) -> tuple[float, float]:
+    def interval(
+        self,
+        score: str,
+        coalition: str | None = None,
+        slice: str = "all",
+        average: str | None = "default",
+        confidence: float = 0.95,
+    ) -> tuple[float, float]:
         """An interval as `Scorecard.interval` gives it; NaN for what a judge's marks do not tell."""
-        return super().interval(score, *args, **keywords) if self._told(score) else (math.nan, math.nan)
+        if not self._told(score):
+            return math.nan, math.nan
+        if score == "specificity" and self.task == "binary" and average in ("default", "binary"):
+            # Not called positive is not yet called negative, where there are other answers.
+            negatives = float(self._sums(coalition, slice).actual[0, 0])
+            low, high = wilson(self.score(score, coalition, slice) * negatives, negatives, confidence)
+            return float(low), float(high)
+        return super().interval(score, coalition, slice, average, confidence)
 
     def coalition_scores(self, score: str, slice: str = "all") -> tuple[Tensor, Tensor | None]:
         """Scores as `Scorecard.coalition_scores` gives them; NaN for what a judge's marks do not tell."""

@@ -14,6 +14,7 @@ import numpy as np
 from mm_metrics.open_scorecard import JUDGED, OTHER
 
 MAX_CLASSES = 10_000
+NO_UTF8 = b"\x1a"  # Unicode's "substitute" control: stands for a byte that is no UTF-8
 _LONGEST_NAME = 200  # characters; a longer "label" is a text from the wrong column
 _YES, _NO = ("1", "true"), ("0", "false")
 
@@ -28,6 +29,8 @@ def as_text(cell: object) -> str | None:
     ('siren', '3', '3', 'true', None)
     """
     if isinstance(cell, bytes):
+        if NO_UTF8 in cell:
+            raise ValueError("it is not UTF-8")
         cell = cell.decode()
     if isinstance(cell, str):
         text = cell.strip()
@@ -195,21 +198,20 @@ def check_label(text: str) -> None:
         raise ValueError(f"a text of {len(text):,} characters is no label: is it the right column?")
 
 
-def parsed(cells: list[Any], parse: Callable[[Any], Any]) -> tuple[np.ndarray, dict[int, str]]:
-    """`parse` of every cell, 0 where it raised ValueError; and the reasons by position."""
+def parsed(cells: list[Any], parse: Callable[[Any], Any], width: int = 0) -> tuple[np.ndarray, dict[int, str]]:
+    """`parse` of every cell, ``(D,)`` or ``(D, width)``, 0 where it raised ValueError; and the reasons by position."""
     results: list[Any] = []
     reasons: dict[int, str] = {}
     for i, cell in enumerate(cells):
         try:
             results.append(parse(cell))
+            continue
         except UnicodeError:
             reasons[i] = "it is not UTF-8"
         except ValueError as error:
             reasons[i] = str(error)
-        if i in reasons:
-            results.append(None)
-    blank = next((0 if not isinstance(r, list) else [0] * len(r) for r in results if r is not None), 0)
-    return np.array([blank if r is None else r for r in results], dtype=np.int64), reasons
+        results.append([0] * width if width else 0)
+    return np.array(results, dtype=np.int64).reshape((len(cells), width) if width else len(cells)), reasons
 
 
 def _probability(text: str) -> float:

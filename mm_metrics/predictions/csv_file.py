@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from mm_metrics.predictions.answers import NO_UTF8
 from mm_metrics.predictions.reading import Block, Refuse, parts, pyarrow
 
 _BLOCK = 4 * 2**20  # bytes; also a bound on the length of a row
@@ -21,11 +24,13 @@ def columns(path: Path) -> list[str]:
     """The names in the header."""
     with path.open("rb") as file:
         start = file.read(_HEADER)
+    lines = start.decode("utf-8-sig", errors="replace").splitlines(keepends=True)
     try:
-        text = start.decode("utf-8-sig", errors="strict" if len(start) < _HEADER else "replace")
-        names = next(csv.reader(text.splitlines(keepends=True), delimiter=_delimiter(path)), [])
-    except (UnicodeError, csv.Error) as error:
-        raise ValueError(f"{path}, line 1: no header of a CSV file in UTF-8 ({error})") from None
+        names = next(csv.reader(lines, delimiter=_delimiter(path)), [])
+    except csv.Error as error:
+        raise ValueError(f"{path}, line 1: no header of a CSV file ({error})") from None
+    if any("\ufffd" in name for name in names):
+        raise ValueError(f"{path}, line 1: no header of a CSV file in UTF-8")
     if not names or len(set(names)) < len(names):
         raise ValueError(f"{path}, line 1: the header {'names a column twice' if names else 'is empty'}")
     return names
@@ -51,7 +56,7 @@ def blocks(path: Path, wanted: list[str], refuse: Refuse, block_rows: int) -> It
 
     with path.open("rb") as file:
         stream = reader.open_csv(
-            file,
+            _Utf8(file),
             read_options=reader.ReadOptions(use_threads=False, block_size=_BLOCK),
             parse_options=reader.ParseOptions(
                 delimiter=_delimiter(path), newlines_in_values=True, invalid_row_handler=on_bad
@@ -83,6 +88,42 @@ def place(path: Path, row: int) -> str:
                 return f"line {line}"
             line = reader.line_num + 1
     return f"row {row + 1}"
+
+
+class _Utf8(io.RawIOBase):
+    """A file with `NO_UTF8` for every byte that is none.
+
+    pyarrow hands a row of the wrong length over as text; where it is none, its error ends nowhere.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self._decoder = codecs.getincrementaldecoder("utf-8")("mm_metrics.no_utf8")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes, or one fewer for each that is part of a letter not read to its end."""
+        while True:
+            # Of a letter begun in the last read up to 3 bytes are held back, and come on top.
+            data = self._file.read(max(1, len(buffer) - 3))
+            if data.isascii() and self._decoder.getstate() == (b"", 0):
+                encoded = data
+            else:
+                encoded = self._decoder.decode(data, final=not data).encode()
+            if encoded or not data:
+                buffer[: len(encoded)] = encoded
+                return len(encoded)
+
+
+def _substituted(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return NO_UTF8.decode() * (error.end - error.start), error.end
+
+
+codecs.register_error("mm_metrics.no_utf8", _substituted)
 
 
 def _delimiter(path: Path) -> str:

@@ -44,32 +44,33 @@ def coded(
     problems: list[Problem] = []
     ok = np.ones(len(block.rows), dtype=bool)
 
-    def read(column: str, parse: Callable[[Any], Any]) -> np.ndarray:
+    labels = len(answers.names) if answers.task == "multilabel" else 0
+
+    def read(column: str, parse: Callable[[Any], Any], width: int = 0) -> np.ndarray:
         where, cells = distinct(block.columns[column])
-        table, reasons = parsed(cells, parse)
+        table, reasons = parsed(cells, parse, width)
         if reasons:
             broken = np.zeros(len(cells), dtype=bool)
             broken[list(reasons)] = True
             at = np.flatnonzero(broken[where])
             problems.extend(Problem(int(block.rows[i]), column, reasons[int(where[i])]) for i in at)
             ok[at] = False
-        values = table[where] if len(cells) else np.zeros((0, *table.shape[1:]), dtype=np.int64)
         if outside is not None and parse == answers.prediction and answers.names != JUDGED and len(cells):
-            stray = table[:, -1] == 1 if table.ndim == 2 else table == len(answers.classes)
+            stray = table[:, -1] == 1 if width else table == len(answers.classes)
             if stray.any():
                 times = np.bincount(where, minlength=len(cells))[stray]
                 outside.note([cells[i] for i in np.flatnonzero(stray)], times.tolist())
-        return values
+        return table[where]
 
-    ids = None if columns.id is None else read(columns.id, as_hash).reshape(-1, 2)
-    target = None if columns.target is None else read(columns.target, answers.target)
+    ids = None if columns.id is None else read(columns.id, as_hash, 2)
+    target = None if columns.target is None else read(columns.target, answers.target, labels)
     presence = None
     if columns.presence:
         presence = np.ones((len(ok), len(modalities)), dtype=bool)
         for name, column in columns.presence.items():
             presence[:, modalities.names.index(name)] = read(column, as_bit) != 0
-    empty = np.zeros((0, len(ok), *(() if target is None else target.shape[1:])), dtype=np.int64)
-    predictions = [read(column, answers.prediction) for column in columns.predictions.values()]
+    empty = np.zeros((0, len(ok), labels) if labels else (0, len(ok)), dtype=np.int64)
+    predictions = [read(column, answers.prediction, labels) for column in columns.predictions.values()]
     if columns.target is None and answers.names == JUDGED:
         target = np.zeros(len(ok), dtype=np.int64)
     index = block.rows + first if ids is None else ids[:, 0]

@@ -153,7 +153,7 @@ class Predictions:
         count(counter, found)
         # Blocks may well hold equal counts: what tells them apart is where they begin.
         card = card_of(counter, self.task, by_id=True)
-        return closed(replace(card, parts=frozenset({f"{self.shard}:{first}:{N}:{next(iter(card.parts))}"})))
+        return closed(replace(card, parts=frozenset(f"{first}:{N}:{part}" for part in card.parts)))
 
     def score_files(self, files: Sequence[FilePath]) -> Scored:
         """Files to one scorecard, in one pass, or two where the classes have to be found; rows are numbered through.
@@ -226,7 +226,8 @@ class Predictions:
         if self.classes is not None:
             return self
         seen: dict[str, str] = {}
-        for path, columns in sources:
+        plan = list(sources)
+        for path, columns in plan:
             if columns.target is None:
                 continue
             for block in blocks(path, [columns.target], lambda row, reason: None, self.block_rows):
@@ -238,6 +239,8 @@ class Predictions:
                         f"{path}: {columns.target!r} holds more than {MAX_CLASSES:,} different values: "
                         "is it the right column? Free text is marked by a judge: --correct COLUMN"
                     )
+        if not seen:
+            raise ValueError(f"no class was found, as no row has a target: {', '.join(str(path) for path, _ in plan)}")
         classes = found_classes(seen.values(), self.task, self.positive)
         listed = ", ".join(repr(name)[:60] for name in classes[:10]) + (", …" if len(classes) > 10 else "")
         notes.append(f"{len(classes)} classes were found in the targets: {listed}. --classes names them for good.")
