@@ -33,7 +33,7 @@ VIEWS = (  # shares cut off, of rows and of columns: the whole, the middle, the 
 )
 AGAINST = (*((0, view) for view in range(len(VIEWS))), *((view, 0) for view in range(1, len(VIEWS))))
 KEYS, BITS = 24, 16
-AGREEMENT = 0.75  # share of key bits below which no thumbnails are compared
+AGREEMENT, COARSE_AGREEMENT = 0.75, 0.9  # share of key bits below which no thumbnails are compared
 LIKENESS, COARSE_LIKENESS = 0.88, 0.993  # of a copy; among 1,797 digits of 8 × 8 pixels distinct ones reach 0.992
 PAIRS = 4096
 
@@ -125,7 +125,7 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
         for records, rows, views in zip((earlier, later), (i, j), zip(*AGAINST, strict=True), strict=True)
     )
     for a, b in candidates(one, other):
-        a, b = agreeing_in_a_view(earlier["keys"][i], later["keys"][j], a, b)
+        a, b = agreeing_in_a_view(earlier[i], later[j], a, b)
         for start in range(0, len(a), PAIRS):
             p, q = i[a[start : start + PAIRS]], j[b[start : start + PAIRS]]
             like = likeness(earlier["thumbnail"][p], later["thumbnail"][q])
@@ -136,7 +136,12 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def agreeing_in_a_view(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of the candidate pairs those whose keys mostly agree between the whole of one and a view of the other."""
-    found = [agreeing(x[:, v], y[:, w], a, b, KEYS * BITS, AGREEMENT) for v, w in AGAINST]
+    coarse = x["coarse"][a] | y["coarse"][b]
+    found = [
+        agreeing(x["keys"][:, v], y["keys"][:, w], a[part], b[part], KEYS * BITS, share)
+        for v, w in AGAINST
+        for part, share in ((coarse, COARSE_AGREEMENT), (~coarse, AGREEMENT))
+    ]
     pairs = np.unique(np.concatenate([p + len(x) * q for p, q in found]))
     return pairs % len(x), pairs // len(x)
 
