@@ -117,6 +117,8 @@ def _card(content: dict[str, Any]) -> Scorecard:
     info = content["info"]
     if not isinstance(info, dict):
         raise TypeError("info is no object")
+    if not isinstance(content["shards"], list):
+        raise TypeError("shards is no list")
     shards = tuple(_integer(shard, "shards") for shard in content["shards"])
     parts = frozenset(_strings(content["parts"], "parts"))
     seed = content["seed"]

@@ -1,0 +1,372 @@
+"""``mm-metrics`` on the command line: what it prints, what it writes and how it exits."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas
+import pytest
+
+from mm_metrics import QualityGate, Scorecard, cli, cli_options
+from mm_metrics.cli import main
+from mm_metrics.predictions import Predictions
+from mm_metrics.retraining import losses
+
+pytest.importorskip("jsonargparse")
+pytest.importorskip("pyarrow")
+
+
+def predictions(right=0.95, n=600, seed=0, audio=None) -> pandas.DataFrame:
+    """Two classes; the share of hits, apart for samples that have audio where given. Equal seeds: the same samples."""
+    draw = np.random.default_rng(seed)
+    target, has_audio, luck = draw.integers(2, size=n), draw.random(n) < 0.5, draw.random(n)
+    hit = luck < np.where(has_audio & (audio is not None), audio or 0.0, right)
+    names = np.array(["flood", "siren"], dtype=object)
+    return pandas.DataFrame(
+        {"target": names[target], "prediction": names[np.where(hit, target, 1 - target)],
+         "presence_text": 1, "presence_audio": has_audio.astype(int)}
+    )  # fmt: skip
+
+
+def scored(folder, name="card", **more) -> str:
+    predictions(**more).to_csv(folder / f"{name}.csv", index=False)
+    card = folder / f"{name}.json"
+    how = ["score", str(folder / f"{name}.csv"), "--modalities", "text", "audio", "--classes", "flood", "siren"]
+    assert main([*how, "--output", str(card), "--bootstrap", "100"]) == 0
+    return str(card)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# score
+
+
+def test_score_writes_the_card_and_prints_the_table(tmp_path, capsys):
+    card = Scorecard.from_json(scored(tmp_path))
+    assert (
+        card == Predictions(("text", "audio"), classes=("flood", "siren"), bootstrap=100).score_files(["card.csv"]).card
+    )
+    printed = capsys.readouterr()
+    assert "GOOD: accuracy 0.9" in printed.out
+    assert printed.err == ""
+    assert sorted(os.listdir()) == ["card.csv", "card.json"]
+
+
+def test_every_option_of_score_reaches_the_reader(monkeypatch):
+    seen = {}
+
+    def caught(self, files):
+        seen.update(how=self, files=files)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictions, "score_files", caught)
+    arguments = (
+        "score a.csv b.pq --modalities text audio --task binary --classes no yes --positive no --threshold 0.3 "
+        "--ignore-case --target y --prediction p --presence.audio has_sound --coalition run_{coalition} --id qid "
+        "--always text --bootstrap 7 --seed 3 --shard 2 --skip-bad"
+    )
+    assert main(arguments.split()) == cli.INTERRUPTED
+    assert seen["files"] == ["a.csv", "b.pq"]
+    assert seen["how"] == Predictions(
+        ("text", "audio"), task="binary", classes=("no", "yes"), positive="no", threshold=0.3, ignore_case=True,
+        target="y", prediction="p", presence={"audio": "has_sound"}, coalition="run_{coalition}", id="qid",
+        always=("text",), bootstrap=7, seed=3, shard=2, skip_bad=True,
+    )  # fmt: skip
+    options = {field.name for field in dataclasses.fields(Predictions)} - {"block_rows"}
+    named = {action.dest for action in cli_options._score_options(_Plain()).actions}
+    assert named == options | {"files", "output", "run"}
+
+
+def test_stray_answers_are_the_first_thing_said(tmp_path, capsys):
+    data = predictions()
+    data.loc[:29, "prediction"] = "\x1b[31mI can't tell"
+    data.to_json("a.jsonl", orient="records", lines=True)
+    assert main(["score", "a.jsonl", "--modalities", "text", "audio", "--output", "out/card.json"]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("Answers that are no class and count as a miss: 5.0% of text-audio (30 of 600)")
+    assert "\x1b" not in first
+    assert Scorecard.from_json("out/card.json").names == ("flood", "siren")
+
+
+def test_runs_of_one_coalition_each(tmp_path):
+    data = predictions().reset_index(names="qid")
+    data.to_json("full.jsonl", orient="records", lines=True)
+    data[["qid", "prediction"]].sample(frac=1).to_csv("blind.csv", index=False)
+    runs = ["--run", "audio=full.jsonl", "--run", "none=blind.csv"]
+    how = ["score", *runs, "--modalities", "text", "audio", "--always", "text", "--id", "qid", "--output", "c.json"]
+    assert main(how) == 0
+    card = Scorecard.from_json("c.json")
+    assert card.coalitions == ("text", "text-audio")
+    assert card.contributions("accuracy")["audio"].drop.value == 0
+    assert main(["score", "--run", "full.jsonl", "--modalities", "text", "audio", "--id", "qid"]) == cli.REFUSED
+
+
+def test_marks_of_a_judge(capsys):
+    pandas.DataFrame({"ok": [1] * 90 + [0] * 10}).to_csv("a.csv", index=False)
+    assert main(["score", "a.csv", "--modalities", "text", "--correct", "ok", "--output", "card.json"]) == 0
+    assert main(["gate", "card.json"]) == 0
+    assert "Only accuracy is judged" in capsys.readouterr().out
+    assert main(["gate", "card.json", "--accuracy", "[0.92,0.95]"]) == 1
+
+
+def test_options_may_stand_in_a_file(tmp_path):
+    predictions().to_csv("a.csv", index=False)
+    (tmp_path / "score.yaml").write_text("modalities: [text, audio]\nclasses: [flood, siren]\noutput: card.json\n")
+    assert main(["score", "a.csv", "--config", "score.yaml"]) == 0
+    assert Scorecard.from_json("card.json").names == ("flood", "siren")
+
+
+# gate
+
+
+@pytest.mark.parametrize(("right", "level", "code"), [(0.97, "GOOD", 0), (0.6, "BAD", 1), (0.8, "MIXED", 2)])
+def test_gate_exits_by_the_level(right, level, code, tmp_path, capsys):
+    card = scored(tmp_path, right=right, n=2000)
+    capsys.readouterr()
+    assert main(["gate", card]) == code
+    assert capsys.readouterr().out.startswith(f"{level}: ")
+    assert main(["gate", card, "--require", "mixed"]) == (0 if level == "MIXED" else code)
+
+
+def test_thin_support_is_undecided(tmp_path, capsys):
+    card = scored(tmp_path, right=1.0, n=50)
+    assert main(["gate", card, "--min-support", "60"]) == 3
+    assert "only 50 of 60 samples" in capsys.readouterr().out
+    assert main(["gate", card, "--min-support", "5", "--min_positives", "1"]) == 0
+
+
+def test_bars_per_modality(tmp_path):
+    card = scored(tmp_path, right=0.97, n=2000)
+    assert main(["gate", card, "--recall.audio", "[0.98,0.99]"]) == 1
+    assert main(["gate", card, "--recall.audio", "0.99"]) == 2
+    assert main(["gate", card, "--recall.text", "0.9", "--recall.audio", "0.9"]) == 0
+    assert main(["gate", card, "--recall.video", "0.9"]) >= 4
+    assert main(["gate", card, "--recall", "[0.9,0.5]"]) >= 4
+    assert main(["gate", card, "--critical", "flood"]) == 0
+    assert main(["gate", card, "--critical", "fire"]) >= 4
+
+
+class _Plain:
+    """A parser that only remembers its arguments."""
+
+    def __init__(self):
+        from jsonargparse import ArgumentParser
+
+        self.parser, self.actions = ArgumentParser(), []
+
+    def add_argument(self, *names, **options):
+        self.actions.append(self.parser.add_argument(*names, **options))
+
+
+def test_the_gates_options_are_its_arguments_with_their_defaults():
+    actions = {action.dest: action.default for action in cli_options._gate_options(_Plain()).actions}
+    for name in ("card", "against", "require"):
+        del actions[name]
+    default = {field.name: getattr(QualityGate(), field.name) for field in dataclasses.fields(QualityGate)}
+    assert actions == {**default, "critical": list(default["critical"])}
+
+
+def test_retraining_that_cost_a_modality_something_is_bad(tmp_path, capsys):
+    last = scored(tmp_path, "last", right=0.97, audio=0.97, n=3000)
+    card = scored(tmp_path, "card", right=0.97, audio=0.93, n=3000)
+    capsys.readouterr()
+    assert main(["gate", card]) == 0
+    assert main(["gate", card, "--against", last]) == 1
+    said = capsys.readouterr().out
+    assert re.search(
+        r"audio recall -[34]\.\d \[-\d\.\d, -\d\.\d\] against last: 0\.\d\d, was 0\.9\d", said.replace(" points", "")
+    )
+    assert "unpaired" not in said
+    assert main(["gate", last, "--against", card]) == 0
+    assert "no score of any modality has surely fallen" in capsys.readouterr().out
+    text = [loss for loss in losses(Scorecard.from_json(card), Scorecard.from_json(last)) if loss.score == "accuracy"]
+    assert [loss.modality for loss in text] == ["all", "audio"]  # every sample has text: said once, of the whole
+    assert all(loss.level == "bad" and loss.low < loss.value < loss.high < 0 for loss in text)
+
+
+def test_a_paired_fall_is_seen_where_an_unpaired_one_is_not(tmp_path, capsys):
+    last = scored(tmp_path, "last", right=0.95, n=1500)
+    card = scored(tmp_path, "card", right=0.93, n=1500)
+    how = ["--modalities", "text", "audio", "--classes", "flood", "siren", "--bootstrap", "100", "--seed", "1"]
+    assert main(["score", "card.csv", *how, "--output", "other.json"]) == 0  # the same rows, under other weights
+    assert main(["gate", card, "--against", last]) == 1
+    capsys.readouterr()
+    assert main(["gate", "other.json", "--against", last]) == 0
+    assert "compared unpaired" in capsys.readouterr().out
+
+
+def test_a_fall_without_replicates_is_undecided(tmp_path):
+    for name, right in (("last", 0.97), ("card", 0.93)):
+        predictions(right, n=2000).to_csv(f"{name}.csv", index=False)
+        how = ["--modalities", "text", "audio", "--classes", "flood", "siren", "--bootstrap", "0"]
+        assert main(["score", f"{name}.csv", *how, "--output", f"{name}.json"]) == 0
+    assert main(["gate", "card.json", "--against", "last.json"]) == 3
+    assert main(["gate", "last.json", "--against", "card.json"]) == 0
+
+
+def test_cards_that_measure_other_things_do_not_compare(tmp_path):
+    card = scored(tmp_path)
+    predictions().to_csv("a.csv", index=False)
+    assert main(["score", "a.csv", "--modalities", "text", "video", "--output", "other.json"]) == 0
+    assert main(["gate", card, "--against", "other.json"]) == cli.REFUSED
+
+
+# merge, report, leakage
+
+
+def test_merge_adds_shards_and_refuses_the_same_twice(tmp_path, capsys):
+    data = predictions()
+    data[:200].to_csv("0.csv", index=False)
+    data[200:].to_parquet("1.parquet")
+    data.to_csv("whole.csv", index=False)
+    for name, more in (("0.csv", []), ("1.parquet", ["--shard", "1"]), ("whole.csv", [])):
+        how = ["--modalities", "text", "audio", "--classes", "flood", "siren", "--output", f"{name[0]}.json"]
+        assert main(["score", name, *how, *more]) == 0
+    assert main(["merge", "0.json", "1.json", "--output", "sum.json"]) == 0
+    total, whole = Scorecard.from_json("sum.json"), Scorecard.from_json("w.json")
+    assert total.confusion("all", "audio").tolist() == whole.confusion("all", "audio").tolist()
+    for cards in (["0.json", "0.json"], ["0.json", "w.json"], ["sum.json", "1.json"]):
+        assert main(["merge", *cards, "--output", "no.json"]) == cli.REFUSED
+        assert cards[1] in capsys.readouterr().err
+    assert not os.path.exists("no.json")
+
+
+def test_report(tmp_path):
+    pytest.importorskip("jinja2")
+    card = scored(tmp_path)
+    other = scored(tmp_path, "other<b>", right=0.8)
+    assert main(["report", card, other, "--output", "report.html"]) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "other<b>" not in page
+    assert "other&lt;b&gt;" in page
+    assert main(["report", card, card, "--output", "twice.html"]) == cli.REFUSED
+    assert main(["report", card]) == cli.USAGE
+
+
+def test_leakage(tmp_path, capsys):
+    (tmp_path / "train.csv").write_text("report,speaker,label\nsmoke in the cellar,7,1\na cat in a tree,8,0\n")
+    (tmp_path / "test.jsonl").write_text('{"report": "smoke in the cellar", "speaker": 9, "label": 1}\n')
+    (tmp_path / "clean.csv").write_text("report,speaker,label\nnothing of the kind,10,0\n")
+    how = ["--modalities", "text=report", "--group", "speaker", "--near", "false", "--output", "leaks.json"]
+    assert main(["leakage", "train=train.csv", "test=test.jsonl", *how]) == 1
+    assert "exact          text        train → test" in capsys.readouterr().out
+    assert json.loads((tmp_path / "leaks.json").read_text())["findings"][0]["kind"] == "exact"
+    pytest.importorskip("jinja2")
+    assert main(["report", scored(tmp_path), "--leakage", "leaks.json", "--output", "r.html"]) == 0
+    assert main(["leakage", "train=train.csv", "test=clean.csv", *how]) == 0
+    for wrong in (["train.csv", "test.jsonl"], ["train=train.csv"], ["train=train.csv", "test=lost.csv"]):
+        assert main(["leakage", *wrong, *how]) == cli.REFUSED
+    assert main(["leakage", "train=train.csv", "test=clean.csv", "--modalities", "audio", "--near", "false"]) >= 4
+
+
+# Errors: never an exit code that means a verdict.
+
+WRONG = [
+    [], ["nonsense"], ["score"], ["score", "a.csv"], ["score", "lost.csv", "--modalities", "text"],
+    ["score", "--modalities", "text"], ["score", "a.csv", "--modalities", "te-xt"],
+    ["score", "a.csv", "--modalities", "text", "--bootstrap", "many"],
+    ["score", "a.csv", "--modalities", "text", "--task", "ranking"],
+    ["score", "a.csv", "--modalities", "text", "--target", "lost"],
+    ["score", "a.csv", "--modalities", "text", "--output", "a.csv/card.json"],
+    ["score", "a.csv", "--modalities", "text", "--run", "text=a.csv"],
+    ["gate"], ["gate", "lost.json"], ["gate", "a.csv"], ["gate", "junk.json"],
+    ["gate", "card.json", "--require", "bad"],
+    ["gate", "card.json", "--against", "junk.json"], ["gate", "card.json", "--against", "lost.json"],
+    ["gate", "card.json", "--confidence", "2"], ["gate", '{"format": "mm_metrics/scorecard"}'],
+    ["merge"], ["merge", "card.json"], ["merge", "junk.json", "--output", "out.json"],
+    ["report", "junk.json", "--output", "out.html"], ["leakage"], ["gate", "\0"], ["--config", "junk.json", "gate"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_every_error_exits_with_four_or_more_and_one_sentence(arguments, tmp_path, capsys):
+    scored(tmp_path, n=40)
+    predictions(n=40).to_csv("a.csv", index=False)
+    (tmp_path / "junk.json").write_text('{"format": "mm_metrics/scorecard", "version": 1, "modalities": ["te')
+    before = sorted(os.listdir())
+    capsys.readouterr()
+    assert main(arguments) >= 4
+    said = capsys.readouterr().err
+    assert said
+    assert "Traceback" not in said
+    assert "bug" not in said
+    assert sorted(os.listdir()) == before
+
+
+def test_a_crash_is_no_verdict(monkeypatch, tmp_path, capsys):
+    def crash(self, card, **context):
+        raise ZeroDivisionError("by design")
+
+    card = scored(tmp_path)
+    monkeypatch.setattr(QualityGate, "judge", crash)
+    assert main(["gate", card]) == cli.CRASHED
+    assert "MM_METRICS_DEBUG=1" in capsys.readouterr().err
+    monkeypatch.setenv("MM_METRICS_DEBUG", "1")
+    assert main(["gate", card]) == cli.CRASHED
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("extra", "module"), [("cli", "jsonargparse"), ("files", "pyarrow"), ("report", "jinja2")])
+def test_a_missing_extra_is_named(extra, module, monkeypatch, tmp_path, capsys):
+    card = scored(tmp_path)
+    capsys.readouterr()
+    for name in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    command = (
+        ["report", card, "--output", "r.html"] if extra == "report" else ["score", "card.csv", "--modalities", "text"]
+    )
+    assert main(command) == cli.REFUSED
+    assert f'pip install "mm_metrics[{extra}]"' in capsys.readouterr().err
+
+
+def test_help_teaches_by_examples_that_parse(capsys):
+    assert main(["--help"]) == 0
+    for command in cli._COMMANDS:
+        capsys.readouterr()
+        assert main([command, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert f"mm-metrics {command} " in said
+        lines = said.replace("\\\n", " ").splitlines()
+        examples = [line.split("  mm-metrics ", 1)[1] for line in lines if line.startswith("  mm-metrics ")]
+        assert examples
+        for example in examples:
+            words = example.split("     ")[0].split(" && ")[0].split()
+            settings = cli_options.parser().parse_args(words)
+            assert settings.command == command
+
+
+def run(*arguments, **more) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "mm_metrics.cli", *arguments], capture_output=True, text=True, **more)
+
+
+def test_a_process_exits_with_the_code(tmp_path):
+    card = scored(tmp_path, right=0.6, n=2000)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))
+    env = {**os.environ, "PYTHONPATH": root, "PYTHONIOENCODING": "ascii"}
+    done = run("gate", card, env=env)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("BAD: ")
+    assert run("gate", "lost.json", env=env).returncode >= 4
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_gone_is_no_crash(tmp_path):
+    card = scored(tmp_path, n=2000)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))
+    gone = subprocess.Popen(
+        [sys.executable, "-u", "-m", "mm_metrics.cli", "gate", card], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    )  # fmt: skip
+    gone.stdout.close()
+    said = gone.stderr.read()
+    gone.stderr.close()
+    assert gone.wait() >= 4
+    assert said == b""
