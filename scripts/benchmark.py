@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from mm_metrics.files import write_whole
+from scripts.benchmarks.timing import Row
 
 MEASURES = ("update", "ablation", "replicates", "sync", "files", "leaks")
 
@@ -46,6 +47,7 @@ def main(args: list[str] | None = None) -> int:
         "card": card,
     }
     write_whole(options.output, json.dumps({"machine": machine, "rows": [row.as_dict() for row in rows]}, indent=1))
+    write_whole(options.output.with_suffix(".md"), table(rows))
     missed = [row.measure for row in rows if not row.met]
     print(
         f"{len(rows) - len(missed)} of {len(rows)} goals met, missed: {missed or 'none'}; written to {options.output}"
@@ -53,7 +55,17 @@ def main(args: list[str] | None = None) -> int:
     return len(missed)
 
 
-def line(row) -> str:
+def table(rows: list[Row]) -> str:
+    """The rows as the README's table."""
+    lines = ["| measured | against | ratio | goal |", "|---|---|---|---|"]
+    for row in rows:
+        details = "; ".join(f"{name} {value:.3g}" for name, value in row.details.items())
+        what = f"{row.measure} ({details})" if details else row.measure
+        lines.append(f"| {what} | {row.peer} | {row.ratio:.3g}× | {row.goal}{'' if row.met else ', missed'} |")
+    return "\n".join(lines) + "\n"
+
+
+def line(row: Row) -> str:
     """One measure in the console."""
     details = ", ".join(f"{name} {value:.3g}" for name, value in row.details.items())
     mark = "ok  " if row.met else "MISS"
