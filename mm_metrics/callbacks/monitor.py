@@ -90,7 +90,12 @@ class ModalityMonitor(Callback):
         output_dir: str | None = None,
     ) -> None:
         if not isinstance(modalities, Mapping):
-            raise TypeError(f"modalities maps names to keys of the batch, got {type(modalities).__name__}")
+            raise TypeError(
+                f"modalities maps names to keys of the batch, got {type(modalities).__name__}: write "
+                '{"text": ("tokens", "mask"), "image": "pixels"}'
+            )
+        if gate is not None and not isinstance(gate, QualityGate):
+            raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
         for name, value, known in (("on_bad", on_bad, ("warn", "stop", "raise")), ("log", log, ("summary", "all"))):
             if value not in known:
                 raise ValueError(f"{name}={value!r} is not known: one of {', '.join(map(repr, known))}")

@@ -48,17 +48,21 @@ class Output:
         for name, card in cards.items():
             if name.startswith(stage):
                 shown = [row for row in samples if row["stage"] == name]
-                table.print_card(card, verdict=verdicts[name], samples=shown)
+                picture = "summary.png" if name == stage else f"summary_{name}.png"
+                self._try("table", partial(table.print_card, card, verdict=verdicts[name], samples=shown))
                 self._try("figures", partial(send, loggers, card, name, step, self.folder))
-                self._try("summary.png", partial(self._summary, card, verdicts[name], shown))
+                self._try(picture, partial(self._summary, picture, card, verdicts[name], shown))
         told = {"history": history, "samples": samples, "leakage": self._leakage(), "dynamics": dynamics}
-        self._try("report.html", partial(page.write, self.folder / "report.html", cards, verdicts=verdicts, **told))
-        print(f"Scorecard: {self.folder / stage}.json\nReport:    {self.folder / 'report.html'}")
+        report = self.folder / "report.html"
+        self._try(report.name, partial(page.write, report, cards, verdicts=verdicts, **told))
+        for what, path in (("Scorecard: ", self.folder / f"{stage}.json"), ("Report:    ", report)):
+            if path.is_file():
+                print(f"{what}{path}")
 
-    def _summary(self, card: Scorecard, verdict: Verdict, samples: list[dict[str, Any]]) -> None:
+    def _summary(self, name: str, card: Scorecard, verdict: Verdict, samples: list[dict[str, Any]]) -> None:
         from mm_metrics.render import figures
 
-        figures.write_png(self.folder / "summary.png", figures.summary(card, verdict, samples)[0])
+        figures.write_png(self.folder / name, figures.summary(card, verdict, samples)[0])
 
     def leaks(self, stage: str) -> list[Finding]:
         """What ``scripts/check_leakage.py`` or ``mm-metrics leakage`` found of this split, for the verdict."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import gc
 import json
 import math
-import pickle
-import weakref
 
 import pytest
 import torch
@@ -149,11 +145,11 @@ def test_predict_neither_counts_nor_changes_anything(tmp_path):
     assert trainer(tmp_path, monitor()).predict(model, loader(data))  # and without any fit
 
 
-def test_fit_twice_goes_on(tmp_path):
+def test_another_fit_begins_its_own_history(tmp_path):
     watcher, model, data = monitor(), seeded(), Rows(seed=1)
-    trainer(tmp_path, watcher, max_epochs=1).fit(model, loader(), loader(data))
     trainer(tmp_path, watcher, max_epochs=2).fit(model, loader(), loader(data))
-    assert [line["epoch"] for line in watcher.history] == [0, 1]  # the second run's
+    trainer(tmp_path, watcher, max_epochs=1).fit(model, loader(), loader(data))
+    assert [line["epoch"] for line in watcher.history] == [0]
     assert watcher.scorecards["val"].samples == 70
     assert ablated(watcher.scorecards["val"]) == pytest.approx(by_hand(model, data))
 
@@ -220,6 +216,21 @@ def test_fewer_loaders_than_the_run_before(tmp_path):
     run.validate(model := seeded(), [loader(), loader()], verbose=False)
     run.validate(model, loader(), verbose=False)
     assert set(watcher.scorecards) == set(watcher.verdicts) == {"val"}
+
+
+def test_the_mean_is_that_of_the_training_batches_in_a_later_test_too(tmp_path):
+    watcher, model, train, val = monitor(baseline="mean"), seeded(), Rows(), Rows(n=30, seed=1)
+    run = trainer(tmp_path, watcher, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(model, loader(train), loader(val, batch_size=7))
+    run.test(model, loader(val, batch_size=11), verbose=False)
+    model.eval()
+    shown = {name: train.inputs[name].mean(0).expand(30, -1) for name in MODALITIES}
+    for mask, coalition in ((0, "none"), (1, "text")):
+        batch = {**whole(val), **{name: shown[name] for m, name in enumerate(MODALITIES) if not mask >> m & 1}}
+        with torch.no_grad():
+            accuracy = accuracy_score(val.label, model(batch).argmax(-1))
+        assert watcher.scorecards["val"].score("accuracy", coalition=coalition) == pytest.approx(accuracy)
+        assert watcher.scorecards["test"].score("accuracy", coalition=coalition) == pytest.approx(accuracy)
 
 
 # Neighbours
@@ -315,69 +326,3 @@ def test_every_precision_that_a_cpu_has(precision, tmp_path):
     assert card.score("accuracy") == pytest.approx(accuracy)
     assert card.score("accuracy", coalition="image-audio") == pytest.approx(without, abs=1.5 / 70)  # one near tie
     assert run.callback_metrics["val/all/accuracy"].dtype == torch.float32
-
-
-# Checkpoints and copies
-
-
-def fitted(path, *callbacks, epochs=1, ckpt_path=None):
-    model = seeded()
-    model.head[1].p = 0.0  # Lightning's checkpoints do not hold the random stream
-    run = trainer(path, *callbacks, max_epochs=epochs)
-    run.fit(model, loader(), loader(Rows(seed=1)), ckpt_path=ckpt_path)
-    return run
-
-
-def test_a_resumed_run_continues_the_history(tmp_path):
-    first = fitted(tmp_path, monitor(), epochs=2)
-    first.save_checkpoint(tmp_path / "two.ckpt")
-    resumed, uninterrupted = monitor(), monitor()
-    fitted(tmp_path, resumed, epochs=4, ckpt_path=tmp_path / "two.ckpt")
-    fitted(tmp_path, uninterrupted, epochs=4)
-    assert [line["epoch"] for line in resumed.history] == [0, 1, 2, 3]
-    assert resumed.history == uninterrupted.history
-    assert torch.load(tmp_path / "two.ckpt", weights_only=True)["callbacks"]["ModalityMonitor"]["history"]
-
-
-@pytest.mark.parametrize(("with_it", "then"), [(True, False), (False, True)])
-def test_checkpoints_load_with_it_and_without_it(with_it, then, tmp_path):
-    first = fitted(tmp_path, *[monitor()] * with_it)
-    first.save_checkpoint(tmp_path / "one.ckpt")
-    plain = Concat()
-    plain.load_state_dict(torch.load(tmp_path / "one.ckpt", weights_only=True)["state_dict"], strict=True)
-    said = pytest.warns(UserWarning, match="ModalityMonitor") if with_it else contextlib.nullcontext()  # by Lightning
-    with said:
-        run = fitted(tmp_path, *[monitor()] * then, epochs=2, ckpt_path=tmp_path / "one.ckpt")
-    assert run.current_epoch == 2
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
-def test_a_monitor_can_be_copied_before_and_after_a_run(copied, tmp_path):
-    watcher, data = copied(monitor()), Rows(seed=1)
-    trainer(tmp_path, watcher).fit(model := seeded(), loader(), loader(data))
-    again = copied(watcher)
-    assert again.history == watcher.history
-    assert again.scorecards["val"] == watcher.scorecards["val"]
-    trainer(tmp_path, again).validate(model, loader(data), verbose=False)
-    assert ablated(again.scorecards["val"]) == pytest.approx(by_hand(model, data))
-
-
-def test_neither_model_nor_batch_outlives_the_run(tmp_path):
-    seen = []
-
-    class Watched(Concat):
-        def validation_step(self, batch, batch_idx):
-            super().validation_step(batch, batch_idx)
-            seen.append(weakref.ref(batch["text"]))
-
-        def on_train_epoch_end(self):
-            gc.collect()
-            assert not [1 for batch in seen if batch() is not None]  # while it trains, no room is taken
-
-    watcher, model = monitor(), seeded(Watched)
-    trainer(tmp_path, watcher, val_check_interval=2, limit_train_batches=5).fit(model, loader(), loader())
-    gone = weakref.ref(model)
-    del model
-    gc.collect()
-    assert len(seen) > 10
-    assert gone() is None
