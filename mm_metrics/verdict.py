@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mm_metrics import wording
+from mm_metrics.rules import LEVELS, Bars, Rule
 from mm_metrics.scorecard import Estimate, Scorecard
 from mm_metrics.uncertainty import samples_needed, score_interval, wilson
 
-LEVELS = ("bad", "undecided", "mixed", "good")
 _CLASSES_ASKED_UP_TO = 20
 _WORST_LISTED = 5
 _FAR = 100  # times the samples that there are: no advice
 
-Bars = tuple[float, float]
 Threshold = float | Bars | Mapping[str, float | Bars]
 
 
@@ -62,43 +61,6 @@ class Verdict:
     def __str__(self) -> str:
         lines = [self.headline, *(f"- {finding.message}" for finding in self.findings), *self.notes]
         return "\n".join(lines)
-
-
-class Rule(NamedTuple):
-    """A score against its two bars."""
-
-    score: str
-    slice: str
-    class_name: str | None
-    estimate: Estimate
-    bars: Bars
-    support: int
-    thin: str  # why too few samples stand behind it; empty where enough do
-
-    def answer(self, value: float) -> str:
-        bad, good = self.bars
-        if self.score == "unbalanced":
-            return "bad" if value > bad else "good"
-        if value < bad:
-            return "bad"
-        above = value >= good if self.score == "f1" else value > good
-        return "good" if above else "mixed"
-
-    @property
-    def level(self) -> str:
-        if self.thin or math.isnan(self.estimate.value) or {self.worst, self.best} == {"bad", "good"}:
-            return "undecided"
-        return self.answer(self.estimate.value)
-
-    @property
-    def worst(self) -> str:
-        low = self.estimate.low
-        return self.answer(self.estimate.value if math.isnan(low) else low)
-
-    @property
-    def best(self) -> str:
-        high = self.estimate.high
-        return self.answer(self.estimate.value if math.isnan(high) else high)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from mm_metrics.scorecard import Estimate, Scorecard
 
 if TYPE_CHECKING:
-    from mm_metrics.verdict import Finding, Rule
+    from mm_metrics.rules import Rule
+    from mm_metrics.verdict import Finding
 
 
 def finding(rule: Rule, card: Scorecard, paradox: bool) -> str:
