@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal import firwin, resample_poly
 
 from mm_metrics.leakage.inputs import Input
-from mm_metrics.leakage.lookup import agreeing, best_first, candidates
+from mm_metrics.leakage.lookup import agreeing, candidates
 
 RATE = 4000.0  # Hz of a segment where the recording's rate is known; else half the recording's own
 LENGTH, SEGMENTS = 1536, 3
@@ -28,8 +28,8 @@ BANDS = 48
 AROUND, FLOOR = 65, 0.003  # bins that make a neighbourhood; share of the loudest bin below which all is rounding
 KEYS, BITS = 32, 14  # keys a segment, bits a key
 LIKENESS = 0.91  # of a copy
-AGREEMENT = 0.68  # share of key bits below which no spectra are compared
-SPECTRUM = 0.4  # correlation of magnitude spectra below which no waveforms are compared
+AGREEMENT = 0.7  # share of key bits below which no spectra are compared
+SPECTRUM = 0.5  # correlation of magnitude spectra below which no waveforms are compared
 ROUGH = 0.35  # correlation at a whole lag below which no finer one is looked for
 OVERLAP = 0.6  # of the shorter segment, that the best lag must compare
 FINER = 4  # lags a sample: what was shifted by half a sample correlates with nothing at whole ones
@@ -129,8 +129,8 @@ def _detail(waves: np.ndarray) -> np.ndarray:
     return rise - uniform_filter1d(rise, AROUND, axis=-1, mode="nearest")
 
 
-def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (i, j) of near copies among the records of two splits, by j and then likest first."""
+def pairs(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """``(3, P)``: positions i and j of near copies among the records of two splits, and their likeness."""
     found = [np.zeros((3, 0))]
     for here, there in ((0, 0), (0, 1), (1, 0)):  # at one rate; the later one at twice the rate; the earlier one
         i, s = np.nonzero(earlier["used"][:, here])
@@ -145,7 +145,7 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
                 like = likeness(x[0][p], x[1][p], y[0][q], y[1][q])
                 same = like >= LIKENESS
                 found.append(np.stack([i[one[p[same]]], j[other[q[same]]], like[same]]))
-    return best_first(*np.concatenate(found, axis=1))
+    return np.concatenate(found, axis=1)
 
 
 def _segments(records: np.ndarray, n: np.ndarray, s: np.ndarray, halved: int) -> tuple[np.ndarray, np.ndarray]:

@@ -116,8 +116,7 @@ def _findings(prints: dict[str, Fingerprints], plan: Plan) -> Iterator[Finding]:
             yield from _finding("exact", modality, splits, i, j, len(code[b]))
             if modality in plan.near and plan.kinds.get(modality) in plan.describers:
                 earlier, later = (prints[split].descriptors[modality] for split in splits)
-                find = near_copies.pairs(plan.kinds[modality])
-                i, j = _near(code[a], code[b], earlier, later, find)
+                i, j = _near(code[a], code[b], earlier, later, plan.kinds[modality])
                 yield from _finding("near", modality, splits, i, j, len(code[b]))
             i, j = _conflicts(code[a], code[b], labels[a], labels[b])
             yield from _finding("label_conflict", modality, splits, i, j, len(code[b]))
@@ -134,12 +133,14 @@ def _finding(
         yield Finding(kind, modality, splits, len(samples), len(samples) / N, pairs, tuple(samples.tolist()))
 
 
-def _near(a: np.ndarray, b: np.ndarray, earlier: np.ndarray, later: np.ndarray, find) -> tuple[np.ndarray, np.ndarray]:
+def _near(
+    a: np.ndarray, b: np.ndarray, earlier: np.ndarray, later: np.ndarray, kind: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Near copies among what is not an exact copy, each distinct input looked up once."""
     here = [np.flatnonzero(code >= 0) for code in (a, b)]  # descriptors hold only the samples that have an input
     first = [np.unique(code[rows], return_index=True)[1] for code, rows in zip((a, b), here, strict=True)]
     new = first[1][~np.isin(b[here[1]][first[1]], a)]
-    i, j = find(earlier[first[0]], later[new])
+    i, j = near_copies.pairs(kind, earlier[first[0]], later[new])
     i, j = here[0][first[0]][i], here[1][new][j]
     # every later sample that equals the one looked up is touched by the same earlier ones
     k, copies = matches(b[j], b, EARLIER_KEPT)

@@ -17,7 +17,7 @@ from scipy.fft import dctn
 from scipy.ndimage import uniform_filter
 
 from mm_metrics.leakage.inputs import Input
-from mm_metrics.leakage.lookup import agreeing, best_first, candidates
+from mm_metrics.leakage.lookup import agreeing, candidates
 
 SIDE, COARSE = 32, 16  # of the thumbnail, and of what is compared
 SMALLEST = 4  # pixels of the shorter side
@@ -115,8 +115,8 @@ def _crop(before: float, after: float, side: int) -> np.ndarray:
     return (share / share.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (i, j) of near copies among the records of two splits, by j and then likest first."""
+def pairs(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """``(3, P)``: positions i and j of near copies among the records of two splits, and their likeness."""
     i, j = np.flatnonzero(earlier["used"]), np.flatnonzero(later["used"])
     found = [np.zeros((3, 0))]
     # the whole of one against every view of the other, either way round
@@ -131,7 +131,7 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
             like = likeness(earlier["thumbnail"][p], later["thumbnail"][q])
             coarse = earlier["coarse"][p] | later["coarse"][q]
             found.append(np.stack([p, q, like])[:, like >= np.where(coarse, COARSE_LIKENESS, LIKENESS)])
-    return best_first(*np.concatenate(found, axis=1))
+    return np.concatenate(found, axis=1)
 
 
 def agreeing_in_a_view(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

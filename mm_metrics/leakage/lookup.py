@@ -70,12 +70,3 @@ def agreeing(
     x, y = (np.ascontiguousarray(keys).view(np.uint64) for keys in (x, y))
     kept = np.bitwise_count(x[a] ^ y[b]).sum(axis=-1, dtype=np.int64) <= (1 - share) * bits
     return a[kept], b[kept]
-
-
-def best_first(i: np.ndarray, j: np.ndarray, likeness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs by j, then likest first, each once."""
-    order = np.lexsort((i, -likeness, j))
-    pairs = np.stack([i[order], j[order]]).astype(np.int64)
-    _, first = np.unique(pairs, axis=1, return_index=True)
-    first.sort()
-    return pairs[0, first], pairs[1, first]

@@ -9,7 +9,8 @@ import numpy as np
 
 from mm_metrics.leakage.fingerprints import Describe
 
-Pairs = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
+BLOCK = 8192  # samples a side
 NEAR_KINDS = ("text", "image", "audio")
 
 
@@ -23,6 +24,19 @@ def describers() -> dict[str, Describe]:
         ) from error
 
 
-def pairs(kind: str) -> Pairs:
-    """The comparison of a kind: earlier and later records → positions (i, j) of near copies, by j."""
-    return import_module(f"mm_metrics.leakage.{kind}").pairs
+def pairs(kind: str, earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (i, j) of near copies among the records of two splits, by j and then likest first.
+
+    Goes block by block, so that what the comparison unpacks does not grow with the splits.
+    """
+    compare: Compare = import_module(f"mm_metrics.leakage.{kind}").pairs
+    found = [np.zeros((3, 0))]
+    for i in range(0, len(earlier), BLOCK):
+        for j in range(0, len(later), BLOCK):
+            part = compare(earlier[i : i + BLOCK], later[j : j + BLOCK])
+            found.append(part + np.array([[i], [j], [0]]))
+    i, j, likeness = np.concatenate(found, axis=1)
+    order = np.lexsort((i, -likeness, j))
+    both = np.stack([i[order], j[order]]).astype(np.int64)
+    first = np.sort(np.unique(both, axis=1, return_index=True)[1])
+    return both[0, first], both[1, first]

@@ -12,7 +12,7 @@ import numpy as np
 from datasketch import MinHash
 
 from mm_metrics.leakage.inputs import Input
-from mm_metrics.leakage.lookup import best_first, candidates
+from mm_metrics.leakage.lookup import candidates
 
 CHARACTERS, TOKENS = 5, 2  # a shingle's length
 FEWEST = 8  # shingles: below, two texts that only resemble each other share half of them
@@ -71,8 +71,8 @@ def _mixed(values: np.ndarray) -> np.ndarray:
     return state
 
 
-def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (i, j) of near copies among the records of two splits, by j and then likest first."""
+def pairs(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
+    """``(3, P)``: positions i and j of near copies among the records of two splits, and their likeness."""
     i, j = (np.flatnonzero(records["shingles"] >= FEWEST) for records in (earlier, later))
     found = [np.zeros((3, 0))]
     for a, b in candidates(earlier["keys"][i], later["keys"][j]):
@@ -80,7 +80,7 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray, np.ndarra
             p, q = i[a[start : start + PAIRS]], j[b[start : start + PAIRS]]
             like = similarity(earlier[p], later[q])
             found.append(np.stack([p, q, like])[:, like >= SIMILARITY])
-    return best_first(*np.concatenate(found, axis=1))
+    return np.concatenate(found, axis=1)
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
