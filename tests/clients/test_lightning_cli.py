@@ -53,7 +53,7 @@ def config(tmp_path, callback=MONITOR):
         "callbacks": [yaml.safe_load(callback)],
     }  # fmt: skip
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"trainer": trainer}, sort_keys=False))
+    path.write_text(yaml.safe_dump({"seed_everything": 0, "trainer": trainer}, sort_keys=False))
     return str(path)
 
 
