@@ -29,6 +29,7 @@ AROUND, FLOOR = 65, 0.003  # bins that make a neighbourhood; share of the loudes
 KEYS, BITS = 32, 14  # keys a segment, bits a key
 LIKENESS = 0.91  # of a copy
 AGREEMENT = 0.7  # share of key bits below which no spectra are compared
+BINS = 0.64  # share of risen and fallen bins, likewise
 SPECTRUM = 0.5  # correlation of magnitude spectra below which no waveforms are compared
 ROUGH = 0.35  # correlation at a whole lag below which no finer one is looked for
 OVERLAP = 0.6  # of the shorter segment, that the best lag must compare
@@ -40,6 +41,7 @@ TILE = 256  # later segments whose spectra are compared at a time
 RECORD = np.dtype(
     [
         ("keys", np.uint16, (2, SEGMENTS, KEYS)),  # of the segments, and of the recording at half its rate
+        ("bins", np.uint8, (2, SEGMENTS, LENGTH // 16)),  # which bins of the spectrum rise over their neighbours
         ("wave", np.int8, (SEGMENTS, LENGTH)),
         ("support", np.int16, (SEGMENTS, 2)),
         ("used", bool, (2, SEGMENTS)),
@@ -69,7 +71,9 @@ def describe(recordings: list[Input], rates: list[float | None]) -> np.ndarray:
     waves = _levelled(waves)
     peak = np.maximum(np.abs(waves[:, 0]).max(axis=-1, keepdims=True), 1e-30)
     records["wave"] = np.round(waves[:, 0] * (127 / peak))
-    records["keys"] = _keys(waves.reshape(-1, LENGTH)).reshape(records["keys"].shape)
+    detail = _detail(waves.reshape(-1, LENGTH))[:, : LENGTH // 2]
+    records["bins"] = np.packbits(detail > 0, axis=-1).reshape(records["bins"].shape)
+    records["keys"] = _keys(detail).reshape(records["keys"].shape)
     return records
 
 
@@ -113,10 +117,10 @@ def _anchors(wave: np.ndarray) -> Iterator[int]:
         energy[max(anchor - LENGTH // 4, 0) : anchor + LENGTH // 4] = 0
 
 
-def _keys(waves: np.ndarray) -> np.ndarray:
-    """``(N, LENGTH)`` → ``(N, KEYS)``: signs of random projections of the magnitude spectrum, BITS a key."""
-    level = _detail(waves)[:, : LENGTH // 2].reshape(len(waves), BANDS, -1).mean(axis=-1)
-    bits = (level @ PLANES > 0).reshape(len(waves), KEYS, BITS)
+def _keys(detail: np.ndarray) -> np.ndarray:
+    """``(N, LENGTH / 2)`` → ``(N, KEYS)``: signs of random projections of the magnitude spectrum, BITS a key."""
+    level = detail.reshape(len(detail), BANDS, -1).mean(axis=-1)
+    bits = (level @ PLANES > 0).reshape(len(detail), KEYS, BITS)
     return bits @ (1 << np.arange(BITS, dtype=np.uint16))
 
 
@@ -138,6 +142,9 @@ def pairs(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
         x_keys, y_keys = earlier["keys"][i, here, s], later["keys"][j, there, t]
         for a, b in candidates(x_keys, y_keys):
             a, b = agreeing(x_keys, y_keys, a, b, KEYS * BITS, AGREEMENT)
+            a, b = agreeing(earlier["bins"][i, here, s], later["bins"][j, there, t], a, b, LENGTH // 2, BINS)
+            if not len(a):
+                continue
             one, a = np.unique(a, return_inverse=True)
             other, b = np.unique(b, return_inverse=True)
             x, y = _segments(earlier, i[one], s[one], here), _segments(later, j[other], t[other], there)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
 import numpy as np
@@ -11,6 +12,7 @@ from mm_metrics.leakage.fingerprints import Describe
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BLOCK = 8192  # samples a side
+THREADS = 2  # each unpacks its own block
 NEAR_KINDS = ("text", "image", "audio")
 
 
@@ -30,11 +32,14 @@ def pairs(kind: str, earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray
     Goes block by block, so that what the comparison unpacks does not grow with the splits.
     """
     compare: Compare = import_module(f"mm_metrics.leakage.{kind}").pairs
-    found = [np.zeros((3, 0))]
-    for i in range(0, len(earlier), BLOCK):
-        for j in range(0, len(later), BLOCK):
-            part = compare(earlier[i : i + BLOCK], later[j : j + BLOCK])
-            found.append(part + np.array([[i], [j], [0]]))
+    places = [(i, j) for i in range(0, len(earlier), BLOCK) for j in range(0, len(later), BLOCK)]
+
+    def block(place: tuple[int, int]) -> np.ndarray:
+        i, j = place
+        return compare(earlier[i : i + BLOCK], later[j : j + BLOCK]) + np.array([[i], [j], [0]])
+
+    with ThreadPoolExecutor(THREADS) as threads:  # numpy works outside the interpreter's lock
+        found = [np.zeros((3, 0)), *threads.map(block, places)]
     i, j, likeness = np.concatenate(found, axis=1)
     order = np.lexsort((i, -likeness, j))
     both = np.stack([i[order], j[order]]).astype(np.int64)
