@@ -1,6 +1,7 @@
 """Prediction files: scored as scikit-learn scores them, the same in any blocks, order and format; junk is refused."""
 
 import csv
+import io
 import itertools
 import json
 import random
@@ -19,7 +20,8 @@ from sklearn import metrics as sk
 from mm_metrics import CoalitionConfusionMatrix, Scorecard
 from mm_metrics.open_scorecard import OTHER, OpenScorecard, closed, opened
 from mm_metrics.predictions import Predictions, csv_file
-from mm_metrics.predictions.answers import as_labels, as_text, found_classes
+from mm_metrics.predictions.answers import NO_UTF8, as_labels, as_text, found_classes
+from mm_metrics.predictions.rows import distinct
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
@@ -549,6 +551,17 @@ def test_a_bad_line_of_json_is_found(wrong, tmp_path):
     assert Predictions(("text",), classes=("a", "b"), skip_bad=True).score_files([path]).card.samples == 2
 
 
+@pytest.mark.parametrize(
+    "lines", [('{"target": "a", "prediction": "a"}, {"x": [1', "2]}"), ('{"target": "a"', '"prediction": "a"}')]
+)
+def test_lines_that_are_json_only_together_are_refused(lines, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"target": "b", "prediction": "b"}\n' + "\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match="line 2: it is no JSON"):
+        Predictions(("text",), classes=("a", "b")).score_files([path])
+    assert Predictions(("text",), classes=("a", "b"), skip_bad=True).score_files([path]).card.samples == 1
+
+
 def test_bytes_that_are_no_utf8_are_found(tmp_path):
     for suffix, start in (("csv", b"target,prediction\na,a\n"), ("jsonl", b'{"target": "a", "prediction": "a"}\n')):
         row = b"\xff,a\n" if suffix == "csv" else b'{"target": "\xff", "prediction": "a"}\n'
@@ -632,6 +645,24 @@ def test_columns_of_different_length_are_refused():
         Predictions(("text",), classes=("a", "b")).score_rows({"target": ["a", "b"], "prediction": ["a"]})
 
 
+@pytest.mark.parametrize("wrap", [list, lambda cells: np.array(cells, dtype=object)])
+def test_a_cell_is_read_once_and_equal_is_not_the_same(wrap):
+    where, cells = distinct(wrap([1, True, 1.0, None, "1", 1, ["a"], ["a"]]))
+    assert where.tolist() == [0, 1, 2, 3, 4, 0, 5, 5]
+    assert [as_text(cell) for cell in cells[:5]] == ["1", "true", "1", None, "1"]
+    assert distinct([None, ["a"], None])[0].tolist() == [0, 1, 0]
+
+
+@given(st.text().map(str.encode) | st.binary(), st.integers(1, 9))
+def test_bytes_are_made_utf8_in_reads_of_any_size(content, size):
+    file, parts = csv_file._Utf8(io.BytesIO(content)), []
+    while part := file.read(size + 4):
+        parts.append(part)
+    found = b"".join(parts)
+    found.decode()
+    assert found.replace(NO_UTF8, b"").decode() == content.replace(NO_UTF8, b"").decode(errors="ignore")
+
+
 def test_labels_are_the_same_whatever_wrote_them():
     for cells in ((1, 1.0, "1", " 1 ", "1.0", b"1"), (True, "true"), (None, float("nan")), ("Ä", "Ä".encode())):
         assert len({as_text(cell) for cell in cells}) == 1
@@ -712,13 +743,20 @@ def test_any_cells(cells, column, task):
 
 
 def test_a_block_is_bounded_by_what_the_file_says_once(tmp_path):
-    """A word of 4 MB in 60,000 rows is 240 GB unpacked, and 4 MB as the dictionary that the file holds."""
+    """A word of 4 MB in 500 rows is 2 GB unpacked, and 4 MB as the dictionary that the file holds."""
     word = pa.array(["x" * 4_000_000])
-    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(60_000, dtype=np.int32)), word)
-    parquet.write_table(pa.table({"target": ["a", "b"] * 30_000, "prediction": column}), tmp_path / "a.parquet")
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(500, dtype=np.int32)), word)
+    rows = pa.table({"target": ["a", "b"] * 250, "prediction": column})
+    parquet.write_table(rows, tmp_path / "a.parquet", store_schema=False)
     assert (tmp_path / "a.parquet").stat().st_size < 1_000_000
-    card = Predictions(("text",), classes=("a", "b"), bootstrap=0).score_files([tmp_path / "a.parquet"]).card
-    assert card.outside() == 60_000
+    whole, watched = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(watched)
+    try:
+        card = Predictions(("text",), classes=("a", "b"), bootstrap=0).score_files([tmp_path / "a.parquet"]).card
+    finally:
+        pa.set_memory_pool(whole)
+    assert card.outside() == 500
+    assert 4_000_000 < watched.max_memory() < 200 * 2**20
 
 
 @pytest.mark.slow

@@ -43,12 +43,16 @@ def columns_of(path: FilePath) -> list[str]:
 
 
 def blocks(path: FilePath, wanted: Collection[str], refuse: Refuse, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
-    """The wanted columns of a file, block by block, in order; the last block may be empty.
+    """The wanted columns of a file, block by block, in order; at least one, and the last may be empty.
 
     `refuse` is called with the number of each row that can't be read, and why; it raises, or the row is left out.
     """
     with _one_sentence(path):
-        yield from _format(path).blocks(Path(path), list(wanted), refuse, block_rows)
+        block = None
+        for block in _format(path).blocks(Path(path), list(wanted), refuse, block_rows):
+            yield block
+        if block is None:
+            yield Block(np.empty(0, np.int64), {name: [] for name in wanted}, 0)
 
 
 def place(path: FilePath, row: int) -> str:

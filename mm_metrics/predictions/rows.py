@@ -99,6 +99,11 @@ def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
         column = column.to_pylist()
     elif isinstance(column, np.ndarray):
         column = column.tolist()
+    kinds = set(map(type, column)) - {type(None)}
+    if len(kinds) <= 1 and kinds <= {str, int, float, bool}:  # of one kind what is equal is the same label
+        cells = list(dict.fromkeys(column))
+        at = {cell: i for i, cell in enumerate(cells)}
+        return np.fromiter(map(at.__getitem__, column), np.int64, len(column)), cells
     cells = {}
     where = np.empty(len(column), dtype=np.int64)
     for i, cell in enumerate(column):
