@@ -430,8 +430,15 @@ def test_a_modality_that_is_in_every_run(runs):
     how = Predictions(MODALITIES, id="qid", bootstrap=0)
     joined = how.score_runs(names_of(runs)[:2]).card
     named = [("image-audio", runs / "full.jsonl"), ("image", runs / "blind.csv")]
-    always = Predictions(MODALITIES, id="qid", bootstrap=0, always="text").score_runs(named).card
-    assert always == joined
+    how = Predictions(MODALITIES, id="qid", bootstrap=0, always="text")
+    assert how.score_runs(named).card == joined
+    wide = (
+        table(outside=0.05)
+        .rename(columns={"prediction_image-text": "prediction_image"})
+        .drop(columns="prediction_none")
+    )
+    wide.to_csv(runs / "wide.csv", index=False)
+    assert how.score_files([runs / "wide.csv"]).card == joined
 
 
 def test_ids_missing_in_a_run_are_said_and_the_others_counted(runs):
@@ -650,6 +657,7 @@ def test_a_cell_is_read_once_and_equal_is_not_the_same(wrap):
     where, cells = distinct(wrap([1, True, 1.0, None, "1", 1, ["a"], ["a"]]))
     assert where.tolist() == [0, 1, 2, 3, 4, 0, 5, 5]
     assert [as_text(cell) for cell in cells[:5]] == ["1", "true", "1", None, "1"]
+    assert len(distinct(wrap([1, True, 1.0]))[1]) == 3
     assert distinct([None, ["a"], None])[0].tolist() == [0, 1, 0]
 
 
