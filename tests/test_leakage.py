@@ -363,6 +363,7 @@ def test_json_brings_back_what_was_written(tmp_path):
         (lambda c: c["findings"][0].update(share=0.9), "share"),
         (lambda c: c["findings"][0].update(pairs=[[0, 999]]), "pairs"),
         (lambda c: c["findings"][0].update(pairs=[[0]]), "unpack"),
+        (lambda c: c["findings"][0].update(pairs=[[0, 0]] * 1001), "at most 1000"),
         (lambda c: c["findings"][0].update(samples=[0, 0]), "in order"),
         (lambda c: c["findings"][0].update(samples=["0"]), "sample numbers"),
         (lambda c: c.update(findings=3), "iterable"),
