@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -158,8 +159,14 @@ def test_a_flipped_bit_changes_no_count(card):
 def test_a_bomb_is_unpacked_no_further_than_its_layout_says(card):
     bomb = zlib.compressobj(9)
     packed = b"".join(bomb.compress(bytes(2**20)) for _ in range(512)) + bomb.flush()  # 512 MiB of zeros
-    with pytest.raises(ValueError, match="do not fit"):
-        Scorecard.from_json(json.dumps({**card, "counts": base64.b64encode(packed).decode()}))
+    text = json.dumps({**card, "counts": base64.b64encode(packed).decode()})
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="do not fit"):
+            Scorecard.from_json(text)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_truncated_file_is_refused(card, tmp_path):
