@@ -185,6 +185,10 @@ class ModalityMetric(Metric):
         self._forward_cache = self._value(batch)
         return self._forward_cache
 
+    def sync(self, dist_sync_fn: Any = None, *args: Any, **kwargs: Any) -> None:
+        """Sum over the ranks, by one all-reduce where torchmetrics would gather every rank's counts."""
+        super().sync(dist_sync_fn or self.dist_sync_fn, *args, **kwargs)
+
     def compute(self) -> Any:
         """The value of everything counted, over all ranks. Raises ValueError if samples had to be refused."""
         try:
@@ -213,7 +217,7 @@ class ModalityMetric(Metric):
         """
         synced = self._is_synced
         if not synced:
-            self.sync(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync)
+            self.sync(should_sync=self._to_sync)
         try:
             counts = self.counts.detach().clone().cpu()
         finally:

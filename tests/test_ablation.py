@@ -102,6 +102,53 @@ def test_encoders_run_once_a_batch_and_once_for_the_baseline():
     assert runs.take() == {"text": 1, "image": 1, "audio": 1, "head": 2}
 
 
+class Rows:
+    """How many rows a module is given."""
+
+    def __init__(self, module):
+        self.seen = []
+        module.register_forward_pre_hook(lambda module, args: self.seen.append(len(args[0])))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_of_a_large_first_batch_some_rows_are_answered_both_ways(kind):
+    model = kind().eval()
+    batch = make_batch(N=80)
+    reference = by_hand(answer(model), batch, INPUTS)
+    ablation = ablate(model)
+    rows = Rows(model.text.embedding)
+    torch.testing.assert_close(ablation(batch), reference, **CLOSE)
+    assert ablation.encoders.keys() == set(INPUTS)
+    assert sum(rows.seen) < 3 * 80  # both ways it would be 8 * 80 and more
+    rows.seen.clear()
+    ablation(make_batch(N=80, seed=1))
+    assert rows.seen == [80]
+
+
+def test_rows_that_look_at_each_other_are_answered_both_ways_all():
+    class Centred(Concat):
+        def forward(self, batch):
+            return super().forward(batch) - batch["waveform"].mean()
+
+    model, batch = Centred().eval(), make_batch(N=80)
+    rows = Rows(model.text.embedding)
+    ablation = ablate(model)
+    torch.testing.assert_close(ablation(batch), by_hand(model, batch, INPUTS), **CLOSE)
+    assert sum(rows.seen) > 8 * 80
+    batch = make_batch(N=80, seed=1)
+    torch.testing.assert_close(ablation(batch), by_hand(model, batch, INPUTS), **CLOSE)
+
+
+def test_several_rows_a_sample_have_their_baseline_encoded_for_one_sample():
+    model = Frames().eval()
+    ablation = ablate(model)
+    ablation(make_batch(N=12))
+    ablation.forget()
+    rows = Rows(model.image)
+    ablation(make_batch(N=12, seed=1))
+    assert sorted(rows.seen) == [2, 24]
+
+
 def test_a_watched_batch_runs_no_encoder_again():
     model = Concat().eval()
     runs = Runs(model, "text", "image", "audio", "head")

@@ -16,7 +16,7 @@ from torch.nn import Module
 
 from mm_metrics.ablation.calls import Call
 from mm_metrics.ablation.dependence import Trace, trace
-from mm_metrics.ablation.inputs import Path, few_rows, flatten, tensors
+from mm_metrics.ablation.inputs import Path, flatten, some_rows, tensors
 
 Axes = Mapping[Path, int | None]
 
@@ -90,13 +90,13 @@ def make_plan(
     """
     few, many = (2, 3) if N > 2 else (1, N)
     bits = {path: 1 << modality.get(path, M + 1) for path in tensors(batch)} | dict.fromkeys(presence, 1 << M)
-    traced = trace(run, few_rows(batch, N, few), bits)
-    encoders = _encoders(traced, trace(run, few_rows(batch, N, many), bits), few, many, M, named)
+    traced = trace(run, some_rows(batch, N, slice(few)), bits)
+    encoders = _encoders(traced, trace(run, some_rows(batch, N, slice(many)), bits), few, many, M, named)
 
     own = {path: 1 << i for i, path in enumerate(bits)}
     place = {call: n for n, call in enumerate(traced.calls)}
     bit = {call: 1 << len(own) + j for j, call in enumerate(encoders)}
-    last = trace(run, few_rows(batch, N, few), own, {place[call]: bit[call] for call in encoders})
+    last = trace(run, some_rows(batch, N, slice(few)), own, {place[call]: bit[call] for call in encoders})
 
     modules = {id(call.module) for call in encoders}
     sites: list[Site] = []

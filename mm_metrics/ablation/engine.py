@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn import Module
 from mm_metrics.ablation.baselines import Baselines
 from mm_metrics.ablation.calls import Calls
 from mm_metrics.ablation.discovery import Site, make_plan, outer_calls
-from mm_metrics.ablation.inputs import Inputs, Key, copied, flatten
+from mm_metrics.ablation.inputs import Inputs, Key, copied, flatten, some_rows
 from mm_metrics.ablation.kept import Kept
 from mm_metrics.ablation.means import RunningMeans
 from mm_metrics.ablation.predict import Predict, logits, prediction
@@ -25,6 +25,7 @@ from mm_metrics.ablation.untouched import untouched
 from mm_metrics.modalities import Modalities
 
 VACUOUS = 3  # batches that may be answered both ways while the model says the same to every coalition
+COMPARED = 8  # samples at least, spread over the first batch, that are answered both ways
 
 
 class ModalityAblation:
@@ -99,7 +100,7 @@ class ModalityAblation:
             if not self._may_split():
                 return self._hidden(scene)
             if scene.form not in self._splits or (scene.form in self._single and scene.N > 1):
-                return self._first(scene)
+                return self._first(scene, presence)
             split = self._splits[scene.form]
             if split is None:
                 return self._hidden(scene)
@@ -265,10 +266,9 @@ class ModalityAblation:
         ]
         return torch.stack(answers)
 
-    def _first(self, scene: Scene) -> Tensor:
+    def _first(self, scene: Scene, presence: Any) -> Tensor:
         """Answer both ways, and split the model from now on where the answers agree."""
-        reference = self._hidden(scene)
-        split, why = self._try(scene, reference)
+        reference, split, why = self._both_ways(scene, presence)
         form, K = scene.form, len(self.masks)
         self._tried[form] = self._tried.get(form, 0) + 1
         (self._single.add if scene.N == 1 else self._single.discard)(form)
@@ -281,6 +281,27 @@ class ModalityAblation:
             self._kept.interest |= split.plan.interest
             self._kept.copied |= {id(site.module) for site in split.plan.sites if site.written}
         return reference
+
+    def _both_ways(self, scene: Scene, presence: Any) -> tuple[Tensor, Split | None, str]:
+        """The answer, and the way of splitting the model that gives it, or None and why there is none.
+
+        Some samples are answered both ways, all of them where some can't stand for the batch: a baseline or a model
+        that mixes samples, rows that are no batch by themselves.
+        """
+        rows = slice(None, None, max(1, scene.N // COMPARED))
+        if rows.step > 1:
+            with suppress(Exception):  # what is the user's to see, the whole batch raises too
+                batch, given = some_rows((scene.batch, presence), scene.N, rows)
+                some = look(batch, self.inputs, self.modalities, self._baselines, given)
+                reference = self._hidden(some)
+                split, why = self._try(some, reference)
+                if split is None:
+                    return self._hidden(scene), None, why
+                answer = split.answers(scene, self.masks, self._kept, None)
+                if agree(answer[:, rows], reference):
+                    return answer, split, ""
+        answer = self._hidden(scene)
+        return answer, *self._try(scene, answer)
 
     def _try(self, scene: Scene, reference: Tensor) -> tuple[Split | None, str]:
         """The way of splitting the model that gives ``reference``, or None and why there is none."""

@@ -86,13 +86,13 @@ def copied(node: Any, deep: bool = True) -> Any:
     return rebuilt(node, lambda path, leaf: leaf.clone() if deep and isinstance(leaf, Tensor) else leaf)
 
 
-def few_rows(batch: Any, N: int, n: int) -> Any:
-    """A copy of the first n of N samples; what has no row a sample stays as it is."""
+def some_rows(batch: Any, N: int, rows: slice) -> Any:
+    """A copy of some of N samples; what has no row a sample stays as it is."""
 
     def change(path: Path, leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.ndim and leaf.shape[0] == N:
-            return leaf[:n].clone()
-        return leaf[:n] if isinstance(leaf, list) and len(leaf) == N else leaf
+            return leaf[rows].clone()
+        return leaf[rows] if isinstance(leaf, list) and len(leaf) == N else leaf
 
     return rebuilt(batch, change)
 

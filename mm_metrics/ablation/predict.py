@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
+from types import MethodType
 from typing import Any
 
 from torch import Tensor
@@ -48,7 +50,8 @@ def keywords(model: Module, batch: Mapping) -> dict[str, Any] | None:
     while type(inner).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel", "_FabricModule"):
         inner = getattr(inner, "_orig_mod", None) or inner.module
     try:
-        parameters = list(inspect.signature(inner.forward).parameters.values())
+        bound = isinstance(inner.forward, MethodType)
+        parameters = _parameters(inner.forward.__func__)[1:] if bound else _parameters.__wrapped__(inner.forward)
     except (TypeError, ValueError):
         return None
     if parameters and all(p.kind == p.VAR_KEYWORD for p in parameters):
@@ -64,6 +67,11 @@ def keywords(model: Module, batch: Mapping) -> dict[str, Any] | None:
             "predict=lambda model, batch: model(...)"
         )
     return named
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
 
 
 def logits(output: Any) -> Tensor:

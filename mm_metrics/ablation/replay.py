@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from mm_metrics.ablation.baselines import StandIn
 from mm_metrics.ablation.discovery import Site
-from mm_metrics.ablation.inputs import Path, flatten, rebuilt
+from mm_metrics.ablation.inputs import Path, copied, flatten, rebuilt
 
 
 class DivergedError(RuntimeError):
@@ -79,25 +79,52 @@ def hide(
     return rebuilt(batch, change)
 
 
-def mixed(site: Site, output: Any, hidden: Any, shown: Tensor) -> Any:
-    """An encoder's output ``output`` where ``shown`` ``(k, N)``, its output for the stand-in elsewhere; all fresh."""
-    k, N = shown.shape
+def both(site: Site, output: Any, hidden: Any, there: Tensor | None, N: int) -> tuple[Any, Any]:
+    """An encoder's output when its modality is shown, and when it is hidden: N samples each.
+
+    ``there`` ``(N,)`` says which samples have the modality, None that all do; ``hidden`` has N samples, or one.
+    """
+    other = flatten(hidden)
+
+    def shown(path: Path, leaf: Any) -> Any:
+        axis = sample_axis(site, path, leaf, N)
+        return leaf if axis is None or there is None else choose(there.unsqueeze(0), leaf, other[path], axis)
+
+    def absent(path: Path, leaf: Any) -> Any:
+        axis = sample_axis(site, path, leaf, N)
+        if axis is None:
+            return leaf
+        alone = other[path]
+        return alone if alone.shape == leaf.shape else spread(alone, 1, N, axis).contiguous()
+
+    return rebuilt(output, shown), rebuilt(output, absent)
+
+
+def joined(site: Site, shown: Any, hidden: Any, coalitions: Sequence[bool], N: int) -> Any:
+    """What an encoder gives for the k·N samples of k ``coalitions``, which show its modality or do not."""
+    if len(coalitions) == 1:
+        one = shown if coalitions[0] else hidden
+        return copied(one) if site.written else one
     other = flatten(hidden)
 
     def change(path: Path, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        axis = site.axes.get(path)
+        axis = sample_axis(site, path, leaf, N)
         if axis is None:
-            if N > 1 or not leaf.ndim:
-                return leaf.clone()
-            axis = 0  # one sample: traced on one row, its axes could not be told apart
+            return leaf.clone() if isinstance(leaf, Tensor) else leaf
         if not site.reaches:
-            dummy = spread(leaf, N, k * N, axis)
+            dummy = spread(leaf, N, len(coalitions) * N, axis)
             return dummy.contiguous() if site.written else dummy
-        return choose(shown, leaf, other[path], axis)
+        return torch.cat([leaf if is_shown else other[path] for is_shown in coalitions], axis)
 
-    return rebuilt(output, change)
+    return rebuilt(shown, change)
+
+
+def sample_axis(site: Site, path: Path, leaf: Any, N: int) -> int | None:
+    """The axis of an output's tensor that holds the samples, None where none does."""
+    axis = site.axes.get(path) if isinstance(leaf, Tensor) else None
+    if axis is None and N == 1 and isinstance(leaf, Tensor) and leaf.ndim:
+        return 0  # traced on one row, where its axes could not be told apart
+    return axis
 
 
 def shifted(site: Site, output: Any, shift: int, N: int) -> Any:

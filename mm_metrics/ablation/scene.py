@@ -19,8 +19,8 @@ from mm_metrics.modalities import Modalities
 class Scene:
     """A batch of N samples: where its inputs lie, which are there, and what stands in for each.
 
-    ``there`` ``(N, M)`` bool is the presence; ``complete`` says that nothing is missing, nor told otherwise than in the
-    batch itself; ``form`` is equal for batches that a model takes alike.
+    ``there`` ``(N, M)`` bool is the presence, ``everywhere`` that it is all True; ``complete`` says that it is what the
+    batch itself tells, too; ``form`` is equal for batches that a model takes alike.
     """
 
     batch: Any
@@ -29,6 +29,7 @@ class Scene:
     modality: dict[Path, int]
     presence: dict[Path, int | None]
     there: Tensor
+    everywhere: bool
     complete: bool
     stand_ins: dict[Path, StandIn]
     form: Hashable
@@ -40,6 +41,10 @@ class Scene:
         """``(k, N, M)`` bool: what each coalition shows of what each sample has."""
         table = torch.from_numpy(self.modalities.table(masks)).to(self.there.device)
         return table[:, None] & self.there
+
+    def having(self, m: int) -> Tensor | None:
+        """``(N,)`` bool: which samples have modality m; None where all have it."""
+        return None if self.everywhere else self.there[:, m]
 
     def hide(self, masks: tuple[int, ...], needed: set[Path] | None = None) -> Any:
         """A copy with k·N samples, what each coalition does not show hidden in it."""
@@ -73,5 +78,6 @@ def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baseline
         for path, key in keys.items()
     }
     own = {path: None if len(path) == 1 else names.index(path[-1]) for path in entry}
-    complete = not replaces and (told is None or bool(there.all()))
-    return Scene(batch, modalities, N, modality, own, there, complete, stand_ins, form_of(batch))
+    everywhere = told is None or bool(there.all())
+    complete = everywhere and not replaces
+    return Scene(batch, modalities, N, modality, own, there, everywhere, complete, stand_ins, form_of(batch))

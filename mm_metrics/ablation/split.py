@@ -12,10 +12,11 @@ from torch.nn import Module
 from mm_metrics.ablation.discovery import Plan, Site
 from mm_metrics.ablation.inputs import Path, copied, flatten, rebuilt, tensors
 from mm_metrics.ablation.kept import Enough, Kept, autocast
-from mm_metrics.ablation.replay import DivergedError, first_sample, given, mixed, shifted
+from mm_metrics.ablation.replay import DivergedError, both, first_sample, given, joined, shifted
 from mm_metrics.ablation.scene import Scene
 
 CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
+CHUNK_BYTES_CPU = 2**20  # where starting a pass costs little, and what leaves the cache costs more
 CHUNK_SAMPLES = 2**16
 SHAPES = 16  # input shapes whose baseline encodings are held
 
@@ -43,14 +44,17 @@ class Split:
         outputs = self.kept_outputs(scene, kept)
         if outputs is None:
             outputs, own = self._encode(scene)
-        hidden = self._hidden_outputs(scene, outputs)
+        ways = [
+            (site, *both(site, output, hidden, scene.having(site.modality), scene.N))
+            for (site, output), hidden in zip(outputs, self._hidden_outputs(scene, outputs), strict=True)
+        ]
         full = scene.modalities.full
         todo = tuple(mask for mask in masks if mask != full or own is None)
         found = {} if own is None else {full: own}
         while todo:
             k = self._chunk(scene, outputs) if self.batched else 1
             try:
-                answer = self._replay(scene, todo[:k], outputs, hidden)
+                answer = self._replay(scene, todo[:k], ways)
             except torch.OutOfMemoryError:
                 if min(k, len(todo)) == 1:
                     raise
@@ -65,14 +69,13 @@ class Split:
         outputs = [(site, kept.find(site, scene.leaves)) for site in self.plan.sites]
         return None if any(output is None for _, output in outputs) else outputs
 
-    def _replay(self, scene: Scene, masks: tuple[int, ...], outputs: Outputs, hidden: list) -> Tensor:
-        shown = scene.shown(masks)
-        mixes = [
-            (site, mixed(site, output, other, shown[..., site.modality]))
-            for (site, output), other in zip(outputs, hidden, strict=True)
+    def _replay(self, scene: Scene, masks: tuple[int, ...], ways: list[tuple[Site, Any, Any]]) -> Tensor:
+        outputs = [
+            (site, joined(site, shown, hidden, [bool(mask >> site.modality & 1) for mask in masks], scene.N))
+            for site, shown, hidden in ways
         ]
         batch = scene.hide(masks, None if self.plan.writes else self.plan.around)
-        with given(mixes, self.plan.calls):
+        with given(outputs, self.plan.calls):
             answer = self.run(batch, len(masks) * scene.N)
         return answer.clone().unflatten(0, (len(masks), scene.N))
 
@@ -80,7 +83,8 @@ class Split:
         held = [x for site, output in outputs if site.reaches for x in tensors(output).values()]
         held += [scene.leaves[path] for path in self.plan.around]
         size = sum(x.numel() * x.element_size() for x in held)
-        return max(1, min(CHUNK_BYTES // max(size, 1), CHUNK_SAMPLES // scene.N, self.most))
+        room = CHUNK_BYTES_CPU if scene.there.device.type == "cpu" else CHUNK_BYTES
+        return max(1, min(room // max(size, 1), CHUNK_SAMPLES // scene.N, self.most))
 
     def _recorder(self, wanted: set[int]) -> Kept:
         """Records our own pass; with ``wanted`` modalities it ends as soon as their encoders have run."""

@@ -16,13 +16,15 @@ from torch.utils.data import DataLoader, Dataset
 from mm_metrics.callbacks import ModalityMonitor
 from scripts.benchmarks.timing import Row, device, interleaved
 
+N, T, WIDTH, DEPTH = 64, 8, 512, 16
+
 
 class Rows(Dataset):
-    """Random inputs of M modalities and a label."""
+    """Random sequences of M modalities and a label."""
 
-    def __init__(self, n: int, M: int, C: int, width: int) -> None:
+    def __init__(self, n: int, M: int, C: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.inputs = torch.randn(n, M, width, generator=generator)
+        self.inputs = torch.randn(n, M, T, WIDTH, generator=generator)
         self.label = torch.randint(C, (n,), generator=generator)
 
     def __len__(self) -> int:
@@ -33,64 +35,52 @@ class Rows(Dataset):
 
 
 class Model(LightningModule):
-    """Deep encoders and a thin fusion; or, not `split`, one deep network over all inputs."""
+    """An encoder of each modality's T steps, and a linear fusion of what they pool; not `split`, one for all steps."""
 
-    def __init__(self, M: int = 3, C: int = 10, width: int = 512, depth: int = 8, split: bool = True) -> None:
+    def __init__(self, M: int = 3, C: int = 10, split: bool = True) -> None:
         super().__init__()
-        self.M, self.split = M, split
-        wide = width if split else M * width
-        layers = [nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Linear(wide, wide), nn.ReLU())))]
-        self.encoders = (
-            nn.ModuleList(
-                nn.Sequential(*(layer for _ in range(depth) for layer in (nn.Linear(width, width), nn.ReLU())))
-                for _ in range(M)
-            )
-            if split
-            else nn.ModuleList(layers)
+        self.M, self.C, self.split = M, C, split
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(layer for _ in range(DEPTH) for layer in (nn.Linear(WIDTH, WIDTH), nn.ReLU())))
+            for _ in range(M if split else 1)
         )
-        self.head = nn.Linear(M * width, C)
+        self.head = nn.Linear((M if split else 1) * WIDTH, C)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        inputs = [batch[f"m{m}"] for m in range(self.M)]
-        if self.split:
-            features = torch.cat([encoder(x) for encoder, x in zip(self.encoders, inputs, strict=True)], -1)
-        else:
-            features = self.encoders[0](torch.cat(inputs, -1))
-        return self.head(features)
+        inputs = [batch[f"m{m}"] for m in range(self.M)]  # (N, T, WIDTH) each
+        inputs = inputs if self.split else [torch.cat(inputs, 1)]
+        pooled = [encoder(x).mean(1) for encoder, x in zip(self.encoders, inputs, strict=True)]
+        return self.head(torch.cat(pooled, -1))
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.log("val_loss", nn.functional.cross_entropy(self(batch), batch["label"]))
 
 
 def measure(quick: bool = False) -> Iterator[Row]:
-    """Encoders that dominate; a model that can't be split; more modalities; more classes."""
-    repeats = 3 if quick else 9
-    yield _against_plain("validation with 2^3 ablations, R=200", 1.10, repeats, Model(), peers=not quick)
-    yield _against_plain("the same, a model that can't be split", 8.2, repeats, Model(split=False, width=192))
+    """Encoders that dominate, a model that can't be split, captum; then more modalities and more classes."""
+    batches, repeats = (8, 2) if quick else (40, 3)
+    yield _against_plain("validation with 2^3 ablations, R=200", 1.10, 4 * batches, repeats + 2, Model())
+    yield _against_plain("the same, a model that can't be split", 8.2, batches, repeats, Model(split=False))
     if quick:
         return
+    yield _peers(Model(), 4, 3)
     for M in (1, 2, 4, 6, 8):
-        yield _against_plain(f"the same, M={M}", None, 3, Model(M=M))
+        yield _against_plain(f"the same, M={M}", None, batches, repeats, Model(M=M))
     for C in (2, 100, 1000):
-        yield _against_plain(f"the same, C={C}", None, 3, Model(C=C))
+        yield _against_plain(f"the same, C={C}", None, batches, repeats, Model(C=C))
 
 
-def _against_plain(what: str, goal: float | None, repeats: int, model: Model, peers: bool = False) -> Row:
-    C, width, M = model.head.out_features, model.head.in_features // model.M, model.M
-    loader = DataLoader(Rows(8 * 256, M, C, width), batch_size=256)
-    names = {f"m{m}": f"m{m}" for m in range(M)}
-    monitor = ModalityMonitor(names, num_classes=C, bootstrap=200, output_dir=tempfile.mkdtemp())
-    runs: dict[str, Callable[[], object]] = {
-        "plain": _validation(model, loader), "ours": _validation(model, loader, monitor),
-    }  # fmt: skip
-    if peers:
-        runs |= _peers(model, loader, M)
-    seconds = interleaved(runs, repeats, what)
+def _against_plain(what: str, goal: float | None, batches: int, repeats: int, model: Model) -> Row:
+    loader = DataLoader(Rows(batches * N, model.M, model.C), batch_size=N)
+    names = {f"m{m}": f"m{m}" for m in range(model.M)}
+    monitor = ModalityMonitor(names, num_classes=model.C, bootstrap=200, output_dir=tempfile.mkdtemp())
+    seconds = interleaved(
+        {"plain": _validation(model, loader), "ours": _validation(model, loader, monitor)}, repeats, what
+    )
     ratio = seconds["ours"] / seconds["plain"]
-    others = {name: seconds[name] / seconds["plain"] for name in runs if name not in ("plain", "ours")}
     return Row(
-        what, "the same without the monitor", ratio, f"<= {goal}x" if goal else "shown", goal is None or ratio <= goal,
-        seconds, {f"{name}, times plain validation": value for name, value in others.items()},
+        what, "the same without the monitor", ratio, f"<= {goal:.2f}x" if goal else "shown",
+        goal is None or ratio <= goal, seconds, {"coalitions": len(monitor.counter.masks)},
     )  # fmt: skip
 
 
@@ -110,12 +100,13 @@ def _validation(model: Model, loader: DataLoader, *callbacks: ModalityMonitor) -
     return run
 
 
-def _peers(model: Model, loader: DataLoader, M: int) -> dict[str, Callable[[], object]]:
-    """The same batches through 2^M whole forwards, and through captum with one feature a modality."""
-    where = device()
+def _peers(model: Model, batches: int, repeats: int) -> Row:
+    """The same batches through 2^M whole forwards, and through captum with one feature a modality; no counting."""
+    loader, where, M = DataLoader(Rows(batches * N, model.M, model.C), batch_size=N), device(), model.M
+    model.to(where)
 
     def forward(*inputs: Tensor) -> Tensor:
-        return model.to(where)({f"m{m}": x for m, x in enumerate(inputs)})
+        return model({f"m{m}": x for m, x in enumerate(inputs)})
 
     def over(attribute: Callable[[tuple[Tensor, ...], Tensor], object]) -> Callable[[], object]:
         def run() -> None:
@@ -125,12 +116,18 @@ def _peers(model: Model, loader: DataLoader, M: int) -> dict[str, Callable[[], o
 
         return run
 
-    masks = tuple(torch.full((1, 1), m, device=where) for m in range(M))
+    masks = tuple(torch.full((1, 1, 1), m, device=where) for m in range(M))
     naive = over(lambda x, _: [forward(*(v * (k >> m & 1) for m, v in enumerate(x))) for k in range(2**M)])
     ablation, shapley = FeatureAblation(forward), ShapleyValues(forward)
-    version = captum.__version__
-    return {
+    runs = {
+        "plain": over(lambda x, _: forward(*x)),
         "2^M whole forwards": naive,
-        f"captum {version} FeatureAblation": over(lambda x, y: ablation.attribute(x, target=y, feature_mask=masks)),
-        f"captum {version} ShapleyValues": over(lambda x, y: shapley.attribute(x, target=y, feature_mask=masks)),
+        "FeatureAblation": over(lambda x, y: ablation.attribute(x, target=y, feature_mask=masks)),
+        "ShapleyValues": over(lambda x, y: shapley.attribute(x, target=y, feature_mask=masks)),
     }
+    seconds = interleaved(runs, repeats, "captum")
+    times = {f"{name}, times plain": seconds[name] / seconds["plain"] for name in runs if name != "plain"}
+    return Row(
+        "2^3 whole forwards", "one forward a batch", times["2^M whole forwards, times plain"], "shown", True, seconds,
+        {f"captum {captum.__version__} {name}": value for name, value in list(times.items())[1:]},
+    )  # fmt: skip

@@ -97,11 +97,14 @@ def sync_once(rank: int, world: int):
     after_compute = dict(seen)
     card = metric.scorecard()
     after_card = dict(seen)
+    metric.sync()
+    metric.unsync()
+    by_hand = dict(seen)
     mock.patch.stopall()
     same_after = torch.equal(own, metric.counts) and not metric._is_synced
     return {
         "confusion": confusion, "card": card.to_json(), "compute": after_compute, "both": after_card,
-        "kept": same_after,
+        "by_hand": by_hand, "kept": same_after,
     }  # fmt: skip
 
 
@@ -119,6 +122,7 @@ def test_any_number_of_ranks_gives_the_integers_and_intervals_of_one(world):
     for answer in on_ranks(world, sync_once):
         assert answer["compute"] == {"all_reduce": 1}
         assert answer["both"] == {"all_reduce": 2}
+        assert answer["by_hand"] == {"all_reduce": 3}
         assert answer["kept"]
         assert torch.equal(answer["confusion"], alone.compute())
         card = Scorecard.from_json(answer["card"])
