@@ -28,6 +28,11 @@ def all_reduced(counts: Tensor, group: Any = None) -> list[Tensor]:
     return [total]
 
 
+def answered(preds: Tensor, counted: Tensor) -> Tensor:
+    """``(K, N, ...)`` with 0 where a coalition is not ``counted`` ``(K, N)``: it did not answer, and may hold NaN."""
+    return torch.where(counted.reshape(*counted.shape, *[1] * (preds.ndim - 2)), preds, torch.zeros_like(preds))
+
+
 class ModalityMetric(Metric):
     """Arguments, counting and syncing; the base of the classes in `mm_metrics.metrics`.
 
@@ -156,8 +161,10 @@ class ModalityMetric(Metric):
             index=numbers, key=key, rows=rows, counted=counted, eager=eager,
         )  # fmt: skip
         if N:
-            self._numbered = (self._numbered is not False) and index is not None
-            self._seen += 0 if index is not None else N
+            if index is None:
+                self._seen += N
+            if self._numbered is not False and self._numbered is not (index is not None):  # a module's setattr is slow
+                self._numbered = index is not None
         return labels
 
     def _numbers(self, index: Tensor | None, N: int, device: torch.device) -> tuple[Tensor | None, int]:

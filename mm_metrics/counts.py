@@ -45,18 +45,13 @@ def add(
         totals = [counts.new_zeros(()) if mark is None else mark.sum() for mark in marks]
         layout.view(counts, "refused").add_(torch.stack(totals))
     refused = _any(labels.bad_prediction, labels.bad_target, bad_presence)
-    present = None if presence is None else presence != 0
+    present = presence if presence is None or presence.dtype == torch.bool else presence != 0
     step = max(1, _CELLS_AT_ONCE // (K * L * (1 if layout.patterns else layout.S)))
+    skipped = None if counted is None else ~counted
+    whole = _Batch(labels.predicted, labels.target, present, labels.ignored, refused, skipped)
     for start in range(0, N, step):
         part = slice(start, start + step)
-        batch = _Batch(
-            labels.predicted[:, part],
-            labels.target[part],
-            None if present is None else present[part],
-            None if labels.ignored is None else labels.ignored[part],
-            None if refused is None else refused[part],
-            None if counted is None else ~counted[:, part],
-        )
+        batch = whole if N <= step else whole.part(part)
         _add_batch(counts, layout, batch, rows)
         if layout.R and index is not None:
             _add_replicates(counts, layout, batch, rows, index[part], key)
@@ -72,6 +67,17 @@ class _Batch:
     ignored: Tensor | None  # (N, L)
     refused: Tensor | None  # (N,)
     skipped: Tensor | None  # (K, N), not answered
+
+    def part(self, samples: slice) -> _Batch:
+        """The same of some of the samples."""
+        return _Batch(
+            self.predicted[:, samples],
+            self.target[samples],
+            None if self.present is None else self.present[samples],
+            None if self.ignored is None else self.ignored[samples],
+            None if self.refused is None else self.refused[samples],
+            None if self.skipped is None else self.skipped[:, samples],
+        )
 
     @property
     def out(self) -> Tensor | None:
@@ -112,7 +118,9 @@ def _confusion_cells(
     """The cells ``(K, W, N, L)`` of the confusion, and of the sums where only the last coalition has a confusion."""
     predicted, target, out, skipped = batch.predicted.unsqueeze(1), batch.target, batch.out, batch.skipped
     L, C, G, spare = layout.L, layout.C, layout.G, layout.fields["spare"][0]
-    at = group.unsqueeze(-1) * L + torch.arange(L, device=group.device)  # (W, N, L)
+    at = group.unsqueeze(-1)  # (W, N, L)
+    if L > 1:
+        at = at * L + torch.arange(L, device=group.device)
     drop = _any(None if absent is None else absent.unsqueeze(-1), out)  # broadcasts to (K, W, N, L)
     drop = _any(drop, None if skipped is None else skipped[:, None, :, None])
 
@@ -125,13 +133,13 @@ def _confusion_cells(
             return torch.arange(0, layout.K * stride, stride, device=group.device).view(-1, 1, 1, 1)
         return torch.stack([group.new_full((1, 1, 1), k * stride) for k in ks])
 
-    base = (at * C + target) * C
+    row = torch.add(target, at, alpha=C)
     if layout.full:
-        yield kept((base + predicted).add_(per_coalition(G * L * C * C)), drop)
+        yield kept(torch.add(predicted, row, alpha=C).add_(per_coalition(G * L * C * C)), drop)
         return
     if rows is None or layout.K - 1 in rows:
         last = -1 if rows is None else list(rows).index(layout.K - 1)
-        yield kept(base + predicted[last], drop if skipped is None or drop is None else drop[last])
+        yield kept(torch.add(predicted[last], row, alpha=C), drop if skipped is None or drop is None else drop[last])
     start = layout.fields["sums"][0] + at * (3 * C) + per_coalition(G * L * 3 * C)
     yield kept(start + predicted, _any(drop, predicted != target))
     yield kept(start + C + predicted, drop)
@@ -150,7 +158,7 @@ def _hits(batch: _Batch) -> tuple[Tensor, Tensor | None]:
 def _hit_cells(layout: Layout, exact: Tensor, group: Tensor, unpaired: Tensor | None) -> Tensor:
     """``(W, N)`` cells of the histogram over which coalitions are right."""
     pattern = (exact * _powers(layout.K, exact.device).unsqueeze(1)).sum(0)
-    cell = (group * 2**layout.K).add_(pattern).add_(layout.fields["hits"][0])
+    cell = torch.add(pattern, group, alpha=2**layout.K).add_(layout.fields["hits"][0])
     return cell if unpaired is None else torch.where(unpaired, layout.fields["spare"][0], cell)
 
 
@@ -209,7 +217,7 @@ def _add_replicates(
 
 def _powers(n: int, device: torch.device) -> Tensor:
     """1, 2, 4, …: what the bits of a pattern are worth."""
-    return torch.ones((), dtype=torch.int64, device=device) << torch.arange(n, device=device)
+    return torch.pow(2, torch.arange(n, device=device))
 
 
 def _check_presence(presence: Tensor | None, eager: bool) -> Tensor | None:

@@ -1,10 +1,12 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and hold nothing that JSON does not know."""
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -26,3 +28,16 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return target
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every NaN and infinity in it, neither of which JSON has.
+
+    >>> finite({"loss": float("nan"), "steps": [1, 2.5]})
+    {'loss': None, 'steps': [1, 2.5]}
+    """
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -107,10 +107,14 @@ class Task:
         N = preds.shape[1]
         shape = (N, self.L) if self.kind == "multilabel" else (N,)
         if tuple(target.shape) not in (shape, (N, 1) if self.kind == "binary" else shape):
-            one_hot = self.kind == "multiclass" and target.ndim == 2 and target.shape[1] == self.C
+            hint = ""
+            if tuple(target.shape) == (N, 1):
+                hint = ": use target.squeeze(-1)"
+            elif self.kind == "multiclass" and target.ndim == 2 and target.shape[1] == self.C:
+                hint = ": one-hot targets are read by target.argmax(-1)"
             raise ValueError(
                 f"target has shape {tuple(target.shape)}, expected {shape} to go with preds of shape "
-                f"{tuple(preds.shape[1:])}{': one-hot targets are read by target.argmax(-1)' if one_hot else ''}"
+                f"{tuple(preds.shape[1:])}{hint}"
             )
         if target.dtype.is_floating_point and self.kind == "multiclass":
             raise TypeError(f"target is {target.dtype}: class numbers are integers, use target.long()")
@@ -203,7 +207,11 @@ def _outside(values: Tensor, top: int, what: str, ignore_index: int | None, eage
     if low.item() >= 0 and high.item() <= top:  # on Python's numbers: each look at a tensor costs more than the loop
         return None
     bad = ~((values >= 0) & (values <= top))
-    hint = "" if ignore_index is not None or what != "target" else f"; ignore_index={_first(values, bad)} leaves it out"
+    hint = ""
+    if what == "target" and low.item() == 1 and high.item() == top + 1:
+        hint = "; labels start at 0: use target - 1"
+    elif what == "target" and ignore_index is None:
+        hint = f"; ignore_index={_first(values, bad)} leaves it out"
     raise ValueError(
         f"{what} holds {_first(values, bad)}, expected 0…{top}: {int(bad.sum())} of {values.numel()}{hint}"
     )

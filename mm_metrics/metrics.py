@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics import scores
-from mm_metrics.counting import ModalityMetric
+from mm_metrics.counting import ModalityMetric, answered
 
 
 class ModalityConfusionMatrix(ModalityMetric):
@@ -78,6 +78,7 @@ class CoalitionConfusionMatrix(ModalityMetric):
             if not isinstance(counted, Tensor) or counted.dtype != torch.bool or tuple(counted.shape) != shape:
                 came = f"{counted.dtype} of {tuple(counted.shape)}" if isinstance(counted, Tensor) else type(counted)
                 raise ValueError(f"counted is a bool tensor of shape {shape}, got {came}")
+            preds = answered(preds, counted)
         self._count(preds, target, presence, index, rows, counted)
 
     def _stacked(self, preds: Mapping[str, Tensor]) -> tuple[list[int], Tensor]:

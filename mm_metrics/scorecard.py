@@ -108,7 +108,10 @@ class Scorecard:
         return float(value)
 
     def class_scores(self, score: str, coalition: str | None = None, slice: str = "all") -> dict[str, float]:
-        """A score of each class, or label, by its name."""
+        """A score of each class, or label, by its name; raises ValueError for one of the whole, such as matthews."""
+        if score in scores.WHOLE:
+            known = ", ".join(scores.AVERAGED)
+            raise ValueError(f"score={score!r} is one number for all classes, which score() gives; by class: {known}")
         values = scores.score(score, self._sums(coalition, slice), self.task, "none")
         return dict(zip(self.names, values.tolist(), strict=True))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mm_metrics.files import write_whole
+from mm_metrics.files import finite, write_whole
 from mm_metrics.labels import TASKS
 from mm_metrics.layout import Layout
 from mm_metrics.modalities import Modalities
@@ -49,11 +49,11 @@ def write(card: Scorecard, path: str | os.PathLike[str] | None = None) -> str:
         "layout": {
             "patterns": layout.patterns, "replicate_slices": layout.replicate_slices, "full": layout.full,
         },
-        "info": card.info,
+        "info": finite(card.info),
         "sha256": hashlib.sha256(raw).hexdigest(),
         "counts": base64.b64encode(zlib.compress(raw, 6)).decode(),
     }  # fmt: skip
-    text = json.dumps(content, indent=1, default=str, ensure_ascii=False)
+    text = json.dumps(content, indent=1, default=str, ensure_ascii=False, allow_nan=False)
     if path is not None:
         write_whole(path, text + "\n")
     return text

@@ -94,7 +94,7 @@ class EmergencyCalls(SamplesModule):
         written = sirens[: round(len(sirens) * self.written_sirens)]
         text = event.copy()
         text[written] = "report"
-        carried = np.array([carriers(name) for name in event])  # (N, 3)
+        carried = np.array([carriers(name) for name in event], dtype=bool).reshape(-1, len(MODALITIES))
         carried[written, 0] = True
 
         tokens, mask = write(text, code, rng)

@@ -24,6 +24,8 @@ REFUSED = {
     "label too large": (torch.tensor([0, 1, 2, 3]), TARGET, PRESENCE, "preds holds 3, expected 0…2"),
     "label negative": (torch.tensor([0, 1, 2, -1]), TARGET, PRESENCE, "preds holds -1, expected 0…2"),
     "target too large": (LABELS, torch.tensor([0, 1, 2, 3]), PRESENCE, "target holds 3, expected 0…2"),
+    "labels that start at 1": (LABELS, TARGET + 1, PRESENCE, "target holds 3.*labels start at 0: use target - 1"),
+    "target with a column": (LABELS, TARGET.unsqueeze(-1), PRESENCE, "expected .4,..*target.squeeze"),
     "target negative": (LABELS, torch.tensor([0, 1, 2, -100]), PRESENCE, "target holds -100.*ignore_index=-100"),
     "target too large, logits": (LOGITS, torch.tensor([0, 1, 2, 3]), PRESENCE, "target holds 3"),
     "float labels": (LABELS.float(), TARGET, PRESENCE, "preds of shape .* is torch.float32"),
@@ -199,6 +201,16 @@ def test_one_bad_coalition_refuses_the_whole_batch():
     with pytest.raises(ValueError, match="1 of 20 rows"):
         metric.update(logits, torch.zeros(5, dtype=torch.int64))
     assert metric.counts.sum() == 0
+
+
+def test_what_a_coalition_did_not_answer_may_hold_anything():
+    metric, target = CoalitionConfusionMatrix(("a", "b"), num_classes=3), torch.zeros(5, dtype=torch.int64)
+    logits = torch.rand(4, 5, 3)
+    counted = torch.ones(4, 5, dtype=torch.bool)
+    counted[1, 3] = False
+    logits[1, 3] = NAN
+    metric.update(logits, target, counted=counted)
+    assert metric.compute()[:, 0].sum((-2, -1)).tolist() == [5, 4, 5, 5]
 
 
 def test_what_an_accelerator_could_not_look_at_is_refused_in_compute(monkeypatch):

@@ -75,10 +75,21 @@ def loaded(statement: str) -> set[str]:
 
 
 def test_importing_adds_nothing_heavy_to_torchmetrics():
-    added = loaded("import mm_metrics") - loaded("import torchmetrics")
+    added = loaded("from mm_metrics import *") - loaded("import torchmetrics")
     heavy = ("lightning", "pytorch_lightning", "matplotlib", "pandas", "rich", "jinja2", "pyarrow", "sklearn", "scipy")
     assert not added & set(heavy)
     assert "mm_metrics" in added
+
+
+def test_the_package_alone_and_its_help_do_not_wait_for_torch():
+    assert "torch" not in loaded("import mm_metrics")
+    assert "torch" not in loaded("from mm_metrics.cli import main; assert main(['gate', '--help']) == 0")
+
+
+def test_every_public_name_is_there_and_no_other():
+    assert set(mm_metrics.__all__) <= set(dir(mm_metrics))
+    with pytest.raises(AttributeError, match="no attribute 'Score'"):
+        mm_metrics.Score  # noqa: B018
 
 
 @pytest.mark.parametrize("name", mm_metrics.__all__)

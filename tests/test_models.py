@@ -138,6 +138,11 @@ def test_rates_are_met_exactly_and_checked():
         EmergencyCalls(rates={"nothing": 0.5, "flod": 0.5})
 
 
+def test_a_split_may_be_empty():
+    made = EmergencyCalls(test=0).make("test")
+    assert {len(tensor) for tensor in made.values()} == {0}
+
+
 def test_binary_calls_and_written_sirens():
     rates = {"nothing": 0.5, "siren": 0.5}
     sample = split(rates=rates, binary=True, written_sirens=0.2, missing=0.0)

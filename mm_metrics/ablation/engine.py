@@ -74,7 +74,8 @@ class ModalityAblation:
         self.modalities = Modalities(tuple(self.inputs.keys))
         self.masks = self.modalities.masks(coalitions, seed=seed)
         self._baselines = Baselines(baseline, self.inputs, seed, self._once)
-        self._predict, self._default = prediction(predict), predict is None
+        keys = [key for keys in self.inputs.keys.values() for key in keys]
+        self._predict, self._default = prediction(predict, keys), predict is None
         self._named = named_encoders(model, encoders, self.modalities)
         self._whole = encoders is None
         self._splits: dict[Hashable, Split | None] = {}

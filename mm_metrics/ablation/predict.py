@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from functools import cache
+from collections.abc import Callable, Collection, Mapping
+from functools import cache, partial
 from types import MethodType
 from typing import Any
 
@@ -14,14 +14,14 @@ from torch.nn import Module
 Predict = Callable[[Module, Any], Any]
 
 
-def prediction(predict: Callable[..., Any] | None) -> Predict:
-    """A function of model and batch: the user's, of the batch alone too, or `call`.
+def prediction(predict: Callable[..., Any] | None, inputs: Collection[Any] = ()) -> Predict:
+    """A function of model and batch: the user's, of the batch alone too, or `call` with the keys of the ``inputs``.
 
     >>> prediction(lambda batch: batch + 1)(None, 2), prediction(lambda model, batch: batch)(None, 2)
     (3, 2)
     """
     if predict is None:
-        return call
+        return partial(call, inputs=inputs)
     if not callable(predict):
         raise TypeError(f"predict is a function of model and batch, got {type(predict).__name__}")
     try:
@@ -35,16 +35,19 @@ def prediction(predict: Callable[..., Any] | None) -> Predict:
     return predict
 
 
-def call(model: Module, batch: Any) -> Any:
-    """``model(batch)``, or ``model(**batch)`` with the keys that the forward names."""
+def call(model: Module, batch: Any, inputs: Collection[Any] = ()) -> Any:
+    """``model(batch)``, or ``model(**batch)`` with the keys that the forward names.
+
+    A forward that names some and ends in ``**kwargs`` gets those of the ``inputs`` too.
+    """
     if isinstance(batch, Mapping):
-        named = keywords(model, batch)
+        named = keywords(model, batch, inputs)
         if named is not None:
             return model(**named)
     return model(batch)
 
 
-def keywords(model: Module, batch: Mapping) -> dict[str, Any] | None:
+def keywords(model: Module, batch: Mapping, inputs: Collection[Any] = ()) -> dict[str, Any] | None:
     """The entries of the batch that the forward names as parameters, None where it names none."""
     inner: Any = model
     while type(inner).__name__ in ("OptimizedModule", "DistributedDataParallel", "DataParallel", "_FabricModule"):
@@ -60,6 +63,8 @@ def keywords(model: Module, batch: Mapping) -> dict[str, Any] | None:
     named = {p.name: batch[p.name] for p in by_name if p.name in batch}
     if not named:
         return None
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        named |= {str(key): batch[key] for key in batch if key in inputs}
     missing = [p.name for p in by_name if p.default is p.empty and p.name not in named]
     if missing:
         raise TypeError(

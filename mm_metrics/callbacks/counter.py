@@ -12,10 +12,11 @@ from torch import Tensor
 from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.engine import named_baselines
 from mm_metrics.ablation.inputs import read_key
-from mm_metrics.callbacks.heads import answered, as_heads
+from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.sampler import GlobalIndex
 from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.sharding import is_sharded, through_strategy
+from mm_metrics.counting import answered
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.modalities import UNHIDDEN, Modalities
 
@@ -141,10 +142,8 @@ class BatchCounter:
         counted = None
         if self.head_masks is not None:
             has = self.modalities.presence(presence, preds.shape[1], preds.device)
-            counted = answered(tuple(rows), self.modalities.full, has)
-        if counted is not None:  # what an absent modality's head says, NaN perhaps, is nobody's answer
-            heard = counted.reshape(*counted.shape, *[1] * (preds.ndim - 2))
-            preds = torch.where(heard, preds, torch.zeros_like(preds))
+            counted = heard(tuple(rows), self.modalities.full, has)
+        preds = preds if counted is None else answered(preds, counted)
         if n < preds.shape[1]:  # a distributed sampler's copies
             preds, target = preds[:, :n], target[:n]
             where = None if where is None else where[:n]

@@ -35,7 +35,7 @@ def as_heads(output: object, modalities: Modalities) -> dict[int, Tensor] | None
     return dict(sorted(heads.items()))
 
 
-def answered(masks: tuple[int, ...], full: int, presence: Tensor | None) -> Tensor | None:
+def heard(masks: tuple[int, ...], full: int, presence: Tensor | None) -> Tensor | None:
     """``(K, N)`` bool: a head counts only the samples that have its modality, the whole counts all; None is all."""
     if presence is None:
         return None

@@ -231,7 +231,7 @@ class ModalityMonitor(Callback):
             del self.scorecards[name], self.verdicts[name]  # this run may have fewer loaders
         assert self._output is not None
         dynamics = _dynamics(trainer)
-        extra = self._output.leaks(stage)
+        extra = trainer.strategy.broadcast(self._output.leaks(stage) if self._main else [])
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
         for i in range(len(batches) if isinstance(batches, list) else 1):
             loader = self.counter.loader(trainer, pl_module, stage, i, None)

@@ -12,7 +12,7 @@ from torch.nn import Module
 
 from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.inputs import read_key
-from mm_metrics.callbacks.heads import answered, as_heads
+from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.learning import Part, Shown, shown
 from mm_metrics.callbacks.sharding import is_sharded, through_strategy
 from mm_metrics.callbacks.subset import FixedSubset
@@ -96,7 +96,7 @@ class Observer:
                 preds = torch.stack(list((as_heads(self.ablation.raw(batch), self.modalities) or {}).values()))
         presence = None if self.presence is None else read_key(batch, self.presence)
         there = self.modalities.presence(presence, preds.shape[1], preds.device)
-        counted = None if self.heads is None else answered(self.heads, self.modalities.full, there)
+        counted = None if self.heads is None else heard(self.heads, self.modalities.full, there)
         return Part(preds, read_key(batch, self.target), there, counted).cpu()
 
     def _task(self, preds: Tensor) -> Task:

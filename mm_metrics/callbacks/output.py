@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm_metrics.files import write_whole
+from mm_metrics.files import finite, write_whole
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, Verdict
 
@@ -26,7 +26,7 @@ class Output:
 
     def lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         """A file of one JSON object a line; NaN becomes null, which JSON knows."""
-        self.write(name, "".join(f"{json.dumps(_finite(row))}\n" for row in rows))
+        self.write(name, "".join(f"{json.dumps(finite(row))}\n" for row in rows))
 
     def epoch(self, cards: dict[str, Scorecard], history: list[dict[str, Any]], samples: list[dict[str, Any]]) -> None:
         """After every validation: the scorecards, the history, the samples to look at."""
@@ -96,7 +96,3 @@ class Output:
             action()
         except Exception as error:  # whatever a disk, a logger or a picture does: training is worth more
             self.say(f"{self.folder / name} could not be written ({error}): training goes on without it")
-
-
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from mm_metrics import scores
+from mm_metrics.files import write_whole
 
 FINDING_KINDS = ("exact", "near", "group", "label_conflict")
 PAIRS_KEPT = 1000
@@ -147,15 +147,7 @@ class Leakage:
         """Write everything to a file, whole or not at all."""
         content = {"format": FORMAT, "version": VERSION, "sizes": dict(self.sizes), "notes": list(self.notes)}
         content["findings"] = [asdict(finding) for finding in self.findings]
-        folder = Path(path).resolve().parent
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".leakage")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, separators=(",", ":"), allow_nan=False)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
+        write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Leakage:

@@ -12,7 +12,6 @@ from scripts.oldest import ROOT, constraints, oldest, requirements
 
 GROUPS = requirements()
 ALL = sorted({it.name: it for lines in GROUPS.values() for it in lines}.values(), key=lambda it: it.name)
-STUBS = {"types-PyYAML"}  # follows the package that it describes
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +22,7 @@ def pins():
 
 @pytest.mark.parametrize("requirement", ALL, ids=lambda it: it.name)
 def test_every_requirement_has_a_lower_bound_and_a_pin_within_it(requirement, pins):
-    assert {bound.operator for bound in requirement.specifier} == (set() if requirement.name in STUBS else {">="})
+    assert {bound.operator for bound in requirement.specifier} == {">="}
     assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
 
 

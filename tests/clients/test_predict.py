@@ -79,6 +79,17 @@ class Spread(Answers):
         return self(**batch)
 
 
+class NamedAndSpread(Answers):
+    """The same, which names one input and takes the other modalities' with it, and nothing else."""
+
+    def forward(self, text, **others):
+        assert set(others) == {"image", "audio"}
+        return super().forward({"text": text, **others})
+
+    def again(self, batch):
+        return self(batch["text"], image=batch["image"], audio=batch["audio"])
+
+
 def counted(tmp_path, model, collate=default_collate, **keywords):
     watcher = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=0, **keywords)
     data = loader(Rows(n=40, seed=1), collate_fn=collate)
@@ -97,7 +108,7 @@ def test_what_a_model_returns(output, expected, tmp_path):
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("forward", [Answers, Named, Spread])
+@pytest.mark.parametrize("forward", [Answers, Named, Spread, NamedAndSpread])
 def test_how_a_model_takes_its_batch(forward, batch, expected, tmp_path):
     card = counted(tmp_path, seeded(forward, wrap=OUTPUTS["dict"]), BATCHES[batch])
     assert card == expected
