@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -184,15 +185,20 @@ def test_fifty_epochs_without_growth(tmp_path):
         gc.collect()
         return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
+    def megabytes() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
     class Census(Callback):
         def __init__(self):
-            self.found = []
+            self.found, self.resident = [], []
 
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch % 10 == 9:
                 self.found.append(tensors())
+                self.resident.append(megabytes())
 
     census = Census()
     run = trainer(tmp_path, monitor(), census, max_epochs=50, limit_train_batches=1, limit_val_batches=2)
     run.fit(seeded(), loader(Rows(n=32)), loader(Rows(n=32)))
     assert max(census.found[1:]) - min(census.found[1:]) <= 10, census.found
+    assert census.resident[-1] - census.resident[0] < 20, census.resident

@@ -218,7 +218,11 @@ class ModalityMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
-        self.history = list(state_dict["history"])
+        self.history = []
+        if is_history(state_dict.get("history")):
+            self.history = list(state_dict["history"])
+        else:
+            self._say("the checkpoint's history is not one of this monitor: it starts anew")
 
     # What the hooks do
 
@@ -320,6 +324,16 @@ class ModalityMonitor(Callback):
             self._said.add(message)
             if self._main:
                 warnings.warn(message, stacklevel=3)
+
+
+def is_history(lines: Any) -> bool:
+    """Whether these are lines of numbers, each of an epoch and a step."""
+    return isinstance(lines, list) and all(
+        isinstance(line, dict)
+        and {"epoch", "step"} <= line.keys()
+        and all(isinstance(value, int | float) for value in line.values())
+        for line in lines
+    )
 
 
 def _dynamics(trainer: Any) -> Any:
