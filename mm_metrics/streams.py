@@ -11,8 +11,8 @@ import torch
 
 
 @contextmanager
-def kept_streams(devices: Iterable[torch.device] = ()) -> Iterator[None]:
-    """Put back Python's, numpy's and torch's global streams, on the CPU and on `devices`.
+def kept_streams(devices: Iterable[torch.device] | None = None) -> Iterator[None]:
+    """Put back Python's, numpy's and torch's global streams, on the CPU and on `devices`, by default all CUDA ones.
 
     >>> torch.manual_seed(0).initial_seed()
     0
@@ -21,6 +21,8 @@ def kept_streams(devices: Iterable[torch.device] = ()) -> Iterator[None]:
     >>> bool(torch.rand(1) == drawn)
     True
     """
+    if devices is None:
+        devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count() * torch.cuda.is_initialized())]
     modules = [(device, torch.get_device_module(device)) for device in devices if device.type not in ("cpu", "meta")]
     states = [(module, device, module.get_rng_state(device)) for device, module in modules]
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()

@@ -69,6 +69,24 @@ def find(splits, modalities=KEYS, **arguments):
     return find_leakage(splits, modalities, **{"near": False, "progress": False, **arguments})
 
 
+class ByNumber:
+    """A data set that is none of torch's: samples by number, and how many."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, i):
+        return self.samples[i] if i < len(self) else pytest.fail("asked beyond the end")
+
+
+def test_a_data_set_need_not_be_one_of_torchs():
+    splits = planted()
+    assert find({name: ByNumber(samples) for name, samples in splits.items()}) == find(splits)
+
+
 def test_planted_copies_are_found_and_attributed():
     found = find(planted(), group="speaker")
     assert {key: pairs for key, pairs in told(found).items() if key[0] != "label_conflict"} == {

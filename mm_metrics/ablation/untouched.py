@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.parameter import is_lazy
+
+from mm_metrics.streams import kept_streams
 
 OWN = vars(Module()).keys()  # what every module has, none of it a tensor
 SMALL = 2**20  # bytes; larger buffers are kept only where a forward is known to change them
@@ -28,20 +28,20 @@ def untouched(model: Module, changing: set[int] | None) -> Iterator[set[int]]:
     modules = list(model.modules())
     states = [_State(module, changing) for module in modules]
     loggers = [module for module in modules if any(base.__name__ == "LightningModule" for base in type(module).__mro__)]
-    streams = _streams(model)
-    try:
-        for module in modules:
-            module.training = False  # not .eval(): a module may override it to do more
-        for module in loggers:
-            vars(module).update(log=_silent, log_dict=_silent)
-        with torch.no_grad():
-            yield found
-    finally:
-        for module in loggers:
-            vars(module).pop("log", None), vars(module).pop("log_dict", None)
-        for state in states:
-            found |= state.restore()
-        _restore(streams)
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    with kept_streams(devices):
+        try:
+            for module in modules:
+                module.training = False  # not .eval(): a module may override it to do more
+            for module in loggers:
+                vars(module).update(log=_silent, log_dict=_silent)
+            with torch.no_grad():
+                yield found
+        finally:
+            for module in loggers:
+                vars(module).pop("log", None), vars(module).pop("log_dict", None)
+            for state in states:
+                found |= state.restore()
 
 
 def _silent(*args: Any, **kwargs: Any) -> None:
@@ -90,20 +90,3 @@ def _same(tensor: Tensor, value: Tensor, version: int | None) -> bool:
     if tensor.device.type != "cpu" and version is not None:
         return version == tensor._version  # comparing values would wait for the device
     return torch.equal(tensor, value) or bool(((tensor == value) | (tensor != tensor) & (value != value)).all())
-
-
-def _streams(model: Module) -> tuple:
-    devices = {t.device for t in (*model.parameters(), *model.buffers()) if t.device.type != "cpu"}
-    states = [
-        (device, torch.get_device_module(device).get_rng_state(device)) for device in devices if device.type != "meta"
-    ]
-    return torch.get_rng_state(), states, np.random.get_state(), random.getstate()
-
-
-def _restore(streams: tuple) -> None:
-    cpu, devices, numpy, python = streams
-    torch.set_rng_state(cpu)
-    for device, state in devices:
-        torch.get_device_module(device).set_rng_state(state, device)
-    np.random.set_state(numpy)
-    random.setstate(python)

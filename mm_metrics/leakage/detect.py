@@ -13,8 +13,8 @@ from mm_metrics.leakage.findings import PAIRS_KEPT, Finding, Leakage
 from mm_metrics.leakage.fingerprints import Fingerprints, Plan, fingerprint
 from mm_metrics.leakage.inputs import KINDS
 from mm_metrics.leakage.lookup import codes, matches
-from mm_metrics.leakage.samples import rng_unmoved
 from mm_metrics.modalities import Modalities
+from mm_metrics.streams import kept_streams
 
 EARLIER_KEPT = 10  # earlier samples listed for one later sample
 
@@ -71,7 +71,7 @@ def find_leakage(
     describers = near_copies.describers() if wanted else {}
     groups = () if group is None else tuple(group) if isinstance(group, list | tuple | set) else (group,)
     plan = Plan(keys, groups, target, presence, _rates(sample_rate, keys), batched, kinds, describers, wanted)
-    with rng_unmoved():
+    with kept_streams():
         prints = {name: fingerprint(name, split, plan, _bar(name, progress)) for name, split in splits.items()}
     return Leakage(
         tuple(_findings(prints, plan)), {name: len(part) for name, part in prints.items()}, tuple(_notes(prints, plan))

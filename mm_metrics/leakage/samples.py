@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -57,7 +55,9 @@ def stream(source: Any) -> tuple[Iterator[Any], int | None, bool | None]:
         return iter([source]), None, True
     if isinstance(source, DataLoader):
         return _loader(source)
-    if isinstance(source, Dataset) and not isinstance(source, IterableDataset) and hasattr(source, "__len__"):
+    by_number = isinstance(source, Dataset) and not isinstance(source, IterableDataset)
+    by_number = by_number or (hasattr(source, "__getitem__") and not isinstance(source, Iterable))
+    if by_number and hasattr(source, "__len__"):
         return (source[i] for i in range(len(source))), len(source), False
     if isinstance(source, str | bytes) or not isinstance(source, Iterable):
         raise TypeError(
@@ -153,18 +153,3 @@ def each_sample(
 
 def _row(value: Any, i: int) -> Any:
     return {name: column[i] for name, column in value.items()} if isinstance(value, Mapping) else value[i]
-
-
-@contextmanager
-def rng_unmoved() -> Iterator[None]:
-    """Leave the streams of random, numpy and torch (accelerators too) where they were."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
