@@ -110,8 +110,7 @@ class Scorecard:
     def class_scores(self, score: str, coalition: str | None = None, slice: str = "all") -> dict[str, float]:
         """A score of each class, or label, by its name; raises ValueError for one of the whole, such as matthews."""
         if score in scores.WHOLE:
-            known = ", ".join(scores.AVERAGED)
-            raise ValueError(f"score={score!r} is one number for all classes, which score() gives; by class: {known}")
+            raise ValueError(f"score={score!r} is one number for all classes: use card.score({score!r})")
         values = scores.score(score, self._sums(coalition, slice), self.task, "none")
         return dict(zip(self.names, values.tolist(), strict=True))
 
@@ -137,9 +136,8 @@ class Scorecard:
         self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
     ) -> Estimate:
         """A score with its interval."""
-        return Estimate(
-            self.score(score, coalition, slice), *self.interval(score, coalition, slice, confidence=confidence)
-        )
+        bounds = self.interval(score, coalition, slice, confidence=confidence)
+        return Estimate(self.score(score, coalition, slice), *bounds)
 
     def coalition_scores(self, score: str, slice: str = "all") -> tuple[Tensor, Tensor | None]:
         """``(K,)`` scores of every coalition, and ``(K, R)`` of their bootstrap replicates, paired."""

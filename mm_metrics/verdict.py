@@ -167,7 +167,7 @@ class QualityGate:
                 continue  # mostly zeros: always saying no scores well
             too_few = thin
             if score == "recall" and card.task == "binary" and not thin:
-                positives = int(card.confusion(slice=slice)[1].sum())
+                positives = wording.events(card, slice)
                 too_few = f"{positives} of {self.min_positives} events" if positives < self.min_positives else ""
             yield Rule(score, slice, None, estimate, self.bars(score, slice), support, too_few)
         yield self._balance(values, slice, None, support, thin)

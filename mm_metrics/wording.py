@@ -53,8 +53,13 @@ def _on(rule: Rule, card: Scorecard) -> str:
     if rule.slice == "all":
         return f" on {rule.support:,} samples"
     if rule.score == "recall" and card.task == "binary":
-        return f" on {int(card.confusion(slice=rule.slice)[1].sum()):,} {rule.slice} events"
+        return f" on {events(card, rule.slice):,} {rule.slice} events"
     return f" on {rule.support:,} samples with {rule.slice}"
+
+
+def events(card: Scorecard, slice: str) -> int:
+    """Actual positives of a binary task on a slice."""
+    return int(card._sums(None, slice).actual[0, 1])
 
 
 def estimate(number: Estimate) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -114,6 +115,19 @@ def test_marks_of_a_judge(capsys):
     assert main(["gate", "card.json"]) == 0
     assert "Only accuracy is judged" in capsys.readouterr().out
     assert main(["gate", "card.json", "--accuracy", "[0.92,0.95]"]) == 1
+
+
+def test_marks_of_a_judge_tell_what_is_lost_without_a_modality(capsys):
+    pandas.DataFrame({"ok": [1] * 90 + [0] * 10, "ok_audio": [1] * 49 + [0] * 51}).to_csv("a.csv", index=False)
+    how = ["score", "a.csv", "--modalities", "text", "audio", "--correct", "ok", "--output", "card.json"]
+    assert main(how) == 0
+    said = capsys.readouterr().out
+    assert "Without text −41 points of accuracy" in said
+    assert "What each modality gives, in points of accuracy" in said
+    assert main(["report", "card.json", "--output", "report.html"]) == 0
+    page = Path("report.html").read_text()
+    assert "Points of accuracy lost without each modality" in page
+    assert "points of F1" not in page.lower()
 
 
 def test_options_may_stand_in_a_file(tmp_path):

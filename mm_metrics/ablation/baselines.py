@@ -148,3 +148,10 @@ def _row(x: Tensor, value: Any, what: str = "", token: Hashable = None) -> Stand
             "shape, or a function of the input where lengths vary"
         ) from None
     return StandIn("row", row, token=None if token is None else (token, tuple(x.shape[1:]), x.dtype, x.device))
+
+
+def named_baselines(spec: Any) -> Any:
+    """The names among the baselines that the user gave."""
+    if isinstance(spec, Mapping):
+        return [named_baselines(inner) for inner in spec.values()]
+    return spec if isinstance(spec, str) else None

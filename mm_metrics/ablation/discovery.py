@@ -17,6 +17,7 @@ from torch.nn import Module
 from mm_metrics.ablation.calls import Call
 from mm_metrics.ablation.dependence import Trace, trace
 from mm_metrics.ablation.inputs import Path, flatten, some_rows, tensors
+from mm_metrics.modalities import Modalities
 
 Axes = Mapping[Path, int | None]
 
@@ -207,3 +208,20 @@ def outer_calls(calls: Iterable[Call], batch: Any) -> list[Site]:
         sites.append(Site(-1, chain(call, batch), {}, counts[id(call.module)]))
         counts[id(call.module)] += 1
     return sites
+
+
+def named_encoders(model: Module, encoders: Any, modalities: Modalities) -> dict[Module, int] | None:
+    """The modules that the user names with their modalities, None where they are to be found."""
+    if encoders is None or encoders == "auto":
+        return None
+    if not isinstance(encoders, Mapping) or not set(encoders) <= set(modalities):
+        raise ValueError(f"encoders={encoders!r}: 'auto', None, or module names by modality of {modalities.names}")
+    modules = dict(model.named_modules())
+    found = {}
+    for name, named in encoders.items():
+        for one in named if isinstance(named, tuple | list) else (named,):
+            module = modules.get(one) if isinstance(one, str) else one
+            if not isinstance(module, Module):
+                raise ValueError(f"encoders[{name!r}]={one!r} is no module of the model: it has {list(modules)[1:]}")
+            found[module] = modalities.names.index(name)
+    return found

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mm_metrics.ablation.baselines import Baselines
+from mm_metrics.ablation.baselines import Baselines, named_baselines
 from mm_metrics.ablation.calls import Calls
-from mm_metrics.ablation.discovery import Site, make_plan, outer_calls
+from mm_metrics.ablation.discovery import Site, make_plan, named_encoders, outer_calls
 from mm_metrics.ablation.inputs import Inputs, Key, copied, flatten, some_rows
 from mm_metrics.ablation.kept import Kept
 from mm_metrics.ablation.means import RunningMeans
@@ -130,6 +130,14 @@ class ModalityAblation:
                 output = self._run(batch)
             self._note(form, outer_calls(calls.roots, batch))
             return output
+
+    def glimpse(self, batch: Any) -> Any:
+        """What `raw` gives for two of the batch's samples; for all of them where two can't stand alone."""
+        with suppress(Exception):  # what is the user's to see, the whole batch raises too
+            keys = self.inputs.paths(batch).values()
+            N = self.inputs.size(batch, [path for paths in keys for path in paths])
+            return self.raw(some_rows(batch, N, slice(2)))
+        return self.raw(batch)
 
     def wrap(self, around: Callable[[Predict], Predict]) -> None:
         """Let ``around(predict)`` take the place of ``predict(model, batch)``, to run it through a strategy."""
@@ -257,13 +265,14 @@ class ModalityAblation:
         with given(kept):
             return self._logits(copied(scene.batch, deep=False), scene.N).clone()
 
-    def _hidden(self, scene: Scene) -> Tensor:
+    def _hidden(self, scene: Scene, masks: tuple[int, ...] | None = None) -> Tensor:
         """Hide the inputs and run the whole model, once a coalition; its own forward pass serves where it was kept."""
         full = self.modalities.full
-        own = self._kept_answer(scene) if self._may_split() and full in self.masks else None
+        masks = self.masks if masks is None else masks
+        own = self._kept_answer(scene) if self._may_split() and full in masks else None
         answers = [
             own if mask == full and own is not None else self._logits(scene.hide((mask,)), scene.N).clone()
-            for mask in self.masks
+            for mask in masks
         ]
         return torch.stack(answers)
 
@@ -286,25 +295,27 @@ class ModalityAblation:
     def _both_ways(self, scene: Scene, presence: Any) -> tuple[Tensor, Split | None, str]:
         """The answer, and the way of splitting the model that gives it, or None and why there is none.
 
-        Some samples are answered both ways, all of them where some can't stand for the batch: a baseline or a model
-        that mixes samples, rows that are no batch by themselves.
+        Some samples are answered both ways, with all, none and all but one of the modalities; all samples where some
+        can't stand for the batch: a baseline or a model that mixes samples, rows that are no batch by themselves.
         """
+        telling = self.modalities.masks("leave_one_out")
+        masks = self.masks if len(self.masks) <= len(telling) else tuple(m for m in self.masks if m in telling)
         rows = slice(None, None, max(1, scene.N // COMPARED))
         if rows.step > 1:
             with suppress(Exception):  # what is the user's to see, the whole batch raises too
                 batch, given = some_rows((scene.batch, presence), scene.N, rows)
                 some = look(batch, self.inputs, self.modalities, self._baselines, given)
-                reference = self._hidden(some)
-                split, why = self._try(some, reference)
+                reference = self._hidden(some, masks)
+                split, why = self._try(some, reference, masks)
                 if split is None:
                     return self._hidden(scene), None, why
                 answer = split.answers(scene, self.masks, self._kept, None)
-                if agree(answer[:, rows], reference):
+                if agree(answer[[self.masks.index(mask) for mask in masks]][:, rows], reference):
                     return answer, split, ""
         answer = self._hidden(scene)
-        return answer, *self._try(scene, answer)
+        return answer, *self._try(scene, answer, self.masks)
 
-    def _try(self, scene: Scene, reference: Tensor) -> tuple[Split | None, str]:
+    def _try(self, scene: Scene, reference: Tensor, masks: tuple[int, ...]) -> tuple[Split | None, str]:
         """The way of splitting the model that gives ``reference``, or None and why there is none."""
         name = type(self.model).__name__
         try:
@@ -323,32 +334,8 @@ class ModalityAblation:
                 continue
             trial = Split(plan, self._logits, batched, one_row)
             try:
-                if agree(trial.answers(scene, self.masks, self._kept, None), reference):
+                if agree(trial.answers(scene, masks, self._kept, None), reference):
                     return trial, ""
             except Exception as error:  # another way may work, and the whole model does
                 why = f"{name} can't be run in parts ({type(error).__name__}: {error})"
         return None, why or f"the parts of {name} give other logits than the whole"
-
-
-def named_baselines(spec: Any) -> Any:
-    """The names among the baselines that the user gave."""
-    if isinstance(spec, Mapping):
-        return [named_baselines(inner) for inner in spec.values()]
-    return spec if isinstance(spec, str) else None
-
-
-def named_encoders(model: Module, encoders: Any, modalities: Modalities) -> dict[Module, int] | None:
-    """The modules that the user names with their modalities, None where they are to be found."""
-    if encoders is None or encoders == "auto":
-        return None
-    if not isinstance(encoders, Mapping) or not set(encoders) <= set(modalities):
-        raise ValueError(f"encoders={encoders!r}: 'auto', None, or module names by modality of {modalities.names}")
-    modules = dict(model.named_modules())
-    found = {}
-    for name, named in encoders.items():
-        for one in named if isinstance(named, tuple | list) else (named,):
-            module = modules.get(one) if isinstance(one, str) else one
-            if not isinstance(module, Module):
-                raise ValueError(f"encoders[{name!r}]={one!r} is no module of the model: it has {list(modules)[1:]}")
-            found[module] = modalities.names.index(name)
-    return found

@@ -28,7 +28,9 @@ def untouched(model: Module, changing: set[int] | None) -> Iterator[set[int]]:
     modules = list(model.modules())
     states = [_State(module, changing) for module in modules]
     loggers = [module for module in modules if any(base.__name__ == "LightningModule" for base in type(module).__mro__)]
-    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    devices: set[torch.device] = set()
+    if torch.accelerator.is_available():
+        devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     with kept_streams(devices):
         try:
             for module in modules:

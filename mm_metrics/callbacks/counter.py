@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from mm_metrics.ablation import ModalityAblation
-from mm_metrics.ablation.engine import named_baselines
+from mm_metrics.ablation.baselines import named_baselines
 from mm_metrics.ablation.inputs import read_key
 from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.sampler import GlobalIndex
@@ -118,7 +118,7 @@ class BatchCounter:
             if self.ablation is None:
                 self.ablation = self._ablation(trainer, pl_module)
             if not self._looked:
-                heads = as_heads(self.ablation.raw(batch), self.modalities)
+                heads = as_heads(self.ablation.glimpse(batch), self.modalities)
                 self._looked = True
                 if heads is not None:
                     self.head_masks = tuple(sorted({*heads, self.modalities.full}))

@@ -200,10 +200,15 @@ class ModalityDynamics(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with those of a checkpoint."""
-        self.history = list(state_dict["history"])
-        self.findings = [Finding(*finding) for finding in state_dict["findings"]]
-        self.began = {(kind, modality): epoch for kind, modality, epoch in state_dict["began"]}
-        self._speeds = dict(state_dict["speeds"])
+        try:
+            history = [{**row, "epoch": int(row["epoch"])} for row in state_dict["history"]]
+            findings = [Finding(*finding) for finding in state_dict["findings"]]
+            began = {(str(kind), str(modality)): int(epoch) for kind, modality, epoch in state_dict["began"]}
+            speeds = {str(name): float(speed) for name, speed in state_dict["speeds"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self._say("the checkpoint's history is not one of this callback: it starts anew")
+        else:
+            self.history, self.findings, self.began, self._speeds = history, findings, began, speeds
 
     # What the hooks do
 

@@ -56,7 +56,7 @@ class Observer:
                 self.ablation.add_to_means(one)
             self.ablation.use_means()
         with trainer.precision_plugin.forward_context():
-            heads = as_heads(self.ablation.raw(batch), self.modalities)
+            heads = as_heads(self.ablation.glimpse(batch), self.modalities)
             self.heads = None if heads is None else tuple(heads)
             self.ablation(batch)
 

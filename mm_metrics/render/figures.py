@@ -44,8 +44,9 @@ def confusions(card: Scorecard, slices: Sequence[str] | None = None) -> tuple[Fi
     return _side_by_side(panels)
 
 
-def coalitions(card: Scorecard, score: str = "f1", ax: Axes | None = None) -> tuple[Figure, Axes]:
+def coalitions(card: Scorecard, score: str | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """The score of every coalition: dots say which modalities the model was shown, bars what it scored."""
+    score = score or words.telling(card)
     names = numbers.telling_coalitions(card)
     table = card.layout.modalities.table([card.layout.modalities.mask(name) for name in names])
     columns = 0.34 * len(card.modalities) + 0.1
@@ -70,9 +71,10 @@ def coalitions(card: Scorecard, score: str = "f1", ax: Axes | None = None) -> tu
 
 
 def contributions(
-    card: Scorecard, score: str = "f1", slice: str = "all", ax: Axes | None = None
+    card: Scorecard, score: str | None = None, slice: str = "all", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """What is lost without each modality, and its Shapley value, in points with intervals."""
+    score = score or words.telling(card)
     table = numbers.contribution_points(card, score, slice)
     labels = [row[0] for row in table.rows]
     series = {"drop without it": [row[1] for row in table.rows], "Shapley value": [row[3] for row in table.rows]}
@@ -84,8 +86,9 @@ def contributions(
     return ax.figure, ax  # type: ignore[return-value]
 
 
-def interactions(card: Scorecard, score: str = "f1", ax: Axes | None = None) -> tuple[Figure, Axes]:
+def interactions(card: Scorecard, score: str | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """The Shapley interaction of the 15 pairs that interact most, in points: more, or less, than each adds alone."""
+    score = score or words.telling(card)
     rows = numbers.interaction_points(card, score).rows[:15]
     labels = [row[0] for row in rows]
     ax = _bar_axes(labels, 0.3, ax, columns=26)
@@ -137,7 +140,10 @@ def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[
     at = 0.735 - deep - max(0.0, 0.75 * names - 0.08)
     left = coalitions(card, ax=fig.add_axes((0.06 + 0.034 * M, 0.475, 0.42 - 0.034 * M, at - 0.475)))[1]
     right = contributions(card, ax=fig.add_axes((0.55 + 0.7 * names, 0.475, 0.42 - 0.7 * names, at - 0.475)))[1]
-    for x, said in ((0.04, "F1, shown only these modalities"), (0.55, "What each modality gives")):
+    for x, said in (
+        (0.04, f"{words.LABELS[words.telling(card)]}, shown only these modalities"),
+        (0.55, "What each modality gives"),
+    ):
         fig.text(x, 0.815 - deep, said, fontsize=draw.LARGE, fontweight="bold", color=draw.INK, **common)
     panels = []
     for i, name in enumerate(card.slices[:4]):

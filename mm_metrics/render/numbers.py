@@ -59,8 +59,9 @@ def slice_scores(card: Scorecard) -> Table:
 def coalition_scores(card: Scorecard, all_of_them: bool = False) -> Table:
     """F1 and accuracy of every coalition, all modalities first; of the telling ones where they are many."""
     chosen = ordered_coalitions(card) if all_of_them else telling_coalitions(card)
-    rows = [(name, *(Number(*card.estimate(score, name)) for score in ("f1", "accuracy"))) for name in chosen]
-    return Table(("shown", "F1", "accuracy"), rows)
+    shown = tuple(dict.fromkeys((words.telling(card), "accuracy")))
+    rows = [(name, *(Number(*card.estimate(score, name)) for score in shown)) for name in chosen]
+    return Table(("shown", *(words.LABELS[score] for score in shown)), rows)
 
 
 def ordered_coalitions(card: Scorecard) -> list[str]:
@@ -92,17 +93,20 @@ def coalition_label(card: Scorecard, name: str) -> str:
     return f"all but {hidden[0]}" if hidden else "all"
 
 
-def contribution_points(card: Scorecard, score: str = "f1", slice: str = "all") -> Table:
+def contribution_points(card: Scorecard, score: str | None = None, slice: str = "all") -> Table:
     """Drop, gain alone and Shapley value of every modality, in points of a score."""
+    score = score or words.telling(card)
     rows = [
         (name, *(_points(estimate) for estimate in parts)) for name, parts in card.contributions(score, slice).items()
     ]
     return Table(("modality", "drop without it", "gain alone", "Shapley value"), rows)
 
 
-def interaction_points(card: Scorecard, score: str = "f1") -> Table:
+def interaction_points(card: Scorecard, score: str | None = None) -> Table:
     """The Shapley interaction of every pair of modalities, in points, the largest first; no rows where not counted."""
-    parts = torch.stack(card.apply(contributions.shapley_interactions, score), dim=-1)  # (M, M, 3)
+    parts = torch.stack(
+        card.apply(contributions.shapley_interactions, score or words.telling(card)), dim=-1
+    )  # (M, M, 3)
     rows = []
     for i, j in combinations(range(len(card.modalities)), 2):
         value, low, high = parts[i, j].tolist()
@@ -111,14 +115,14 @@ def interaction_points(card: Scorecard, score: str = "f1") -> Table:
     return Table(("pair", "interaction"), sorted(rows, key=lambda row: -abs(row[1].value)))
 
 
-def together(card: Scorecard, score: str = "f1") -> list[tuple[str, Number]]:
+def together(card: Scorecard, score: str | None = None) -> list[tuple[str, Number]]:
     """Cooperation and interaction share (InterSHAP) of all modalities, where the coalitions counted tell them."""
     said = []
     for name, function, in_points in (
         ("Cooperation (SHAPE)", contributions.cooperation, True),
         ("Interaction share (InterSHAP)", contributions.interaction_share, False),
     ):
-        value, low, high = (float(part) for part in card.apply(function, score))
+        value, low, high = (float(part) for part in card.apply(function, score or words.telling(card)))
         if math.isfinite(value):
             said.append((name, Number(value, low, high, in_points)))
     return said

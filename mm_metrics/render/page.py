@@ -180,26 +180,27 @@ def _section(name: str, card: Scorecard, verdict: Verdict, samples: list[dict[st
 
 def _worth_pictures(card: Scorecard, painter: _Painter) -> Iterable[Picture | None]:
     shown = numbers.coalition_scores(card)
-    alt = "F1 by the modalities shown: " + _said(shown, 1)
+    score = words.LABELS[words.telling(card)]
+    alt = f"{score} by the modalities shown: " + _said(shown, 1)
     everything = numbers.coalition_scores(card, all_of_them=True)
     yield Picture(
-        "Shown only these modalities", alt, [("F1 and accuracy", everything)],
+        "Shown only these modalities", alt, [(" and ".join(everything.columns[1:]), everything)],
         painter(lambda figures: figures.coalitions(card), alt),
-        "Full dots are modalities that the model was shown; bars are F1, lines 95% intervals.",
+        f"Full dots are modalities that the model was shown; bars are {score}, lines 95% intervals.",
     )  # fmt: skip
     given = numbers.contribution_points(card)
-    alt = "Points of F1 lost without each modality: " + _said(given, 1)
+    alt = f"Points of {score} lost without each modality: " + _said(given, 1)
     yield Picture(
-        "What each modality gives", alt, [("Points of F1", given)],
+        "What each modality gives", alt, [(f"Points of {score}", given)],
         painter(lambda figures: figures.contributions(card), alt),
         "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none.",
     )  # fmt: skip
     pairs = numbers.interaction_points(card)
     if pairs.rows:
-        alt = "Interactions in points of F1: " + _said(pairs, 1)
+        alt = f"Interactions in points of {score}: " + _said(pairs, 1)
         overall = Table(("measure", "value"), numbers.together(card))
         yield Picture(
-            "Together or instead", alt, [("Points of F1", pairs), ("Of all modalities", overall)],
+            "Together or instead", alt, [(f"Points of {score}", pairs), ("Of all modalities", overall)],
             painter(lambda figures: figures.interactions(card), alt),
             "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other.",
         )  # fmt: skip

@@ -54,8 +54,11 @@ def text(
         page.table(coalitions, "Shown only these modalities", bars=True)
         omitted = len(card.coalitions) - len(coalitions.rows)
         if omitted > 0:
-            page.sentence(f"and {omitted} more coalitions: card.score('f1', coalition=…)", "dim")
-        page.table(numbers.contribution_points(card), "What each modality gives, in points of F1")
+            page.sentence(f"and {omitted} more coalitions: card.score({words.telling(card)!r}, coalition=…)", "dim")
+        page.table(
+            numbers.contribution_points(card),
+            f"What each modality gives, in points of {words.LABELS[words.telling(card)]}",
+        )
     messages = [finding.message for finding in verdict.findings]
     if messages:
         page.gap()

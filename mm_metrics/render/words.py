@@ -116,11 +116,17 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
-def worth(card: Scorecard, of: str = "f1", columns: int = 24) -> str:
+def telling(card: Scorecard) -> str:
+    """The score that tables and pictures are about: F1; accuracy where only right and wrong are known."""
+    return "accuracy" if getattr(card, "judged", False) else "f1"
+
+
+def worth(card: Scorecard, of: str | None = None, columns: int = 24) -> str:
     """What each modality is worth, in one line; empty where the coalitions counted do not tell.
 
     ``Without text −41 points of F1 · image −3 · audio −0.2 (not distinguishable from 0)``
     """
+    of = of or telling(card)
     gains = card.contributions(of)
     drops = {name: part.drop for name, part in gains.items() if math.isfinite(part.drop.value)}
     alone = {name: part.unimodal_gain for name, part in gains.items() if math.isfinite(part.unimodal_gain.value)}

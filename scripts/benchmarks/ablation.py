@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from mm_metrics.callbacks import ModalityMonitor
 from scripts.benchmarks.timing import Row, device, interleaved
 
-N, T, WIDTH, DEPTH = 64, 8, 512, 16
+N, T, WIDTH, DEPTH = 128, 8, 512, 24
 
 
 class Rows(Dataset):
@@ -59,15 +59,15 @@ class Model(LightningModule):
 def measure(quick: bool = False) -> Iterator[Row]:
     """Encoders that dominate, a model that can't be split, captum; then more modalities and more classes."""
     batches, repeats = (8, 2) if quick else (40, 3)
-    yield _against_plain("validation with 2^3 ablations, R=200", 1.10, 4 * batches, repeats + 2, Model())
-    yield _against_plain("the same, a model that can't be split", 8.2, batches, repeats, Model(split=False))
+    yield _against_plain("validation with 2^3 ablations, R=200", 1.10, 3 * batches, repeats, Model())
+    yield _against_plain("the same, a model that can't be split", 8.2, batches // 2, repeats, Model(split=False))
     if quick:
         return
-    yield _peers(Model(), 4, 3)
+    yield _peers(Model(), 2, 3)
     for M in (1, 2, 4, 6, 8):
-        yield _against_plain(f"the same, M={M}", None, batches, repeats, Model(M=M))
+        yield _against_plain(f"20 batches, M={M}", None, 20, 2, Model(M=M))
     for C in (2, 100, 1000):
-        yield _against_plain(f"the same, C={C}", None, batches, repeats, Model(C=C))
+        yield _against_plain(f"20 batches, C={C}", None, 20, 2, Model(C=C))
 
 
 def _against_plain(what: str, goal: float | None, batches: int, repeats: int, model: Model) -> Row:
