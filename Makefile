@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo picture test check bench clean
+.PHONY: demo picture test check oldest bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -23,8 +23,14 @@ check: .venv/ready  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+oldest: .venv/ready  ## the suite with the oldest versions that pyproject.toml admits, in an environment of its own
+	$(PYTHON) -m venv .venv-oldest
+	$(BIN)/python scripts/oldest.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable ".[test,clients]"
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --dist worksteal
+
 bench: .venv/ready  ## the figures of the README's performance table
 	$(BIN)/python scripts/benchmark.py
 
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv .venv-oldest runs build dist

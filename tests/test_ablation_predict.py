@@ -46,6 +46,20 @@ def test_a_forward_that_names_no_key_takes_the_batch():
     assert call(nn.Identity(), (1, 2)) == (1, 2)
 
 
+def test_a_forward_of_any_arguments_takes_the_batch():
+    class Any(nn.Module):
+        def forward(*args, **kwargs):
+            return len(args), list(kwargs)
+
+    class Own(nn.Module):
+        pass
+
+    own = Own()
+    own.forward = lambda left, right=2: left + right
+    assert call(Any(), {"left": 3}) == (2, [])
+    assert call(own, {"left": 3, "label": 1}) == 5
+
+
 def test_logits_are_found_in_what_a_model_returns():
     x = torch.ones(2)
     for output in (

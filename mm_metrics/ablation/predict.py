@@ -54,7 +54,7 @@ def keywords(model: Module, batch: Mapping, inputs: Collection[Any] = ()) -> dic
         inner = getattr(inner, "_orig_mod", None) or inner.module
     try:
         bound = isinstance(inner.forward, MethodType)
-        parameters = _parameters(inner.forward.__func__)[1:] if bound else _parameters.__wrapped__(inner.forward)
+        parameters = _method_parameters(inner.forward.__func__) if bound else _parameters(inner.forward)
     except (TypeError, ValueError):
         return None
     if parameters and all(p.kind == p.VAR_KEYWORD for p in parameters):
@@ -74,9 +74,14 @@ def keywords(model: Module, batch: Mapping, inputs: Collection[Any] = ()) -> dic
     return named
 
 
-@cache
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function).parameters.values())
+
+
+@cache  # of a class's functions, which hold no model
+def _method_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    first, *others = _parameters(function)
+    return [first, *others] if first.kind == first.VAR_POSITIONAL else others
 
 
 def logits(output: Any) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from mm_metrics import CoalitionConfusionMatrix
-from scripts.benchmarks.timing import Row
+from scripts.benchmarks.timing import Row, peak_mebibytes
 
 K, S, N, C = 8, 4, 256, 100
 
@@ -39,7 +38,7 @@ def measure(quick: bool = False) -> Iterator[Row]:
         f"sync on 4 processes, C={C}, 8 coalitions", f"torchmetrics {torchmetrics.__version__} MetricCollection",
         ratio, ">= 5x", ratio >= 5, seconds,
         {"against MulticlassConfusionMatrix": seconds["MulticlassConfusionMatrix"] / seconds["ours"]}
-        | {f"MiB added by our sync, {world} processes": peak / 1024 for world, peak in peaks.items()},
+        | {f"MiB added by our sync, {world} processes": peak for world, peak in peaks.items()},
     )  # fmt: skip
 
 
@@ -66,9 +65,9 @@ def _rank(rank: int, world: int, folder: str, repeats: int) -> None:
             metric.sync()
             metric.unsync()
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mebibytes()
     sync(ours)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = peak_mebibytes() - before
     runs = {"ours": partial(sync, ours), **{name: partial(sync, *peers[name]) for name in peers}}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):

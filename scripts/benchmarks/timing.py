@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,12 @@ def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int, what: str =
             if repeat:
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def peak_mebibytes() -> float:
+    """The most memory that this program had resident; getrusage would count that of the process it was forked from."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def device() -> torch.device:
