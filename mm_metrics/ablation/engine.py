@@ -132,11 +132,13 @@ class ModalityAblation:
             return output
 
     def glimpse(self, batch: Any) -> Any:
-        """What `raw` gives for two of the batch's samples; for all of them where two can't stand alone."""
+        """What `raw` gives for two of the batch's samples; for all of them where that is a mapping, or can't be had."""
         with suppress(Exception):  # what is the user's to see, the whole batch raises too
             keys = self.inputs.paths(batch).values()
             N = self.inputs.size(batch, [path for paths in keys for path in paths])
-            return self.raw(some_rows(batch, N, slice(2)))
+            output = self.raw(some_rows(batch, N, slice(2)))
+            if not isinstance(output, Mapping):
+                return output
         return self.raw(batch)
 
     def wrap(self, around: Callable[[Predict], Predict]) -> None:
