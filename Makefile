@@ -27,7 +27,7 @@ oldest: .venv/ready  ## the suite with the oldest versions that pyproject.toml a
 	$(PYTHON) -m venv .venv-oldest
 	$(BIN)/python scripts/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable ".[test,clients]"
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning  # old packages' of each other
 
 bench: .venv/ready  ## the figures of the README's performance table
 	$(BIN)/python scripts/benchmark.py
