@@ -149,6 +149,36 @@ def test_several_rows_a_sample_have_their_baseline_encoded_for_one_sample():
     assert sorted(rows.seen) == [2, 24]
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_fusion_that_begins_to_write_into_what_it_is_given(context, monkeypatch):
+    class Halves(Concat):
+        begun = False
+
+        def encode(self, batch):
+            self.features = super().encode(batch)
+            if self.begun:
+                self.features[1].mul_(0.5)
+            return self.features
+
+    model = Halves().eval()
+    with context():
+        ablation = ablate(model)
+        ablation(make_batch())
+        monkeypatch.setattr("mm_metrics.ablation.split.CHUNK_BYTES_CPU", 1)  # one coalition at a time
+        model.begun = True
+        for seed in (1, 2):
+            batch = make_batch(seed=seed)
+            if seed == 2:
+                ablation.watch()
+            model(batch)
+            ablation.unwatch()
+            own = model.features[1]
+            before = own.clone()
+            answer = ablation(batch)
+            torch.testing.assert_close(answer, by_hand(model, batch, INPUTS), **CLOSE)
+            assert torch.equal(own, before)
+
+
 def test_a_watched_batch_runs_no_encoder_again():
     model = Concat().eval()
     runs = Runs(model, "text", "image", "audio", "head")

@@ -46,6 +46,28 @@ def test_a_forward_that_names_no_key_takes_the_batch():
     assert call(nn.Identity(), (1, 2)) == (1, 2)
 
 
+def test_a_glimpse_is_of_two_samples_unless_they_cannot_stand_for_the_batch():
+    class Sizes(Concat):
+        output, least = staticmethod(lambda logits: logits), 1
+
+        def forward(self, batch):
+            logits = super().forward(batch)
+            if len(logits) < self.least:
+                raise ValueError("too few")
+            return self.output(logits)
+
+    model = Sizes().eval()
+    ablation = ModalityAblation(model, INPUTS)
+    assert len(ablation.glimpse(make_batch(N=6))) == 2
+    model.output = lambda logits: {"all": logits}  # heads are to be looked at whole
+    assert len(ablation.glimpse(make_batch(N=6))["all"]) == 6
+    model.output, model.least = lambda logits: logits, 3
+    assert len(ablation.glimpse(make_batch(N=6))) == 6
+    model.least = 7
+    with pytest.raises(ValueError, match="too few"):
+        ablation.glimpse(make_batch(N=6))
+
+
 def test_a_forward_of_any_arguments_takes_the_batch():
     class Any(nn.Module):
         def forward(*args, **kwargs):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mm_metrics import find_leakage
-from mm_metrics.callbacks import ModalityMonitor
+from mm_metrics.callbacks import ModalityDynamics, ModalityMonitor
 from mm_metrics.cli import main
 from mm_metrics.leakage import Leakage, from_files
 from scripts.train import build
@@ -120,3 +120,17 @@ def test_a_history_that_is_none_of_ours_starts_anew_and_costs_no_training(histor
         watcher = run(2, ckpt_path=tmp_path / "hostile.ckpt")
     assert [line["epoch"] for line in watcher.history] == [1]
     json.dumps(watcher.history)
+
+
+@pytest.mark.parametrize("state", [
+    {}, {"history": 3}, {"history": [{}], "findings": [], "began": [], "speeds": {}},
+    {"history": [], "findings": [[1]], "began": [], "speeds": {}},
+    {"history": [], "findings": [], "began": [["a"]], "speeds": {}},
+    {"history": [], "findings": [], "began": [], "speeds": {"audio": "<b>"}},
+    {"history": [], "findings": [], "began": [], "speeds": [1]},
+])  # fmt: skip
+def test_dynamics_that_are_none_of_ours_start_anew(state):
+    dynamics = ModalityDynamics(MODALITIES, num_classes=3)
+    with pytest.warns(UserWarning, match="the checkpoint's history is not one of this callback: it starts anew"):
+        dynamics.load_state_dict(state)
+    assert (dynamics.history, dynamics.findings, dynamics.began) == ([], [], {})

@@ -80,24 +80,28 @@ def hide(
 
 
 def both(site: Site, output: Any, hidden: Any, there: Tensor | None, N: int) -> tuple[Any, Any]:
-    """An encoder's output when its modality is shown, and when it is hidden: N samples each.
+    """An encoder's output when its modality is shown, and when it is hidden: N samples each, all tensors fresh.
 
-    ``there`` ``(N,)`` says which samples have the modality, None that all do; ``hidden`` has N samples, or one.
+    They are no inference tensors, so that their versions tell of a fusion that writes into them. ``there`` ``(N,)``
+    says which samples have the modality, None that all do; ``hidden`` has N samples, or one.
     """
     other = flatten(hidden)
 
     def shown(path: Path, leaf: Any) -> Any:
         axis = sample_axis(site, path, leaf, N)
-        return leaf if axis is None or there is None else choose(there.unsqueeze(0), leaf, other[path], axis)
+        if axis is None or there is None:
+            return leaf.clone() if isinstance(leaf, Tensor) else leaf
+        return choose(there.unsqueeze(0), leaf, other[path], axis)
 
     def absent(path: Path, leaf: Any) -> Any:
         axis = sample_axis(site, path, leaf, N)
         if axis is None:
-            return leaf
+            return leaf.clone() if isinstance(leaf, Tensor) else leaf
         alone = other[path]
-        return alone if alone.shape == leaf.shape else spread(alone, 1, N, axis).contiguous()
+        return (alone if alone.shape == leaf.shape else spread(alone, 1, N, axis)).clone()
 
-    return rebuilt(output, shown), rebuilt(output, absent)
+    with torch.inference_mode(False), torch.no_grad():
+        return rebuilt(output, shown), rebuilt(output, absent)
 
 
 def joined(site: Site, shown: Any, hidden: Any, coalitions: Sequence[bool], N: int) -> Any:

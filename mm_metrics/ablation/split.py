@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,26 @@ CHUNK_SAMPLES = 2**16
 SHAPES = 16  # input shapes whose baseline encodings are held
 
 Outputs = list[tuple[Site, Any]]
+
+
+@dataclass
+class Ways:
+    """An encoder's output for a batch when its modality is shown, and when it is hidden."""
+
+    site: Site
+    shown: Any
+    hidden: Any
+
+    def __post_init__(self) -> None:
+        self._made = self._versions()
+
+    @property
+    def written(self) -> bool:
+        """Whether somebody has written into them."""
+        return self._versions() != self._made
+
+    def _versions(self) -> list[int]:
+        return [tensor._version for tensor in tensors((self.shown, self.hidden)).values()]
 
 
 class Split:
@@ -44,10 +65,8 @@ class Split:
         outputs = self.kept_outputs(scene, kept)
         if outputs is None:
             outputs, own = self._encode(scene)
-        ways = [
-            (site, *both(site, output, hidden, scene.having(site.modality), scene.N))
-            for (site, output), hidden in zip(outputs, self._hidden_outputs(scene, outputs), strict=True)
-        ]
+        hidden = self._hidden_outputs(scene, outputs)
+        ways = self._ways(scene, outputs, hidden)
         full = scene.modalities.full
         todo = tuple(mask for mask in masks if mask != full or own is None)
         found = {} if own is None else {full: own}
@@ -62,6 +81,10 @@ class Split:
                 continue
             found.update(zip(todo[:k], answer, strict=True))
             todo = todo[k:]
+            if wrote := [way.site for way in ways if way.written]:
+                for site in wrote:
+                    site.written = True  # from now on it is given copies
+                ways = self._ways(scene, outputs, hidden)
         return torch.stack([found[mask] for mask in masks])
 
     def kept_outputs(self, scene: Scene, kept: Kept) -> Outputs | None:
@@ -69,10 +92,20 @@ class Split:
         outputs = [(site, kept.find(site, scene.leaves)) for site in self.plan.sites]
         return None if any(output is None for _, output in outputs) else outputs
 
-    def _replay(self, scene: Scene, masks: tuple[int, ...], ways: list[tuple[Site, Any, Any]]) -> Tensor:
+    @staticmethod
+    def _ways(scene: Scene, outputs: Outputs, hidden: list[Any]) -> list[Ways]:
+        return [
+            Ways(site, *both(site, output, other, scene.having(site.modality), scene.N))
+            for (site, output), other in zip(outputs, hidden, strict=True)
+        ]
+
+    def _replay(self, scene: Scene, masks: tuple[int, ...], ways: list[Ways]) -> Tensor:
         outputs = [
-            (site, joined(site, shown, hidden, [bool(mask >> site.modality & 1) for mask in masks], scene.N))
-            for site, shown, hidden in ways
+            (
+                way.site,
+                joined(way.site, way.shown, way.hidden, [bool(m >> way.site.modality & 1) for m in masks], scene.N),
+            )
+            for way in ways
         ]
         batch = scene.hide(masks, None if self.plan.writes else self.plan.around)
         with given(outputs, self.plan.calls):

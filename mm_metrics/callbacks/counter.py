@@ -117,6 +117,7 @@ class BatchCounter:
         with trainer.precision_plugin.forward_context():
             if self.ablation is None:
                 self.ablation = self._ablation(trainer, pl_module)
+            heads: dict[int, Tensor] | None = None
             if not self._looked:
                 heads = as_heads(self.ablation.glimpse(batch), self.modalities)
                 self._looked = True
@@ -131,7 +132,7 @@ class BatchCounter:
             if self.head_masks is None:
                 rows, preds = self._ablated(trainer, batch, presence, loader_index)
             else:
-                heads = as_heads(self.ablation.raw(batch), self.modalities) or {}
+                heads = heads or as_heads(self.ablation.raw(batch), self.modalities) or {}
                 rows, preds = list(heads), torch.stack(list(heads.values()))
         target = read_key(batch, self.target)
         loader = self.loader(trainer, pl_module, stage, loader_index, preds)

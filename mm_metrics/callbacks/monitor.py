@@ -219,7 +219,7 @@ class ModalityMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
         self.history = []
-        if is_history(state_dict.get("history")):
+        if _is_history(state_dict.get("history")):
             self.history = list(state_dict["history"])
         else:
             self._say("the checkpoint's history is not one of this monitor: it starts anew")
@@ -326,7 +326,7 @@ class ModalityMonitor(Callback):
                 warnings.warn(message, stacklevel=3)
 
 
-def is_history(lines: Any) -> bool:
+def _is_history(lines: Any) -> bool:
     """Whether these are lines of numbers, each of an epoch and a step."""
     return isinstance(lines, list) and all(
         isinstance(line, dict)

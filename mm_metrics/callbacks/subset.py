@@ -157,7 +157,7 @@ def _refill(container: Any, before: Any) -> None:
 
 def _filled(cell: Any) -> bool:
     try:
-        cell.cell_contents  # noqa: B018
+        cell.cell_contents  # noqa: B018  (raises where the cell is empty)
     except ValueError:
         return False
     return True

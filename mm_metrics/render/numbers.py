@@ -104,9 +104,8 @@ def contribution_points(card: Scorecard, score: str | None = None, slice: str = 
 
 def interaction_points(card: Scorecard, score: str | None = None) -> Table:
     """The Shapley interaction of every pair of modalities, in points, the largest first; no rows where not counted."""
-    parts = torch.stack(
-        card.apply(contributions.shapley_interactions, score or words.telling(card)), dim=-1
-    )  # (M, M, 3)
+    score = score or words.telling(card)
+    parts = torch.stack(card.apply(contributions.shapley_interactions, score), dim=-1)  # (M, M, 3)
     rows = []
     for i, j in combinations(range(len(card.modalities)), 2):
         value, low, high = parts[i, j].tolist()
@@ -117,12 +116,12 @@ def interaction_points(card: Scorecard, score: str | None = None) -> Table:
 
 def together(card: Scorecard, score: str | None = None) -> list[tuple[str, Number]]:
     """Cooperation and interaction share (InterSHAP) of all modalities, where the coalitions counted tell them."""
-    said = []
+    score, said = score or words.telling(card), []
     for name, function, in_points in (
         ("Cooperation (SHAPE)", contributions.cooperation, True),
         ("Interaction share (InterSHAP)", contributions.interaction_share, False),
     ):
-        value, low, high = (float(part) for part in card.apply(function, score or words.telling(card)))
+        value, low, high = (float(part) for part in card.apply(function, score))
         if math.isfinite(value):
             said.append((name, Number(value, low, high, in_points)))
     return said
