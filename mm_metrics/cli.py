@@ -70,9 +70,9 @@ def score(settings: Any) -> int:
 
 def gate(settings: Any) -> int:
     """A scorecard to a verdict and its exit code."""
-    from mm_metrics.retraining import losses
     from mm_metrics.scorecard import Scorecard
     from mm_metrics.verdict import QualityGate
+    from mm_metrics.verdict.regression import losses
 
     options = settings.as_dict()
     card = Scorecard.from_json(_file(options.pop("card")))

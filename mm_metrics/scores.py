@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mm_metrics.tasks import Task, task_of
+
 
 class ClassSums(NamedTuple):
     """What every score needs: per class ``(..., C)`` the hits, the predictions and the actual samples."""
@@ -159,7 +161,7 @@ WHOLE = {f.__name__: f for f in (balanced_accuracy, matthews, cohen_kappa)}
 SCORES = (*AVERAGED, *WHOLE)
 
 
-def score(name: str, counts: Counts, task: str = "multiclass", average: str | None = "default") -> Tensor:
+def score(name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default") -> Tensor:
     """The score `name` as a task reads it, from counts with an axis of labels: ``(..., L, C, C)`` to ``(...)``.
 
     ``average="default"`` is macro (accuracy: micro) in multiclass, class 1 in binary; in multilabel the mean over
@@ -176,18 +178,15 @@ def score(name: str, counts: Counts, task: str = "multiclass", average: str | No
     sums = class_sums(counts)
     if name in WHOLE:
         return WHOLE[name](sums).mean(-1)
-    function = AVERAGED[name]
-    if task == "multilabel":
+    task = task_of(task) if isinstance(task, str) else task
+    average = task.default_average(name) if average == "default" else average
+    if task.by_label:
         return _over_labels(name, sums, average)
-    if average == "default":
-        average = "micro" if name == "accuracy" else "binary" if task == "binary" else "macro"
-    return function(ClassSums(*(part.squeeze(-2) for part in sums)), average)
+    return AVERAGED[name](ClassSums(*(part.squeeze(-2) for part in sums)), average)
 
 
 def _over_labels(name: str, sums: ClassSums, average: str | None) -> Tensor:
     one = "micro" if name == "accuracy" else "binary"
-    if average == "default":
-        average = "micro" if name == "accuracy" else "macro"
     if average == "micro":
         return AVERAGED[name](ClassSums(*(part.sum(-2) for part in sums)), one)
     per_label = AVERAGED[name](sums, one)

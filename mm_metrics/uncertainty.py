@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from itertools import accumulate
 from statistics import NormalDist
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,22 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _POISSON_STEPS = tuple(accumulate((1509, 1503, 754, 252, 63, 13)))
 _DRAW_BITS = 12
 _DRAWS_PER_HASH = 5
+
+
+class Estimate(NamedTuple):
+    """A number and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Contribution(NamedTuple):
+    """What one modality gives: lost without it, gained with it alone, its fair share."""
+
+    drop: Estimate
+    unimodal_gain: Estimate
+    shapley: Estimate
 
 
 def stream_key(seed: int, shard: int = 0, rank: int = 0) -> int:

@@ -215,11 +215,11 @@ def test_what_a_coalition_did_not_answer_may_hold_anything():
 
 def test_what_an_accelerator_could_not_look_at_is_refused_in_compute(monkeypatch):
     """The path of another device with validate_args=False, taken here on CPU."""
-    from mm_metrics.labels import Task
+    from mm_metrics.counts.labels import Reader
 
-    read = Task.read
-    monkeypatch.setattr(Task, "read", lambda self, preds, target, eager: read(self, preds, target, eager=False))
-    import mm_metrics.counting as counting
+    read = Reader.read
+    monkeypatch.setattr(Reader, "read", lambda self, preds, target, eager: read(self, preds, target, eager=False))
+    import mm_metrics.metrics.base as counting
 
     add = counting.add
     monkeypatch.setattr(counting, "add", lambda *args, **keywords: add(*args, **(keywords | {"eager": False})))

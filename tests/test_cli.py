@@ -15,7 +15,7 @@ import pytest
 from mm_metrics import QualityGate, Scorecard, cli, cli_options
 from mm_metrics.cli import main
 from mm_metrics.predictions import Predictions
-from mm_metrics.retraining import losses
+from mm_metrics.verdict.regression import losses
 
 pytest.importorskip("jsonargparse")
 pytest.importorskip("pyarrow")
@@ -195,7 +195,7 @@ def test_retraining_that_cost_a_modality_something_is_bad(tmp_path, capsys):
     assert main(["gate", card, "--against", last]) == 1
     said = capsys.readouterr().out
     assert re.search(
-        r"audio recall -[34]\.\d \[-\d\.\d, -\d\.\d\] against last: 0\.\d\d, was 0\.9\d", said.replace(" points", "")
+        r"audio recall −[34]\.\d \[−\d\.\d, −\d\.\d\] against last: 0\.\d\d, was 0\.9\d", said.replace(" points", "")
     )
     assert "unpaired" not in said
     assert main(["gate", last, "--against", card]) == 0
@@ -319,7 +319,7 @@ def test_a_crash_is_no_verdict(monkeypatch, tmp_path, capsys):
         raise ZeroDivisionError("by design")
 
     card = scored(tmp_path)
-    monkeypatch.setattr(QualityGate, "judge", crash)
+    monkeypatch.setattr(Scorecard, "verdict", crash)
     assert main(["gate", card]) == cli.CRASHED
     assert "MM_METRICS_DEBUG=1" in capsys.readouterr().err
     monkeypatch.setenv("MM_METRICS_DEBUG", "1")

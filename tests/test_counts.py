@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix
-from mm_metrics.counts import add
-from mm_metrics.labels import Task
-from mm_metrics.layout import Layout, plan
+from mm_metrics.counts.add import add
+from mm_metrics.counts.labels import Reader
+from mm_metrics.counts.layout import Layout, plan
 from mm_metrics.modalities import Modalities
 from mm_metrics.uncertainty import poisson_weights
 
@@ -28,7 +28,7 @@ def case(seed: int, M: int = 3, N: int = 40, R: int = 0, kind: str = "multiclass
     """A layout and labels with ignored samples, absent modalities and unanswered samples."""
     random = torch.Generator().manual_seed(seed)
     modalities = Modalities(f"m{i}" for i in range(M))
-    reader = Task(kind, 4 if kind == "multiclass" else None, 3 if kind == "multilabel" else None, **task)
+    reader = Reader(kind, 4 if kind == "multiclass" else None, 3 if kind == "multilabel" else None, **task)
     masks = tuple(range(2**M)) if masks is None else masks
     layout, _ = plan(modalities, reader, masks, R)
     shape = (N, 3) if kind == "multilabel" else (N,)
@@ -93,7 +93,7 @@ def test_counts_are_those_of_a_loop(kind, ignore_index):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("limit", [0, 9])
 def test_hits_are_those_of_a_loop_as_patterns_and_as_pairs(kind, limit, monkeypatch):
-    monkeypatch.setattr("mm_metrics.layout._HIT_PATTERNS_UP_TO", limit)
+    monkeypatch.setattr("mm_metrics.counts.layout._HIT_PATTERNS_UP_TO", limit)
     layout, reader, preds, target, presence = case(2, M=2, kind=kind, ignore_index=-1)
     answered = torch.rand(4, 40, generator=torch.Generator().manual_seed(3)) < 0.9
     for other in (layout, replace(layout, patterns=False)):
@@ -154,8 +154,8 @@ def test_a_large_batch_is_counted_in_parts(monkeypatch):
     index = torch.arange(40)
     whole, parts = zeros(layout), zeros(layout)
     add(whole, layout, reader.read(preds, target), presence, index=index)
-    monkeypatch.setattr("mm_metrics.counts._CELLS_AT_ONCE", 60)
-    monkeypatch.setattr("mm_metrics.counts._REPLICATES_AT_ONCE", 3)
+    monkeypatch.setattr("mm_metrics.counts.add._CELLS_AT_ONCE", 60)
+    monkeypatch.setattr("mm_metrics.counts.add._REPLICATES_AT_ONCE", 3)
     add(parts, layout, reader.read(preds, target), presence, index=index)
     assert torch.equal(whole, parts)
 
@@ -187,10 +187,10 @@ def test_the_deferred_path_counts_the_same_and_marks_the_bad(kind, scores):
 
 
 def test_float_targets_that_are_no_class_are_marked():
-    reader = Task("binary")
+    reader = Reader("binary")
     labels = reader.read(torch.tensor([[0.2, 0.3, 0.4, 0.5]]), torch.tensor([0.0, 1.0, 0.5, 2.0]), eager=False)
     assert labels.bad_target.tolist() == [False, False, True, True]
-    reader = Task("multilabel", num_labels=2, ignore_index=-1)
+    reader = Reader("multilabel", num_labels=2, ignore_index=-1)
     labels = reader.read(torch.rand(1, 2, 2), torch.tensor([[0.0, -1.0], [float("nan"), 1.0]]), eager=False)
     assert labels.bad_target.tolist() == [False, True]
 
@@ -270,7 +270,7 @@ def test_an_update_never_waits_for_the_device(what, monkeypatch):
 def test_the_watch_for_waiting_can_fail():
     logits, target = elsewhere(torch.zeros(1, 4, 3)), elsewhere(torch.zeros(4, dtype=torch.int64))
     for bad in (
-        lambda: Task(num_classes=3).read(logits, target, eager=True),
+        lambda: Reader(num_classes=3).read(logits, target, eager=True),
         lambda: target[target > 0],
         lambda: logits.cpu(),
         lambda: target + torch.arange(4),
@@ -328,7 +328,7 @@ def test_the_core_compiles_as_one_graph(backend):
 
 def planned(C, K_of, R, max_bytes, M=3):
     modalities = Modalities(f"m{i}" for i in range(M))
-    return plan(modalities, Task(num_classes=C), modalities.masks(K_of), R, max_bytes)
+    return plan(modalities, Reader(num_classes=C), modalities.masks(K_of), R, max_bytes)
 
 
 def test_the_size_rule_step_by_step():

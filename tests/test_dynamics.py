@@ -22,7 +22,7 @@ from mm_metrics.callbacks import ModalityDynamics
 from mm_metrics.callbacks.gradients import EncoderGradients
 from mm_metrics.callbacks.learning import Part, Shown, Thresholds, findings, shown
 from mm_metrics.callbacks.subset import FixedSubset, unread
-from mm_metrics.labels import Task
+from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
@@ -153,7 +153,7 @@ def test_right_and_likely_in_other_tasks(task):
     shape = (4, 40) if task == "binary" else (4, 40, 3)
     preds, target = torch.randn(shape), torch.randint(2, shape[1:])
     target[:5] = -1
-    reading = Task(task, num_labels=3 if task == "multilabel" else None, from_logits=True, ignore_index=-1)
+    reading = Reader(task, num_labels=3 if task == "multilabel" else None, from_logits=True, ignore_index=-1)
     seen = shown(Modalities(("text", "audio")), reading, range(4), [Part(preds, target, None, None)])
     kept = target[5:]
     assert seen.right[:, :5].isnan().all()
@@ -163,7 +163,7 @@ def test_right_and_likely_in_other_tasks(task):
         loss = nn.functional.binary_cross_entropy(p, kept.double())
         assert float(seen.accuracy()[k]) == pytest.approx(float(hits.mean()))
         assert float(-seen.likelihood[k, 5:].mean()) == pytest.approx(float(loss))
-    as_probabilities = Task(task, num_labels=reading.num_labels, ignore_index=-1)
+    as_probabilities = Reader(task, num_labels=reading.num_labels, ignore_index=-1)
     same = shown(seen.modalities, as_probabilities, range(4), [Part(preds.double().sigmoid(), target, None, None)])
     assert torch.allclose(same.likelihood, seen.likelihood, equal_nan=True)
 

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mm_metrics import CoalitionConfusionMatrix, Scorecard
-from mm_metrics.open_scorecard import OTHER, OpenScorecard, closed, opened
+from mm_metrics.counts.other import closed, opened
 from mm_metrics.predictions import Predictions, csv_file
 from mm_metrics.predictions.answers import NO_UTF8, as_labels, as_text, found_classes
 from mm_metrics.predictions.rows import distinct
+from mm_metrics.tasks import OTHER
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
@@ -194,7 +195,7 @@ def test_an_answer_outside_the_classes_is_a_miss_and_no_class_of_the_mean(how, t
     data = table(outside=0.1)
     scored = Predictions(MODALITIES, bootstrap=50).score_files([written(data, tmp_path, how)])
     card = scored.card
-    assert isinstance(card, OpenScorecard)
+    assert card.other
     for coalition, column in (("all", "prediction"), ("none", "prediction_none")):
         assert_scores_as_sklearn(card, data.target, data[column], labels=sorted(WORDS), coalition=coalition)
         assert card.outside(coalition) == (data[column] == "I am not sure").sum()
@@ -248,10 +249,10 @@ def test_cards_with_and_without_stray_answers_add_up_and_compare(task):
     blocks = [{"target": target, "prediction": cells, "presence_audio": presence} for cells in (guess, stray)]
     clean, open_ = how.score_rows(blocks[0]), how.score_rows(blocks[1], first=60)
     assert type(clean) is Scorecard
-    assert type(open_) is OpenScorecard
+    assert open_.other
     whole = how.score_rows({name: blocks[0][name] + blocks[1][name] for name in blocks[0]})
     for total in (clean + open_, open_ + clean):
-        assert type(total) is OpenScorecard
+        assert total.other
         assert torch.equal(total.counts, whole.counts)
         assert Scorecard.from_json(total.to_json()) == total
     assert closed(opened(clean)) == clean

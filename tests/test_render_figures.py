@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, ModalityF1Score, ModalityRecall
-from mm_metrics.render import draw, figures, numbers
+from mm_metrics.render import draw, figures, tables
 from tests.render_cards import HOSTILE, card, paradox
 
 
@@ -60,7 +60,7 @@ def test_cells_hold_the_counts_and_the_shares_of_their_row():
 def test_bars_hold_the_scores_and_their_intervals():
     shown = card()
     _, ax = figures.coalitions(shown)
-    names = numbers.telling_coalitions(shown)
+    names = tables.telling_coalitions(shown)
     assert [bar.get_width() for bar in ax.patches] == [pytest.approx(shown.score("f1", name)) for name in names]
     drawn = [list(line.get_xdata()) for line in ax.lines][: len(names)]
     assert drawn == [pytest.approx(list(shown.interval("f1", name))) for name in names]
@@ -86,7 +86,7 @@ def test_many_classes_are_the_most_confused_and_the_rest_added_up():
     C = 100
     confusion = torch.eye(C, dtype=torch.int64) * 10
     confusion[7, 93] = 5
-    cells = numbers.cells(confusion, list(map(str, range(C))))
+    cells = tables.cells(confusion, list(map(str, range(C))))
     assert int(cells.counts.sum()) == int(confusion.sum())
     assert cells.counts.shape == (21, 21)
     assert cells.rows[-1] == "80 others"
@@ -97,7 +97,7 @@ def test_many_classes_are_the_most_confused_and_the_rest_added_up():
 
 def test_multilabel_cells_are_hits_misses_and_false_alarms():
     confusion = torch.tensor([[[50, 7], [3, 40]]])  # rows: absent, present
-    cells = numbers.cells(confusion, ["siren"], multilabel=True)
+    cells = tables.cells(confusion, ["siren"], multilabel=True)
     assert dict(zip(cells.columns, cells.counts[0].tolist(), strict=True)) == {
         "hit": 40, "missed": 3, "false alarm": 7, "rightly absent": 50,
     }  # fmt: skip
@@ -167,7 +167,7 @@ def test_a_score_that_is_nan_is_no_bar():
 
 def test_no_pyplot_and_no_matplotlib_before_it_is_needed():
     code = (
-        "import sys, mm_metrics.render.page, mm_metrics.render.table, mm_metrics.render.figures as f;"
+        "import sys, mm_metrics.render.page, mm_metrics.render.console, mm_metrics.render.figures as f;"
         "from tests.render_cards import card; c = card(); c.table();"
         "assert not {'matplotlib', 'jinja2', 'rich', 'lightning'} & set(sys.modules) - loaded, 'early';"
         "f.summary(c); assert 'matplotlib.pyplot' not in sys.modules or 'matplotlib' in loaded, 'pyplot'"

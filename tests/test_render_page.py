@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mm_metrics.render import page, words
+from mm_metrics import words
+from mm_metrics.render import page
 from tests.render_cards import HOSTILE, card, paradox
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "circle", "use", "rect", "image"}

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from mm_metrics.render import numbers, table, words
+from mm_metrics import words
+from mm_metrics.render import console, phrases, tables
 from mm_metrics.scorecard import Estimate
 from tests.render_cards import HOSTILE, card, paradox
 
@@ -51,7 +52,7 @@ def widths(text: str) -> list[int]:
 )
 @pytest.mark.parametrize("color", [False, True])
 def test_fits_eighty_columns(drawn, color):
-    said = table.text(drawn(), color=color)
+    said = console.text(drawn(), color=color)
     bare = re.sub(r"\x1b\[[0-9;]*m", "", said)
     assert max(widths(bare)) <= 80
     assert "\x1b[2J" not in said, "a name must not move the cursor"
@@ -59,7 +60,7 @@ def test_fits_eighty_columns(drawn, color):
 
 
 def test_wide_letters_fit_too():
-    said = table.text(card(class_names=["音声認識" * 30, "b", "c", "d"], skill=0.2))
+    said = console.text(card(class_names=["音声認識" * 30, "b", "c", "d"], skill=0.2))
     assert max(widths(said)) <= 80
     assert "音" in said
 
@@ -67,7 +68,7 @@ def test_wide_letters_fit_too():
 def test_first_screen_is_headline_worth_next():
     verdict = paradox().verdict()
     samples = [{"kind": "missed", "modality": "audio", "samples": list(range(4850, 4890)), "message": ""}]
-    said = " ".join(table.text(paradox(), samples=samples).split())
+    said = " ".join(console.text(paradox(), samples=samples).split())
     assert said.startswith("BAD: audio recall 0.11 [.07, .17] on 150 audio events.")
     assert said.startswith(verdict.headline)
     rest = said.removeprefix(verdict.headline).strip()
@@ -82,24 +83,24 @@ def test_next_takes_the_weak_slice_first():
         {"kind": "missed", "modality": "audio", "samples": [4850], "message": ""},
         {"kind": "right_only_with", "modality": "text", "samples": [7], "message": ""},
     ]
-    assert words.next_step(paradox(), samples, "audio") == "Next: look at this missed sample of audio: 4850"
-    assert words.next_step(paradox(), samples[2:]) == "Next: look at this sample right only with text: 7"
+    assert phrases.next_step(paradox(), samples, "audio") == "Next: look at this missed sample of audio: 4850"
+    assert phrases.next_step(paradox(), samples[2:]) == "Next: look at this sample right only with text: 7"
 
 
 def test_next_names_the_largest_confusion_where_no_samples_were_kept():
     assert "look at “event” taken for “no event” on audio: 134 of 150 samples." in " ".join(
-        table.text(paradox()).split()
+        console.text(paradox()).split()
     )
 
 
 def test_numbers_are_the_cards():
     drawn = card()
-    rows = {line.split()[0]: line for line in table.text(drawn).splitlines() if line}
+    rows = {line.split()[0]: line for line in console.text(drawn).splitlines() if line}
     low, high = drawn.interval("recall", slice="audio")
     wanted = f"{drawn.score('recall', slice='audio'):.2f} {low:.2f}–{high:.2f}".replace(" 0.", " .").replace(
         "–0.", "–."
     )
-    said = table.text(drawn)
+    said = console.text(drawn)
     row = next(line for line in said.splitlines() if line.startswith("audio") and f"{drawn.support('audio')}" in line)
     assert wanted in row
     drop = drawn.contributions("f1")["text"].drop
@@ -108,12 +109,12 @@ def test_numbers_are_the_cards():
 
 
 def test_empty_slice_shows_no_number():
-    row = next(line for line in table.text(card(absent=("audio",))).splitlines() if line.startswith("audio"))
+    row = next(line for line in console.text(card(absent=("audio",))).splitlines() if line.startswith("audio"))
     assert row.split() == ["audio", "0", *["–"] * 4]
 
 
 def test_without_bootstrap_no_interval_is_claimed():
-    said = table.text(card(bootstrap=0))
+    said = console.text(card(bootstrap=0))
     row = next(line for line in said.splitlines() if line.startswith("text-image-audio"))
     assert len(row.split()) == 5  # name, F1, accuracy, Wilson's interval, bar
     assert "nan" not in said
@@ -125,6 +126,8 @@ class Fixed:
     def __init__(self, **drops: Estimate) -> None:
         self.drops = drops
 
+    judged = False
+
     def contributions(self, score: str) -> dict:
         nothing = Estimate(math.nan, math.nan, math.nan)
         from mm_metrics.scorecard import Contribution
@@ -133,22 +136,22 @@ class Fixed:
 
 
 def test_worth_line_as_designed():
-    line = words.worth(
+    line = phrases.worth(
         Fixed(audio=Estimate(0.002, -0.01, 0.014), image=Estimate(0.031, 0.02, 0.04), text=Estimate(0.41, 0.38, 0.44))
     )
     assert line == "Without text −41 points of F1 · image −3 · audio −0.2 (not distinguishable from 0)"
 
 
 def test_worth_line_of_a_modality_that_harms():
-    assert words.worth(Fixed(a=Estimate(-0.05, -0.07, -0.03))) == "Without a +5 points of F1"
+    assert phrases.worth(Fixed(a=Estimate(-0.05, -0.07, -0.03))) == "Without a +5 points of F1"
 
 
 def test_worth_of_heads_is_what_each_gains_alone():
-    assert words.worth(card(coalitions=["text", "image", "audio"])).startswith("Alone text +")
+    assert phrases.worth(card(coalitions=["text", "image", "audio"])).startswith("Alone text +")
 
 
 def test_worth_is_silent_where_only_all_was_counted():
-    assert words.worth(card(coalitions=["all"])) == ""
+    assert phrases.worth(card(coalitions=["all"])) == ""
 
 
 @pytest.mark.parametrize("columns", range(1, 20))
@@ -165,26 +168,26 @@ def test_print_survives_a_terminal_without_the_letters():
         encoding = "ascii"
 
     out = Ascii()
-    table.print_card(card(), file=out)
+    console.print_card(card(), file=out)
     assert "points of F1 | " in out.getvalue()
     assert out.getvalue().isascii()
 
 
 def test_colors_only_where_asked(monkeypatch):
-    assert "\x1b[" not in table.text(card())
-    assert "\x1b[1;32m" in table.text(card(samples=4000, skill=1.9), color=True)
-    plain = table.text(card())
+    assert "\x1b[" not in console.text(card())
+    assert "\x1b[1;32m" in console.text(card(samples=4000, skill=1.9), color=True)
+    plain = console.text(card())
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    assert table.text(card(), color=True) == plain
+    assert console.text(card(), color=True) == plain
 
 
 def test_card_table_is_this():
-    assert card().table(width=60) == table.text(card(), width=60)
+    assert card().table(width=60) == console.text(card(), width=60)
 
 
 def test_telling_coalitions_of_many():
     drawn = card(("a", "b", "c", "d", "e", "f"), 2, 50)
-    shown = numbers.telling_coalitions(drawn)
+    shown = tables.telling_coalitions(drawn)
     assert len(shown) == 14
     assert shown[0] == "a-b-c-d-e-f"
     assert shown[-1] == "none"

@@ -16,8 +16,8 @@ from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.sampler import GlobalIndex
 from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.sharding import is_sharded, through_strategy
-from mm_metrics.counting import answered
 from mm_metrics.metrics import CoalitionConfusionMatrix
+from mm_metrics.metrics.base import answered
 from mm_metrics.modalities import UNHIDDEN, Modalities
 
 

@@ -12,10 +12,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mm_metrics.ablation.inputs import read_key
 from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, conditional_speeds
-from mm_metrics.callbacks.log import Constant, keys_of_the_user
-from mm_metrics.callbacks.observer import Observer
+from mm_metrics.callbacks.logged import Constant, keys_of_the_user
+from mm_metrics.callbacks.prober import Prober
 from mm_metrics.callbacks.subset import FixedSubset
-from mm_metrics.labels import Task
+from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
 from mm_metrics.verdict import Finding
 
@@ -108,8 +108,8 @@ class ModalityDynamics(Callback):
             "from_logits": from_logits, "ignore_index": ignore_index,
         }  # fmt: skip
         if task != "multiclass" or num_classes is not None:
-            Task(**arguments)  # refuses what does not fit, before training
-        self._observer = Observer(
+            Reader(**arguments)  # refuses what does not fit, before training
+        self._prober = Prober(
             inputs, self.modalities, arguments, target, presence, predict, baseline, encoders, seed, self._say
         )
         self.target, self.every_n_epochs = target, every_n_epochs
@@ -123,7 +123,7 @@ class ModalityDynamics(Callback):
         self._forget()
 
     def _forget(self) -> None:
-        self._observer.forget()
+        self._prober.forget()
         self._gradients: EncoderGradients | None = None
         self._train: FixedSubset | None = None
         self._val: FixedSubset | None = None
@@ -159,7 +159,7 @@ class ModalityDynamics(Callback):
         """Where the data set can't be read by number: keep the first batches, and find the encoders."""
         assert self._train is not None
         if self._train.readable is False and self._train.kept < self._train.samples:
-            if self._observer.ablation is None:
+            if self._prober.ablation is None:
                 self._look(trainer, pl_module, batch)
             self._train.keep(batch, len(read_key(batch, self.target)))
 
@@ -219,15 +219,15 @@ class ModalityDynamics(Callback):
         """
         now = (trainer.current_epoch, trainer.global_step)
         due = trainer.state.fn == "fit" and not trainer.sanity_checking and now[0] % self.every_n_epochs == 0
-        if not due or now == self._measured or self._observer.ablation is None or self._train is None:
+        if not due or now == self._measured or self._prober.ablation is None or self._train is None:
             return self.findings
         self._measured = now
-        train = self._observer.shown(trainer, pl_module, self._train)
+        train = self._prober.shown(trainer, pl_module, self._train)
         val = None
         if self._val is not None and trainer.val_dataloaders is not None:
             if self._val.readable is None:
                 self._val.read(_first(trainer.val_dataloaders), pl_module)
-            val = self._observer.shown(trainer, pl_module, self._val)
+            val = self._prober.shown(trainer, pl_module, self._val)
         row: dict[str, Any] = {}
         found: list[Finding] = []
         if train is not None:
@@ -241,8 +241,8 @@ class ModalityDynamics(Callback):
     def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         """Find the encoders before the first step."""
         assert self._train is not None
-        self._observer.start(trainer, pl_module, batch, self._train)
-        found = self._observer.found_encoders(trainer, pl_module)
+        self._prober.start(trainer, pl_module, batch, self._train)
+        found = self._prober.found_encoders(trainer, pl_module)
         self._gradients = EncoderGradients(found, self._speeds) if found else None
 
     def _row(self, train: learning.Shown, val: learning.Shown | None, epoch: int) -> dict[str, float]:

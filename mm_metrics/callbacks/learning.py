@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
-from mm_metrics import contributions, wording
-from mm_metrics.labels import Task
+from mm_metrics import contributions, words
+from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Estimate
 from mm_metrics.uncertainty import normal_quantile
@@ -82,7 +82,7 @@ class Part(NamedTuple):
         return Part(*(None if value is None else value.detach().cpu() for value in self))  # type: ignore[arg-type]
 
 
-def shown(modalities: Modalities, task: Task, masks: Sequence[int], parts: Sequence[Part]) -> Shown:
+def shown(modalities: Modalities, task: Reader, masks: Sequence[int], parts: Sequence[Part]) -> Shown:
     """Read batches; samples with an ignored target, or a prediction that is not finite, are left out.
 
     Raises TypeError or ValueError for predictions and targets of a shape or type that do not fit the task.
@@ -110,18 +110,18 @@ def shown(modalities: Modalities, task: Task, masks: Sequence[int], parts: Seque
     return Shown(modalities, tuple(masks), parts_of[0], parts_of[1], has, parts_of[2])
 
 
-def log_likelihoods(preds: Tensor, target: Tensor, task: Task) -> Tensor:
+def log_likelihoods(preds: Tensor, target: Tensor, task: Reader) -> Tensor:
     """``(K, N, L)`` logarithms of the true labels' probabilities, NaN where predictions are labels.
 
     >>> logits = torch.tensor([[[0.0, 0.0], [9.0, -9.0]]])
-    >>> log_likelihoods(logits, torch.tensor([[1], [0]]), Task("multiclass", 2, from_logits=True)).exp().flatten()
+    >>> log_likelihoods(logits, torch.tensor([[1], [0]]), Reader("multiclass", 2, from_logits=True)).exp().flatten()
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
     K, N, L = preds.shape[0], *target.shape
     if not preds.dtype.is_floating_point:
         return torch.full((K, N, L), torch.nan, dtype=torch.float64, device=preds.device)
     x = preds.double()
-    if task.kind == "multiclass" or (task.kind == "binary" and x.shape[2:] == (2,)):
+    if task.task.by_class or (task.task.positive and x.shape[2:] == (2,)):
         logs = x.log_softmax(-1) if task.from_logits else x.log()
         return logs.gather(-1, target.clamp(0, logs.shape[-1] - 1).expand(K, N, 1))
     x = x.reshape(K, N, L)
@@ -185,8 +185,9 @@ def _overfit(train: Shown, val: Shown, bars: Thresholds, z: float) -> list[Findi
             found.append(
                 Finding(
                     "overfit_modality", name, "accuracy", *gap, bars.gap,
-                    f"{name} is memorised: on training samples it gives {wording.points(a)} points of accuracy, on "
-                    f"validation samples {wording.points(b)}; look in it for what identifies a sample", "mixed",
+                    f"{name} is memorised: on training samples it gives {words.points_estimate(a)} points of "
+                    f"accuracy, on validation samples {words.points_estimate(b)}; look in it for what identifies a "
+                    "sample", "mixed",
                 )
             )  # fmt: skip
     return found
@@ -201,7 +202,7 @@ def _dominant(train: Shown, total: Estimate, bars: Thresholds, z: float) -> list
                 Finding(
                     "dominant_modality", name, "accuracy", *own, bars.dominant * total.value,
                     f"{name} carries {own.value / total.value:.0%} of what the model has learned of its training "
-                    f"samples ({wording.points(own)} of {100 * total.value:.0f} points of accuracy)", "good",
+                    f"samples ({words.points_estimate(own)} of {100 * total.value:.0f} points of accuracy)", "good",
                 )
             )  # fmt: skip
     return found
@@ -216,7 +217,7 @@ def _unused(train: Shown, bars: Thresholds, z: float) -> list[Finding]:
                 Finding(
                     "unused_modality", name, "accuracy", *lost, bars.unused,
                     f"{name} is not used on the training samples either: without it accuracy loses "
-                    f"{wording.points(lost)} points, and alone it gives {wording.points(given)}", "good",
+                    f"{words.points_estimate(lost)} points, and alone it gives {words.points_estimate(given)}", "good",
                 )
             )  # fmt: skip
     return found

@@ -42,14 +42,14 @@ class Output:
         """At the end of a run: the table, the figures, the page."""
         if not self.enabled:
             return
-        from mm_metrics.render import page, table
+        from mm_metrics.render import console, page
         from mm_metrics.render.loggers import send
 
         for name, card in cards.items():
             if name.startswith(stage):
                 shown = [row for row in samples if row["stage"] == name]
                 picture = "summary.png" if name == stage else f"summary_{name}.png"
-                self._try("table", partial(table.print_card, card, verdict=verdicts[name], samples=shown))
+                self._try("table", partial(console.print_card, card, verdict=verdicts[name], samples=shown))
                 self._try("figures", partial(send, loggers, card, name, step, self.folder))
                 self._try(picture, partial(self._summary, picture, card, verdicts[name], shown))
         told = {"history": history, "samples": samples, "leakage": self._leakage(), "dynamics": dynamics}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_metrics.labels import Labels
+from mm_metrics.counts.labels import Labels
 
 KEPT = 50
 _NOBODY = torch.iinfo(torch.int64).max

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_metrics.open_scorecard import JUDGED, OTHER
+from mm_metrics.tasks import JUDGED, OTHER
 
 MAX_CLASSES = 10_000
 NO_UTF8 = b"\x1a"  # Unicode's "substitute" control: stands for a byte that is no UTF-8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,12 @@ import torch
 
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.modalities import Modalities
-from mm_metrics.open_scorecard import JUDGED, OpenScorecard
 from mm_metrics.predictions.answers import Answers, as_bit, as_hash, parsed
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.reading import Block
 from mm_metrics.predictions.strays import Outside, Problem
+from mm_metrics.scorecard import Scorecard
+from mm_metrics.tasks import JUDGED
 
 if TYPE_CHECKING:
     from mm_metrics.predictions.scoring import Predictions
@@ -135,12 +136,11 @@ def count(metric: CoalitionConfusionMatrix, coded: Coded, counted: np.ndarray | 
     )  # fmt: skip
 
 
-def card_of(metric: CoalitionConfusionMatrix, task: str, by_id: bool, **info: Any) -> OpenScorecard:
+def card_of(metric: CoalitionConfusionMatrix, task: str, by_id: bool, **info: Any) -> Scorecard:
     """What was counted as a card.
 
     Samples without ids are numbered from zero; their shard is kept, as it tells them from another file's.
     """
     card = metric.scorecard(**info)
-    fields: Mapping[str, Any] = {name: getattr(card, name) for name in card.__dataclass_fields__}
     shards = () if by_id and card.layout.R else (metric.shard,)
-    return replace(OpenScorecard(**fields), task=task, shards=shards, parts=frozenset())
+    return replace(card, task=task, shards=shards)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mm_metrics.open_scorecard import JUDGED
 from mm_metrics.predictions.columns import Columns, presence_columns, shown
 from mm_metrics.predictions.reading import FilePath, blocks, columns_of, place
 from mm_metrics.predictions.rows import Coded, card_of, coded, count, metric
 from mm_metrics.predictions.strays import BadRows, Outside
+from mm_metrics.tasks import JUDGED
 
 if TYPE_CHECKING:
     from mm_metrics.predictions.scoring import Predictions, Scored

@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mm_metrics.labels import TASKS
+from mm_metrics.counts.other import closed
 from mm_metrics.modalities import Modalities
-from mm_metrics.open_scorecard import JUDGED, OpenScorecard, closed
 from mm_metrics.predictions.answers import MAX_CLASSES, Answers, as_labels, as_text, check_label, found_classes
 from mm_metrics.predictions.columns import Columns, Renamed, prediction_columns, presence_columns, shown
 from mm_metrics.predictions.reading import BLOCK_ROWS, Block, FilePath, blocks, columns_of
 from mm_metrics.predictions.rows import card_of, coded, count, distinct, metric
 from mm_metrics.predictions.strays import BadRows, Outside
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.tasks import JUDGED, task_of
 
 
 class Scored(NamedTuple):
@@ -79,8 +79,7 @@ class Predictions:
         set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
         set_("modalities", Modalities(self.modalities))
         set_("always", (self.always,) if isinstance(self.always, str) else tuple(self.always))
-        if self.task not in TASKS:
-            raise ValueError(f"task={self.task!r} is not known: one of {', '.join(TASKS)}")
+        task_of(self.task)
         unknown = set(self.always) - set(self.modalities)
         if unknown:
             raise ValueError(f"always names {sorted(unknown)}, the modalities are {self.modalities.names}")
@@ -153,7 +152,7 @@ class Predictions:
         count(counter, found)
         # Blocks may well hold equal counts: what tells them apart is where they begin.
         card = card_of(counter, self.task, by_id=True)
-        return closed(replace(card, parts=frozenset(f"{first}:{N}:{part}" for part in card.parts)))
+        return closed(replace(card, added=frozenset(f"{first}:{N}:{part}" for part in card.parts)))
 
     def score_files(self, files: Sequence[FilePath]) -> Scored:
         """Files to one scorecard, in one pass, or two where the classes have to be found; rows are numbered through.
@@ -188,7 +187,7 @@ class Predictions:
 
         return score_runs(self, runs, files)
 
-    def told(self, card: OpenScorecard, notes: list[str], bad: BadRows, outside: Outside) -> Scored:
+    def told(self, card: Scorecard, notes: list[str], bad: BadRows, outside: Outside) -> Scored:
         """The card, closed where every answer was a class, with its notes; ValueError where nothing was counted."""
         if not card.samples:
             raise ValueError(f"no row was counted{'; ' + bad.said() if bad.rows else ': the files hold none'}")

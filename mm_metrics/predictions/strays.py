@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mm_metrics.open_scorecard import OpenScorecard
 from mm_metrics.predictions.answers import as_text
 from mm_metrics.predictions.reading import FilePath, Refuse, place
+from mm_metrics.scorecard import Scorecard
 
 _BAD_SHOWN = 3
 _MOST_REMEMBERED = 1000  # different answers that are no class
@@ -70,7 +70,7 @@ class Outside:
             if text[:60] in self.examples or len(self.examples) < _MOST_REMEMBERED:
                 self.examples[text[:60]] += count
 
-    def said(self, card: OpenScorecard) -> str:
+    def said(self, card: Scorecard) -> str:
         """Their share in every coalition, and the most frequent."""
         shares = []
         for name in card.coalitions:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mm_metrics.render import words
-from mm_metrics.render.numbers import Cells, Number
+from mm_metrics import words
+from mm_metrics.render.tables import Cells, Number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

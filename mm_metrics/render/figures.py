@@ -16,45 +16,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from mm_metrics import scores
-from mm_metrics.comparison import Comparison
+from mm_metrics import scores, words
+from mm_metrics.counts.compare import Comparison
 from mm_metrics.files import write_whole
-from mm_metrics.render import draw, numbers, words
+from mm_metrics.render import draw, phrases, tables
+from mm_metrics.verdict import QualityGate, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mm_metrics.scorecard import Scorecard
+    from mm_metrics.counts.tally import Tally
 
 WIDTH = 4.7  # inches
 
 
-def confusion(card: Scorecard, slice: str = "all", ax: Axes | None = None, titled: bool = True) -> tuple[Figure, Axes]:
+def confusion(card: Tally, slice: str = "all", ax: Axes | None = None, titled: bool = True) -> tuple[Figure, Axes]:
     """One slice's confusion as heat cells with counts and shares of the row; `titled` with names and axis labels."""
-    cells = numbers.confusion_cells(card, slice)
+    cells = tables.confusion_cells(card, slice)
     support = words.count(card.support(slice, card.whole), "sample")
     return _heat(cells, slice if titled else "", support if titled else "", ax)
 
 
-def confusions(card: Scorecard, slices: Sequence[str] | None = None) -> tuple[Figure, np.ndarray]:
+def confusions(card: Tally, slices: Sequence[str] | None = None) -> tuple[Figure, np.ndarray]:
     """The confusions of all slices side by side."""
     names = card.slices if slices is None else tuple(slices)
-    panels = [(numbers.confusion_cells(card, name), name, f"n = {card.support(name, card.whole):,}") for name in names]
+    panels = [(tables.confusion_cells(card, name), name, f"n = {card.support(name, card.whole):,}") for name in names]
     return _side_by_side(panels)
 
 
-def coalitions(card: Scorecard, score: str | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+def coalitions(card: Tally, score: str | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """The score of every coalition: dots say which modalities the model was shown, bars what it scored."""
-    score = score or words.telling(card)
-    names = numbers.telling_coalitions(card)
+    score = score or phrases.telling(card)
+    names = tables.telling_coalitions(card)
     table = card.layout.modalities.table([card.layout.modalities.mask(name) for name in names])
     columns = 0.34 * len(card.modalities) + 0.1
     if ax is None:
         header = 0.25 + 0.75 * draw.inches(card.modalities)  # names at 45°
         ax = draw.axes(WIDTH, 0.27 * len(names) + 0.45 + header, columns + 0.2, 0.2, header, 0.45)
-    values = [numbers.Number(*card.estimate(score, name)) for name in names]
-    label = words.LABELS.get(score, score)
+    values = [tables.Number(*card.estimate(score, name)) for name in names]
+    label = words.label(score)
     draw.bars(ax, [""] * len(names), {label: values}, label, bounds=(0.0, 1.16))
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1.0])
     majority = card.majority(score)
@@ -71,34 +72,34 @@ def coalitions(card: Scorecard, score: str | None = None, ax: Axes | None = None
 
 
 def contributions(
-    card: Scorecard, score: str | None = None, slice: str = "all", ax: Axes | None = None
+    card: Tally, score: str | None = None, slice: str = "all", ax: Axes | None = None
 ) -> tuple[Figure, Axes]:
     """What is lost without each modality, and its Shapley value, in points with intervals."""
-    score = score or words.telling(card)
-    table = numbers.contribution_points(card, score, slice)
+    score = score or phrases.telling(card)
+    table = tables.contribution_points(card, score, slice)
     labels = [row[0] for row in table.rows]
     series = {"drop without it": [row[1] for row in table.rows], "Shapley value": [row[3] for row in table.rows]}
     if not any(value.value == value.value for value in series["drop without it"]):
         series = {"gain alone": [row[2] for row in table.rows]}
     ax = _bar_axes(labels, 0.48, ax)
-    draw.bars(ax, labels, series, f"points of {words.LABELS.get(score, score)}")
+    draw.bars(ax, labels, series, f"points of {words.label(score)}")
     draw.legend(ax)
     return ax.figure, ax  # type: ignore[return-value]
 
 
-def interactions(card: Scorecard, score: str | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+def interactions(card: Tally, score: str | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """The Shapley interaction of the 15 pairs that interact most, in points: more, or less, than each adds alone."""
-    score = score or words.telling(card)
-    rows = numbers.interaction_points(card, score).rows[:15]
+    score = score or phrases.telling(card)
+    rows = tables.interaction_points(card, score).rows[:15]
     labels = [row[0] for row in rows]
     ax = _bar_axes(labels, 0.3, ax, columns=26)
-    draw.bars(ax, labels, {"interaction": [row[1] for row in rows]}, f"points of {words.LABELS.get(score, score)}", 26)
+    draw.bars(ax, labels, {"interaction": [row[1] for row in rows]}, f"points of {words.label(score)}", 26)
     return ax.figure, ax  # type: ignore[return-value]
 
 
 def differences(comparison: Comparison, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """New less old: recall and F1 of every slice, in points with intervals."""
-    table = numbers.differences(comparison)
+    table = tables.differences(comparison)
     labels = [row[0] for row in table.rows]
     ax = _bar_axes(labels, 0.48, ax)
     series = {name: [row[table.columns.index(name)] for row in table.rows] for name in ("recall", "F1")}
@@ -121,17 +122,17 @@ def history(
     return ax.figure, ax  # type: ignore[return-value]
 
 
-def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[Figure, np.ndarray]:
+def summary(card: Tally, verdict: Any = None, samples: Any = None) -> tuple[Figure, np.ndarray]:
     """The essentials on one sheet of 11 by 7.6 inches: verdict, worth, coalitions, contributions, confusions."""
-    verdict = card.verdict() if verdict is None else verdict
+    verdict = judge(card, QualityGate()) if verdict is None else verdict
     weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
     headline = textwrap.fill(words.clean(verdict.headline), 80, max_lines=2, placeholder=" …")
-    step = textwrap.shorten(words.next_step(card, samples, weak), 120, placeholder=" …")
+    step = textwrap.shorten(phrases.next_step(card, samples, weak), 120, placeholder=" …")
     fig = draw.figure(11.0, 7.6)
     deep = 0.037 * headline.count("\n")
     common: dict[str, Any] = {"va": "top", "parse_math": False}
     fig.text(0.04, 0.955, headline, fontsize=15.5, fontweight="bold", color=draw.INK, **common)
-    worth = textwrap.shorten(words.worth(card), 120, placeholder=" …")
+    worth = textwrap.shorten(phrases.worth(card), 120, placeholder=" …")
     fig.text(0.04, 0.905 - deep, worth, fontsize=11.5, color=draw.INK, **common)
     fig.text(0.04, 0.872 - deep, step, fontsize=10.5, color=draw.MUTED, **common)
     draw.band(fig, verdict.level, 0.845 - deep)
@@ -141,7 +142,7 @@ def summary(card: Scorecard, verdict: Any = None, samples: Any = None) -> tuple[
     left = coalitions(card, ax=fig.add_axes((0.06 + 0.034 * M, 0.475, 0.42 - 0.034 * M, at - 0.475)))[1]
     right = contributions(card, ax=fig.add_axes((0.55 + 0.7 * names, 0.475, 0.42 - 0.7 * names, at - 0.475)))[1]
     for x, said in (
-        (0.04, f"{words.LABELS[words.telling(card)]}, shown only these modalities"),
+        (0.04, f"{words.label(phrases.telling(card))}, shown only these modalities"),
         (0.55, "What each modality gives"),
     ):
         fig.text(x, 0.815 - deep, said, fontsize=draw.LARGE, fontweight="bold", color=draw.INK, **common)
@@ -179,24 +180,24 @@ def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure
     if isinstance(value, Mapping):
         labels = list(value)
         ax = _bar_axes(labels, 0.34, ax)
-        draw.bars(ax, labels, {"score": [numbers.Number(float(part)) for part in value.values()]}, "score")
+        draw.bars(ax, labels, {"score": [tables.Number(float(part)) for part in value.values()]}, "score")
         return ax.figure, ax  # type: ignore[return-value]
-    multilabel = metric.task.kind == "multilabel"
+    multilabel = metric.task.by_label
     names = metric.class_names or tuple(map(str, range(value.shape[-3] if multilabel else value.shape[-1])))
     value = value.cpu()
     if value.ndim > (4 if multilabel else 3):
         panels = [(value[k, 0], coalition) for k, coalition in enumerate(metric.coalitions)][::-1]
     else:
         panels = list(zip(value, metric.slices, strict=True))
-    drawn = [(numbers.cells(part, names, multilabel), name, "") for part, name in panels]
-    return _heat(*drawn[0], ax) if ax is not None else _side_by_side(drawn[: numbers.COALITIONS_SHOWN])
+    drawn = [(tables.cells(part, names, multilabel), name, "") for part, name in panels]
+    return _heat(*drawn[0], ax) if ax is not None else _side_by_side(drawn[: tables.COALITIONS_SHOWN])
 
 
 def _over_time(metric: Any, values: Sequence[Any], ax: Axes | None) -> tuple[Figure, Any]:
     rows = []
     for step, value in enumerate(values):
         if not isinstance(value, Mapping):
-            multilabel = metric.task.kind == "multilabel"
+            multilabel = metric.task.by_label
             value = value[-1] if value.ndim > (4 if multilabel else 3) else value  # all modalities shown
             by_slice = scores.accuracy(value.sum(1) if multilabel else value)
             value = {f"{name}/accuracy": part for name, part in zip(metric.slices, by_slice, strict=True)}
@@ -212,7 +213,7 @@ def _bar_axes(labels: Sequence[str], each: float, ax: Axes | None, columns: int 
     return draw.axes(WIDTH, each * max(1, len(labels)) + 0.85, 0.2 + draw.inches(labels, columns))
 
 
-def _heat(cells: numbers.Cells, name: str, note: str, ax: Axes | None, rows: bool = True) -> tuple[Figure, Axes]:
+def _heat(cells: tables.Cells, name: str, note: str, ax: Axes | None, rows: bool = True) -> tuple[Figure, Axes]:
     if ax is None:
         height, width = cells.counts.shape
         small = height <= draw.NUMBERED_UP_TO
@@ -231,7 +232,7 @@ def _heat(cells: numbers.Cells, name: str, note: str, ax: Axes | None, rows: boo
     return ax.figure, ax  # type: ignore[return-value]
 
 
-def _side_by_side(panels: Sequence[tuple[numbers.Cells, str, str]]) -> tuple[Figure, np.ndarray]:
+def _side_by_side(panels: Sequence[tuple[tables.Cells, str, str]]) -> tuple[Figure, np.ndarray]:
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
     side = 2.3 if panels[0][0].counts.shape[0] <= 12 else 3.6

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm_metrics.render import numbers
+from mm_metrics.render import tables
 
 if TYPE_CHECKING:
-    from mm_metrics.scorecard import Scorecard
+    from mm_metrics.counts.tally import Tally
 
 _DPI = 130
 
 
-def send(loggers: Iterable[Any], card: Scorecard, stage: str, step: int, folder: Any) -> None:
+def send(loggers: Iterable[Any], card: Tally, stage: str, step: int, folder: Any) -> None:
     """Give the confusions, coalitions and contributions of a stage to every logger, as pictures.
 
     TensorBoard, Weights & Biases, MLflow and Comet take them as their own; W&B and MLflow the table of scores too; for
@@ -44,7 +44,7 @@ def send(loggers: Iterable[Any], card: Scorecard, stage: str, step: int, folder:
         figure.clear()
 
 
-def _drawn(card: Scorecard) -> dict[str, Any]:
+def _drawn(card: Tally) -> dict[str, Any]:
     from mm_metrics.render import figures
 
     makers: dict[str, Callable[..., tuple[Any, Any]]] = {"confusions": figures.confusions}
@@ -53,7 +53,7 @@ def _drawn(card: Scorecard) -> dict[str, Any]:
     return {name: make(card)[0] for name, make in makers.items()}
 
 
-def _send(logger: Any, drawn: dict[str, Any], card: Scorecard, stage: str, step: int, folder: Path) -> None:
+def _send(logger: Any, drawn: dict[str, Any], card: Tally, stage: str, step: int, folder: Path) -> None:
     if callable(getattr(logger, "log_image", None)):  # Weights & Biases
         for name, figure in drawn.items():
             logger.log_image(f"{stage}/modality/{name}", [_pixels(figure)], step=step)
@@ -82,9 +82,9 @@ def _send(logger: Any, drawn: dict[str, Any], card: Scorecard, stage: str, step:
             figures.write_png(folder / f"{stage}_{name}.png", figure, _DPI)
 
 
-def _scores(card: Scorecard) -> tuple[list[str], list[list[Any]]]:
+def _scores(card: Tally) -> tuple[list[str], list[list[Any]]]:
     """Every slice's scores with their bounds, as plain columns and rows; None where there is no number."""
-    table = numbers.slice_scores(card)
+    table = tables.slice_scores(card)
     columns = list(table.columns[:2])
     columns += [f"{name}{end}" for name in table.columns[2:] for end in ("", " low", " high")]
     rows = [

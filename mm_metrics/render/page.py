@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mm_metrics import words
+from mm_metrics.counts.compare import Comparison
+from mm_metrics.counts.tally import Tally
 from mm_metrics.files import write_whole
-from mm_metrics.render import numbers, words
-from mm_metrics.render.numbers import Number, Table
-from mm_metrics.scorecard import Scorecard
-
-if TYPE_CHECKING:
-    from mm_metrics.verdict import Verdict
+from mm_metrics.render import phrases, tables
+from mm_metrics.render.tables import Number, Table
+from mm_metrics.verdict import QualityGate, Verdict, judge
 
 _STAGE = re.compile(r"(train|val|validate|test|predict)(_\d+)?")
 _EPOCHS_SHOWN = 50
@@ -42,7 +42,7 @@ class Section:
     """What the page shows of one scorecard."""
 
     name: str
-    card: Scorecard
+    card: Tally
     verdict: Verdict
     worth: str
     next_step: str
@@ -73,7 +73,7 @@ class Against:
 
 def write(
     path: str | os.PathLike[str],
-    cards: Scorecard | Mapping[str, Scorecard] | Sequence[Scorecard],
+    cards: Tally | Mapping[str, Tally] | Sequence[Tally],
     *,
     verdicts: Verdict | Mapping[str, Verdict] | None = None,
     history: Sequence[Mapping[str, Any]] | None = None,
@@ -106,7 +106,7 @@ def write(
     given = verdicts if isinstance(verdicts, Mapping) else dict.fromkeys(named, verdicts)
     painter = _Painter()
     sections = [
-        _section(name, card, given.get(name) or card.verdict(), _of_stage(samples, name, named), painter)
+        _section(name, card, given.get(name) or judge(card, QualityGate()), _of_stage(samples, name, named), painter)
         for name, card in named.items()
     ]
     environment = jinja2.Environment(
@@ -127,10 +127,10 @@ def write(
     return write_whole(path, page.lstrip())
 
 
-def _named(cards: Scorecard | Mapping[str, Scorecard] | Sequence[Scorecard]) -> dict[str, Scorecard]:
+def _named(cards: Tally | Mapping[str, Tally] | Sequence[Tally]) -> dict[str, Tally]:
     if isinstance(cards, Mapping):
         return dict(cards)
-    listed = [cards] if isinstance(cards, Scorecard) else list(cards)
+    listed = [cards] if isinstance(cards, Tally) else list(cards)
     return {"": listed[0]} if len(listed) == 1 else {f"card {i}": card for i, card in enumerate(listed, 1)}
 
 
@@ -155,50 +155,50 @@ class _Painter:
         return svg.inline(draw(figures)[0], f"figure-{self.count}", alt)
 
 
-def _section(name: str, card: Scorecard, verdict: Verdict, samples: list[dict[str, Any]], painter: _Painter) -> Section:
+def _section(name: str, card: Tally, verdict: Verdict, samples: list[dict[str, Any]], painter: _Painter) -> Section:
     weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
     section = Section(
-        words.clean(name), card, verdict, words.worth(card), words.next_step(card, samples, weak),
-        [(words.LABELS[score], Number(*card.estimate(score, card.whole))) for score in numbers.SCORES],
-        numbers.slice_scores(card), samples=samples, facts=_facts(card),
+        words.clean(name), card, verdict, phrases.worth(card), phrases.next_step(card, samples, weak),
+        [(words.label(score), Number(*card.estimate(score, card.whole))) for score in tables.SCORES],
+        tables.slice_scores(card), samples=samples, facts=_facts(card),
     )  # fmt: skip
     if len(card.coalitions) > 1:
         section.pictures = [picture for picture in _worth_pictures(card, painter) if picture is not None]
     if not card.support("all", card.whole):
         return section
     for slice in card.slices[:_PANELS_SHOWN]:
-        table = numbers.confusion_table(card, slice)
-        tables = [("Counts" if table.columns[1:2] != ("taken for",) else "Largest errors", table)]
+        table = tables.confusion_table(card, slice)
+        beside = [("Counts" if table.columns[1:2] != ("taken for",) else "Largest errors", table)]
         if len(card.names) > 2:
-            tables.append(("Classes of lowest recall", numbers.worst_classes(card, slice)))
-        alt = f"Confusion on {slice}: " + _said(numbers.worst_classes(card, slice, 6), 2, "recall of")
+            beside.append(("Classes of lowest recall", tables.worst_classes(card, slice)))
+        alt = f"Confusion on {slice}: " + _said(tables.worst_classes(card, slice, 6), 2, "recall of")
         svg = painter(lambda figures, slice=slice: figures.confusion(card, slice, titled=False), alt)  # type: ignore[misc]
         support = words.count(card.support(slice, card.whole), "sample")
-        section.confusions.append(Picture(slice, alt, tables, svg, support))
+        section.confusions.append(Picture(slice, alt, beside, svg, support))
     return section
 
 
-def _worth_pictures(card: Scorecard, painter: _Painter) -> Iterable[Picture | None]:
-    shown = numbers.coalition_scores(card)
-    score = words.LABELS[words.telling(card)]
+def _worth_pictures(card: Tally, painter: _Painter) -> Iterable[Picture | None]:
+    shown = tables.coalition_scores(card)
+    score = words.label(phrases.telling(card))
     alt = f"{score} by the modalities shown: " + _said(shown, 1)
-    everything = numbers.coalition_scores(card, all_of_them=True)
+    everything = tables.coalition_scores(card, all_of_them=True)
     yield Picture(
         "Shown only these modalities", alt, [(" and ".join(everything.columns[1:]), everything)],
         painter(lambda figures: figures.coalitions(card), alt),
         f"Full dots are modalities that the model was shown; bars are {score}, lines 95% intervals.",
     )  # fmt: skip
-    given = numbers.contribution_points(card)
+    given = tables.contribution_points(card)
     alt = f"Points of {score} lost without each modality: " + _said(given, 1)
     yield Picture(
         "What each modality gives", alt, [(f"Points of {score}", given)],
         painter(lambda figures: figures.contributions(card), alt),
         "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none.",
     )  # fmt: skip
-    pairs = numbers.interaction_points(card)
+    pairs = tables.interaction_points(card)
     if pairs.rows:
         alt = f"Interactions in points of {score}: " + _said(pairs, 1)
-        overall = Table(("measure", "value"), numbers.together(card))
+        overall = Table(("measure", "value"), tables.together(card))
         yield Picture(
             "Together or instead", alt, [(f"Points of {score}", pairs), ("Of all modalities", overall)],
             painter(lambda figures: figures.interactions(card), alt),
@@ -216,7 +216,7 @@ def _said(table: Table, column: int, opening: str = "") -> str:
     return ", ".join(parts) + (f" and {len(table.rows) - 8} more" if len(table.rows) > 8 else "") + "."
 
 
-def _comparisons(named: Mapping[str, Scorecard], painter: _Painter) -> list[Against]:
+def _comparisons(named: Mapping[str, Tally], painter: _Painter) -> list[Against]:
     """Each card against the first of its stage."""
     first: dict[str, str] = {}
     found = []
@@ -228,8 +228,8 @@ def _comparisons(named: Mapping[str, Scorecard], painter: _Painter) -> list[Agai
         against = Against(words.clean(name), words.clean(old))
         found.append(against)
         try:
-            comparison = card - named[old]
-            table = numbers.differences(comparison)
+            comparison = Comparison(card, named[old])
+            table = tables.differences(comparison)
         except ValueError as error:
             against.refused = str(error)
             continue
@@ -241,17 +241,17 @@ def _comparisons(named: Mapping[str, Scorecard], painter: _Painter) -> list[Agai
     return found
 
 
-def _histories(rows: Sequence[Mapping[str, Any]], named: Mapping[str, Scorecard], painter: _Painter) -> list[Picture]:
+def _histories(rows: Sequence[Mapping[str, Any]], named: Mapping[str, Tally], painter: _Painter) -> list[Picture]:
     """F1 of every slice, and drops, over epochs, for every stage that the keys tell."""
     rows = [dict(row) for row in rows]
-    keys = numbers.history_keys(rows)
+    keys = tables.history_keys(rows)
     modalities = next(iter(named.values())).modalities
     stages = list(dict.fromkeys(key.partition("/")[0] for key in keys if key.count("/") >= 2))
     pictures = []
     for stage in stages:
         for score in ("f1", "recall"):
             series = {name: f"{stage}/{name}/{score}" for name in ("all", *modalities)}
-            pictures.append(_lines(rows, series, keys, f"{stage}: {words.LABELS[score]} by slice", "", painter))
+            pictures.append(_lines(rows, series, keys, f"{stage}: {words.label(score)} by slice", "", painter))
         series = {name: f"{stage}/drop/{name}/f1" for name in modalities}
         pictures.append(_lines(rows, series, keys, f"{stage}: drop without a modality", "F1", painter))
     return [picture for picture in pictures if picture is not None]
@@ -260,7 +260,7 @@ def _histories(rows: Sequence[Mapping[str, Any]], named: Mapping[str, Scorecard]
 def _dynamics(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], painter: _Painter) -> list[Picture]:
     """One picture for each thing that is measured of every modality: keys that differ in the modality's name alone."""
     rows = [dict(row) for row in rows]
-    keys = numbers.history_keys(rows)
+    keys = tables.history_keys(rows)
     groups: dict[str, dict[str, str]] = {}
     for key in keys:
         parts = key.split("/")
@@ -305,24 +305,23 @@ def _leakage(findings: Sequence[Mapping[str, Any]] | None) -> Table:
 
 
 def _of_stage(
-    samples: Sequence[Mapping[str, Any]] | None, name: str, named: Mapping[str, Scorecard]
+    samples: Sequence[Mapping[str, Any]] | None, name: str, named: Mapping[str, Tally]
 ) -> list[dict[str, Any]]:
     """The samples of one card: those that name it, and where none is named those of the first."""
     first = next(iter(named))
     return [dict(entry) for entry in samples or () if entry.get("stage", first) == name or len(named) == 1]
 
 
-def _facts(card: Scorecard) -> list[tuple[str, str]]:
+def _facts(card: Tally) -> list[tuple[str, str]]:
     """What was run, as (what, value)."""
     facts = {
         "modalities": ", ".join(card.modalities),
-        "task": f"{card.task}, {words.count(len(card.names), 'label' if card.task == 'multilabel' else 'class')}",
+        "task": f"{card.task}, {len(card.names):,} {card.kind.noun if len(card.names) == 1 else card.kind.nouns}",
         "samples": f"{card.samples:,}",
         "coalitions": f"{len(card.coalitions)} of {2 ** len(card.modalities)}",
         "bootstrap replicates": str(card.layout.R),
         "bootstrap seed": str(card.seed),
     }
-    facts["task"] = facts["task"].replace("classs", "classes")
     for key, value in card.info.items():
         if isinstance(value, Mapping):
             value = ", ".join(f"{inner} {part}" for inner, part in value.items())

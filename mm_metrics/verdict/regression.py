@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from mm_metrics import wording
-from mm_metrics.scorecard import Scorecard
-from mm_metrics.verdict import Finding
+from mm_metrics import words
+from mm_metrics.counts.compare import Comparison
+from mm_metrics.counts.tally import Tally
+from mm_metrics.verdict.gate import SCORES
+from mm_metrics.verdict.rules import Finding
 
-SCORES = ("accuracy", "precision", "recall", "f1")
 
-
-def losses(card: Scorecard, last: Scorecard, confidence: float = 0.95) -> list[Finding]:
+def losses(card: Tally, last: Tally, confidence: float = 0.95) -> list[Finding]:
     """A finding for every score, of the whole and of every slice, that fell surely: its interval lies below 0.
 
     Where a card holds no bootstrap replicates nothing is sure of a fall, and the finding is undecided. Raises
@@ -25,13 +25,13 @@ def losses(card: Scorecard, last: Scorecard, confidence: float = 0.95) -> list[F
     ...     metric.update(torch.where(torch.arange(200) < wrong, 1 - target, target)[None], target)
     ...     return metric.scorecard()
     >>> losses(card(40), card(10))[0].message
-    'overall accuracy -15.0 points [-20.0, -10.0] against last: 0.80, was 0.95'
+    'overall accuracy −15.0 points [−20.0, −10.0] against last: 0.80, was 0.95'
     """
-    comparison = card - last
+    comparison = Comparison(card, last)
     findings: list[Finding] = []
     seen: list[object] = []
     for slice in card.slices:
-        samples = [part.tolist() for side in (card, last) for part in side._sums(None, slice)]
+        samples = [part.tolist() for side in (card, last) for part in side.sums(None, slice)]
         if samples in seen:  # the same samples under another name
             continue
         seen.append(samples)
@@ -40,11 +40,11 @@ def losses(card: Scorecard, last: Scorecard, confidence: float = 0.95) -> list[F
             known = not math.isnan(change.high)
             if not change.value < 0 or (known and change.high >= 0):
                 continue
-            points, _, interval = wording.points(change).partition(" ")
+            interval = words.points_interval(change.low, change.high) or "(no interval: score both with bootstrap=200)"
             message = (
-                f"{'overall' if slice == 'all' else slice} {'F1' if score == 'f1' else score} {points} points "
-                f"{interval if known else '(no interval: score both with bootstrap=200)'} against last: "
-                f"{card.score(score, slice=slice):.2f}, was {last.score(score, slice=slice):.2f}"
+                f"{'overall' if slice == 'all' else slice} {words.label(score)} {words.points(change.value)} points "
+                f"{interval} against last: {words.score(card.score(score, slice=slice))}, was "
+                f"{words.score(last.score(score, slice=slice))}"
             )
             level = "bad" if known else "undecided"
             findings.append(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from mm_metrics import uncertainty
-from mm_metrics.scorecard import Estimate, Scorecard
+from mm_metrics.counts.other import opened
+from mm_metrics.counts.tally import Tally
+from mm_metrics.uncertainty import Estimate
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,23 @@ class Comparison:
     (0.25, True)
     """
 
-    new: Scorecard
-    old: Scorecard
+    new: Tally
+    old: Tally
 
     def __post_init__(self) -> None:
         """Refuse cards that measure different things."""
+        if self.new.other != self.old.other:
+            object.__setattr__(self, "new", opened(self.new))
+            object.__setattr__(self, "old", opened(self.old))
         for what in ("modalities", "task", "classes", "class names"):
-            new, old = self.new._identity()[what], self.old._identity()[what]
+            new, old = self.new.identity()[what], self.old.identity()[what]
             if new != old:
                 raise ValueError(f"scorecards with different {what} do not compare: {new} and {old}")
 
     @property
     def paired(self) -> bool:
         """Whether both saw the same samples with the same weights: their resampled class sizes are equal."""
-        new, old = (card._replicates("all") for card in (self.new, self.old))
+        new, old = (card.replicate_sums("all") for card in (self.new, self.old))
         if new is None or old is None:
             return False
         size = min(len(new.actual), len(old.actual))  # a replicate's weights do not depend on how many there are

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics import scores
-from mm_metrics.counting import ModalityMetric, answered
+from mm_metrics.metrics.base import ModalityMetric, answered
 
 
 class ModalityConfusionMatrix(ModalityMetric):
@@ -28,7 +28,7 @@ class ModalityConfusionMatrix(ModalityMetric):
     def _value(self, counts: Tensor) -> Tensor:
         self._refuse(counts)
         confusion = self.layout.confusion(counts)[0]
-        return confusion if self.task.kind == "multilabel" else confusion[:, 0]
+        return confusion if self.task.by_label else confusion[:, 0]
 
 
 class CoalitionConfusionMatrix(ModalityMetric):
@@ -105,7 +105,7 @@ class CoalitionConfusionMatrix(ModalityMetric):
                 "scorecard(), whose scores need none"
             )
         confusion = self.layout.confusion(counts)
-        return confusion if self.task.kind == "multilabel" else confusion[:, :, 0]
+        return confusion if self.task.by_label else confusion[:, :, 0]
 
 
 class _ModalityScore(ModalityMetric):
@@ -129,7 +129,7 @@ class _ModalityScore(ModalityMetric):
     def _value(self, counts: Tensor) -> dict[str, Tensor]:
         self._refuse(counts)
         sums = self.layout.class_sums(counts)
-        value = scores.score(self.score, scores.ClassSums(*(part[0] for part in sums)), self.task.kind, self.average)
+        value = scores.score(self.score, scores.ClassSums(*(part[0] for part in sums)), self.task, self.average)
         value = value.to(self._score_dtype or torch.get_default_dtype())
         return {f"{name}/{self.score}": value[s] for s, name in enumerate(self.slices)}
 

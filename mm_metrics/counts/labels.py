@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TASKS = ("multiclass", "binary", "multilabel")
+from mm_metrics.tasks import Task, task_of
 
 
 class Labels(NamedTuple):
@@ -28,10 +28,10 @@ class Labels(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class Reader:
     """How predictions and targets are read.
 
-    >>> Task("multiclass", num_classes=3).read(torch.tensor([[[0.1, 0.7, 0.2]]]), torch.tensor([1])).predicted
+    >>> Reader("multiclass", num_classes=3).read(torch.tensor([[[0.1, 0.7, 0.2]]]), torch.tensor([1])).predicted
     tensor([[[1]]])
     """
 
@@ -44,28 +44,31 @@ class Task:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that do not fit the task."""
-        if self.kind not in TASKS:
-            raise ValueError(f"task={self.kind!r} is not known: one of {', '.join(map(repr, TASKS))}")
-        if self.kind == "multiclass":
+        if self.task.by_class:
             if not isinstance(self.num_classes, int) or self.num_classes < 2:
                 raise ValueError(f"num_classes={self.num_classes!r}: task='multiclass' needs an integer of 2 or more")
-        elif self.num_classes not in (None, 2) and self.kind == "binary":
+        elif self.num_classes not in (None, 2) and self.task.positive:
             raise ValueError(f"num_classes={self.num_classes!r}: task='binary' has two, leave it out")
-        if self.kind == "multilabel" and (not isinstance(self.num_labels, int) or self.num_labels < 1):
+        if self.task.by_label and (not isinstance(self.num_labels, int) or self.num_labels < 1):
             raise ValueError(f"num_labels={self.num_labels!r}: task='multilabel' needs an integer of 1 or more")
         thresholds = self.thresholds
         if len(thresholds) not in (1, self.L) or not all(0 <= t <= 1 for t in thresholds):
             raise ValueError(f"threshold={self.threshold!r}: a fraction in 0…1, or one for each of {self.L} labels")
 
     @property
+    def task(self) -> Task:
+        """What the task is."""
+        return task_of(self.kind)
+
+    @property
     def C(self) -> int:
         """Classes: 2 in binary and multilabel."""
-        return int(self.num_classes) if self.kind == "multiclass" and self.num_classes else 2
+        return int(self.num_classes) if self.task.by_class and self.num_classes else 2
 
     @property
     def L(self) -> int:
         """Labels: 1 except in multilabel."""
-        return int(self.num_labels) if self.kind == "multilabel" and self.num_labels else 1
+        return int(self.num_labels) if self.task.by_label and self.num_labels else 1
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -105,18 +108,18 @@ class Task:
         if preds.ndim < 2:
             raise ValueError("preds is a single number: one prediction a sample, (N,) or (N, C)")
         N = preds.shape[1]
-        shape = (N, self.L) if self.kind == "multilabel" else (N,)
-        if tuple(target.shape) not in (shape, (N, 1) if self.kind == "binary" else shape):
+        shape = (N, self.L) if self.task.by_label else (N,)
+        if tuple(target.shape) not in (shape, (N, 1) if self.task.positive else shape):
             hint = ""
             if tuple(target.shape) == (N, 1):
                 hint = ": use target.squeeze(-1)"
-            elif self.kind == "multiclass" and target.ndim == 2 and target.shape[1] == self.C:
+            elif self.task.by_class and target.ndim == 2 and target.shape[1] == self.C:
                 hint = ": one-hot targets are read by target.argmax(-1)"
             raise ValueError(
                 f"target has shape {tuple(target.shape)}, expected {shape} to go with preds of shape "
                 f"{tuple(preds.shape[1:])}{hint}"
             )
-        if target.dtype.is_floating_point and self.kind == "multiclass":
+        if target.dtype.is_floating_point and self.task.by_class:
             raise TypeError(f"target is {target.dtype}: class numbers are integers, use target.long()")
         if target.device != preds.device:
             raise ValueError(f"target is on {target.device}, preds on {preds.device}: use target.to(preds.device)")
@@ -126,7 +129,7 @@ class Task:
         """``(K, N, L)`` labels, and what is wrong in a mask of a shape that starts ``(K, N)``."""
         shape, floating = tuple(preds.shape[1:]), preds.dtype.is_floating_point
         N = shape[0]
-        if self.kind == "multiclass":
+        if self.task.by_class:
             if len(shape) == 2 and shape[1] == self.C and floating:
                 return _argmax(preds, eager)
             if len(shape) != 1:
@@ -141,7 +144,7 @@ class Task:
             preds = preds.long()
             bad = _outside(preds, self.C - 1, "preds", None, eager)
             return (preds if eager else preds.clamp(0, self.C - 1)).unsqueeze(-1), bad
-        if self.kind == "binary":
+        if self.task.positive:
             if shape == (N, 2) and floating:
                 return self._two_columns(preds, eager)
             if shape not in ((N,), (N, 1)):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mm_metrics.labels import Labels
-from mm_metrics.layout import Layout
+from mm_metrics.counts.labels import Labels
+from mm_metrics.counts.layout import Layout
 from mm_metrics.uncertainty import poisson_weights
 
 _CELLS_AT_ONCE = 2**24  # bounds the memory that a batch of any size takes

@@ -13,9 +13,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from mm_metrics.counts import add
-from mm_metrics.labels import Labels, Task
-from mm_metrics.layout import MAX_BYTES, REFUSED, plan
+from mm_metrics.counts.add import add
+from mm_metrics.counts.labels import Labels, Reader
+from mm_metrics.counts.layout import MAX_BYTES, REFUSED, plan
 from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.uncertainty import stream_key
@@ -50,7 +50,7 @@ class ModalityMetric(Metric):
         bootstrap: R, the number of replicates that intervals come from.
         seed: of the bootstrap weights; cards with other seeds do not add up.
         shard: tells apart shards that are scored by themselves and whose sample numbers both start at zero.
-        max_bytes: a bound on the buffer; how it is kept, see `mm_metrics.layout.plan`.
+        max_bytes: a bound on the buffer; how it is kept, see `mm_metrics.counts.layout.plan`.
         class_names: names of classes, or of labels, for tables.
         kwargs: torchmetrics' own.
 
@@ -89,17 +89,18 @@ class ModalityMetric(Metric):
         super().__init__(**{"dist_sync_fn": all_reduced, "compute_with_cache": False, **kwargs})
         self.modalities = Modalities(modalities)
         cut = threshold if isinstance(threshold, int | float) else tuple(float(t) for t in threshold)
-        self.task = Task(task, num_classes, num_labels, cut, from_logits, ignore_index)
+        self.reader = Reader(task, num_classes, num_labels, cut, from_logits, ignore_index)
+        self.task = self.reader.task
         self.validate_args = validate_args
         if not isinstance(bootstrap, int) or bootstrap < 0:
             raise ValueError(f"bootstrap={bootstrap!r}: a number of replicates, 200 say, or 0 for none")
         masks = None if coalitions is None else self.modalities.masks(coalitions, seed)
-        self.layout, said = plan(self.modalities, self.task, masks, bootstrap, max_bytes)
+        self.layout, said = plan(self.modalities, self.reader, masks, bootstrap, max_bytes)
         for sentence in said:
             warnings.warn(f"max_bytes={max_bytes}: {sentence}", stacklevel=2)
         self.seed, self.shard = seed, shard
         self.class_names = None if class_names is None else tuple(map(str, class_names))
-        named = self.task.L if task == "multilabel" else self.task.C
+        named = self.reader.L if self.task.by_label else self.reader.C
         if self.class_names is not None and len(self.class_names) != named:
             raise ValueError(f"class_names holds {len(self.class_names)} names, expected {named}: one each, in order")
         self._score_dtype: torch.dtype | None = None
@@ -107,7 +108,7 @@ class ModalityMetric(Metric):
         self._numbered: bool | None = None
         # MetricCollection lets metrics whose states are equal after one batch share one; this name keeps apart those
         # that would part ways later.
-        arguments = (self.layout, self.task, seed, shard, validate_args, max_bytes, self.class_names, self._sharing())
+        arguments = (self.layout, self.reader, seed, shard, validate_args, max_bytes, self.class_names, self._sharing())
         self._state = f"counts_{zlib.crc32(repr(arguments).encode()):08x}"
         self.add_state(self._state, torch.zeros(self.layout.size, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -146,7 +147,7 @@ class ModalityMetric(Metric):
         rows: list[int] | None = None, counted: Tensor | None = None,
     ) -> Labels:  # fmt: skip
         eager = self.validate_args or (isinstance(preds, Tensor) and preds.device.type == "cpu")
-        labels = self.task.read(preds, target, eager)
+        labels = self.reader.read(preds, target, eager)
         N = preds.shape[1]
         where = self.modalities.presence(presence, N, preds.device)
         if self.counts.device != preds.device:
@@ -232,7 +233,7 @@ class ModalityMetric(Metric):
                 self.unsync(should_unsync=self._is_synced)
         self._refuse(counts)
         shards = () if self._numbered and self.layout.R else (self.shard,)
-        return Scorecard(self.layout, self.task.kind, counts, self.seed, self.class_names, shards, info=info)
+        return Scorecard(self.layout, self.task.name, counts, self.seed, self.class_names, shards, info=info)
 
     def reset(self) -> None:
         """Forget everything counted."""

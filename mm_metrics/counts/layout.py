@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from mm_metrics.labels import Task
+from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
 from mm_metrics.scores import ClassSums, class_sums
 
@@ -134,17 +134,17 @@ class Layout:
 
 
 def plan(
-    modalities: Modalities, task: Task, masks: Sequence[int] | None, R: int, max_bytes: int = MAX_BYTES
+    modalities: Modalities, reader: Reader, masks: Sequence[int] | None, R: int, max_bytes: int = MAX_BYTES
 ) -> tuple[Layout, list[str]]:
     """The richest layout under `max_bytes`, and in a sentence each what it leaves out.
 
     First replicates keep the slice "all" only, then they are fewer, then full matrices are kept for the last coalition
     only, then there are no replicates. Raises ValueError where even that does not fit.
 
-    >>> plan(Modalities(("text", "audio")), Task(num_classes=2), None, 0)[1]
+    >>> plan(Modalities(("text", "audio")), Reader(num_classes=2), None, 0)[1]
     []
     """
-    layout = Layout(modalities, task.C, task.L, None if masks is None else tuple(masks), R, patterns=False)
+    layout = Layout(modalities, reader.C, reader.L, None if masks is None else tuple(masks), R, patterns=False)
     said = []
     if 8 * layout.size > max_bytes and R:
         layout = replace(layout, replicate_slices=False)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mm_metrics import contributions
-from mm_metrics.comparison import Comparison
-from mm_metrics.render import words
-from mm_metrics.scorecard import Estimate, Scorecard
+from mm_metrics import contributions, words
+from mm_metrics.counts.compare import Comparison
+from mm_metrics.counts.tally import Tally
+from mm_metrics.render import phrases
+from mm_metrics.uncertainty import Estimate
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 COALITIONS_SHOWN = 16
@@ -47,30 +48,30 @@ class Table(NamedTuple):
     rows: Sequence[tuple[Any, ...]]
 
 
-def slice_scores(card: Scorecard) -> Table:
+def slice_scores(card: Tally) -> Table:
     """Accuracy, precision, recall and F1 of the whole and of every modality's slice, with the samples behind them."""
     rows = [
         (name, card.support(name, card.whole), *(Number(*card.estimate(s, card.whole, name)) for s in SCORES))
         for name in card.slices
     ]
-    return Table(("slice", "samples", *(words.LABELS[s] for s in SCORES)), rows)
+    return Table(("slice", "samples", *(words.label(s) for s in SCORES)), rows)
 
 
-def coalition_scores(card: Scorecard, all_of_them: bool = False) -> Table:
+def coalition_scores(card: Tally, all_of_them: bool = False) -> Table:
     """F1 and accuracy of every coalition, all modalities first; of the telling ones where they are many."""
     chosen = ordered_coalitions(card) if all_of_them else telling_coalitions(card)
-    shown = tuple(dict.fromkeys((words.telling(card), "accuracy")))
+    shown = tuple(dict.fromkeys((phrases.telling(card), "accuracy")))
     rows = [(name, *(Number(*card.estimate(score, name)) for score in shown)) for name in chosen]
-    return Table(("shown", *(words.LABELS[score] for score in shown)), rows)
+    return Table(("shown", *(words.label(score) for score in shown)), rows)
 
 
-def ordered_coalitions(card: Scorecard) -> list[str]:
+def ordered_coalitions(card: Tally) -> list[str]:
     """Names of the coalitions counted, the largest first."""
     masks = [card.layout.modalities.mask(name) for name in card.coalitions]  # less the model's own, unhidden answers
     return [card.layout.modalities.name(mask) for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask))]
 
 
-def telling_coalitions(card: Scorecard) -> list[str]:
+def telling_coalitions(card: Tally) -> list[str]:
     """All of them up to sixteen; beyond, those of all, all but one, one and none."""
     M = len(card.modalities)
     names = ordered_coalitions(card)
@@ -84,7 +85,7 @@ def telling_coalitions(card: Scorecard) -> list[str]:
     return [name for name in names if name in telling]
 
 
-def coalition_label(card: Scorecard, name: str) -> str:
+def coalition_label(card: Tally, name: str) -> str:
     """A coalition's name; of four modalities and more ``all`` and ``all but audio``, which are shorter."""
     M, mask = len(card.modalities), card.layout.modalities.mask(name)
     if M < 4 or mask.bit_count() < M - 1:
@@ -93,18 +94,18 @@ def coalition_label(card: Scorecard, name: str) -> str:
     return f"all but {hidden[0]}" if hidden else "all"
 
 
-def contribution_points(card: Scorecard, score: str | None = None, slice: str = "all") -> Table:
+def contribution_points(card: Tally, score: str | None = None, slice: str = "all") -> Table:
     """Drop, gain alone and Shapley value of every modality, in points of a score."""
-    score = score or words.telling(card)
+    score = score or phrases.telling(card)
     rows = [
         (name, *(_points(estimate) for estimate in parts)) for name, parts in card.contributions(score, slice).items()
     ]
     return Table(("modality", "drop without it", "gain alone", "Shapley value"), rows)
 
 
-def interaction_points(card: Scorecard, score: str | None = None) -> Table:
+def interaction_points(card: Tally, score: str | None = None) -> Table:
     """The Shapley interaction of every pair of modalities, in points, the largest first; no rows where not counted."""
-    score = score or words.telling(card)
+    score = score or phrases.telling(card)
     parts = torch.stack(card.apply(contributions.shapley_interactions, score), dim=-1)  # (M, M, 3)
     rows = []
     for i, j in combinations(range(len(card.modalities)), 2):
@@ -114,9 +115,9 @@ def interaction_points(card: Scorecard, score: str | None = None) -> Table:
     return Table(("pair", "interaction"), sorted(rows, key=lambda row: -abs(row[1].value)))
 
 
-def together(card: Scorecard, score: str | None = None) -> list[tuple[str, Number]]:
+def together(card: Tally, score: str | None = None) -> list[tuple[str, Number]]:
     """Cooperation and interaction share (InterSHAP) of all modalities, where the coalitions counted tell them."""
-    score, said = score or words.telling(card), []
+    score, said = score or phrases.telling(card), []
     for name, function, in_points in (
         ("Cooperation (SHAPE)", contributions.cooperation, True),
         ("Interaction share (InterSHAP)", contributions.interaction_share, False),
@@ -131,7 +132,7 @@ def differences(comparison: Comparison) -> Table:
     """New less old of every score on every slice, in points."""
     shown = comparison.new.whole
     rows = [(name, *(_points(comparison.estimate(s, shown, name)) for s in SCORES)) for name in comparison.new.slices]
-    return Table(("slice", *(words.LABELS[score] for score in SCORES)), rows)
+    return Table(("slice", *(words.label(score) for score in SCORES)), rows)
 
 
 def _points(estimate: Estimate) -> Number:
@@ -149,12 +150,12 @@ class Cells(NamedTuple):
     omitted: int = 0  # classes or labels that are added up, or left out
 
 
-def confusion_cells(card: Scorecard, slice: str = "all") -> Cells:
+def confusion_cells(card: Tally, slice: str = "all") -> Cells:
     """A slice's confusion to draw: up to 30 classes as counted; beyond, the 20 most confused and all others added up.
 
     Multilabel: one row a label, with its hits, misses, false alarms and rightly absent ones.
     """
-    return cells(card.confusion(card.whole, slice), card.names, card.task == "multilabel")
+    return cells(card.confusion(card.whole, slice), card.names, card.kind.by_label)
 
 
 def cells(confusion: Tensor, names: Sequence[str], multilabel: bool = False) -> Cells:
@@ -191,10 +192,10 @@ def cells(confusion: Tensor, names: Sequence[str], multilabel: bool = False) -> 
     return Cells(confusion.long(), confusion / confusion.sum(1, keepdim=True), right, labels, labels, omitted)
 
 
-def confusion_table(card: Scorecard, slice: str = "all") -> Table:
+def confusion_table(card: Tally, slice: str = "all") -> Table:
     """The numbers of `confusion_cells`; beyond 30 classes the largest errors, one a row."""
     part = confusion_cells(card, slice)
-    if not part.omitted or card.task == "multilabel":
+    if not part.omitted or card.kind.by_label:
         rows = [(name, *map(int, row)) for name, row in zip(part.rows, part.counts.tolist(), strict=True)]
         return Table(("actual", *part.columns), rows)
     confusion = card.confusion(card.whole, slice).clone()
@@ -212,11 +213,11 @@ def confusion_table(card: Scorecard, slice: str = "all") -> Table:
     )
 
 
-def worst_classes(card: Scorecard, slice: str = "all", most: int = WORST) -> Table:
+def worst_classes(card: Tally, slice: str = "all", most: int = WORST) -> Table:
     """The classes, or labels, of lowest recall that occur in a slice, the worst first."""
     recall, precision = (card.class_scores(score, card.whole, slice) for score in ("recall", "precision"))
     actual = card.confusion(card.whole, slice)
-    support = actual[:, 1].sum(-1) if card.task == "multilabel" else actual.sum(-1)
+    support = actual[:, 1].sum(-1) if card.kind.by_label else actual.sum(-1)
     rows = [
         (words.clean(name), int(n), Number(recall[name]), Number(precision[name]))
         for name, n in zip(card.names, support.tolist(), strict=True)

@@ -9,12 +9,13 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mm_metrics.render import numbers, words
-from mm_metrics.render.numbers import Number, Table
+from mm_metrics import words
+from mm_metrics.render import phrases, tables
+from mm_metrics.render.tables import Number, Table
+from mm_metrics.verdict import QualityGate, Verdict, judge
 
 if TYPE_CHECKING:
-    from mm_metrics.scorecard import Scorecard
-    from mm_metrics.verdict import Verdict
+    from mm_metrics.counts.tally import Tally
 
 LEVEL_STYLES = {"good": "bold green", "mixed": "bold yellow", "bad": "bold red", "undecided": "bold"}
 _ASCII = str.maketrans({"−": "-", "–": "-", "·": "|", "…": "~", "×": "x", "█": "#", "□": "?", "“": '"', "”": '"'})
@@ -22,7 +23,7 @@ _FINDINGS_SHOWN = 5
 
 
 def text(
-    card: Scorecard,
+    card: Tally,
     *,
     verdict: Verdict | None = None,
     width: int = 80,
@@ -42,22 +43,22 @@ def text(
     True
     """
     columns = max(50, width)
-    verdict = card.verdict() if verdict is None else verdict
+    verdict = judge(card, QualityGate()) if verdict is None else verdict
     page = _Page(columns, bool(color))
     page.sentence(verdict.headline, LEVEL_STYLES.get(verdict.level, "bold"))
     weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
-    for line in (words.worth(card), words.next_step(card, samples, weak)):
+    for line in (phrases.worth(card), phrases.next_step(card, samples, weak)):
         page.sentence(line)
-    page.table(numbers.slice_scores(card), "Scores by slice, with 95% intervals")
+    page.table(tables.slice_scores(card), "Scores by slice, with 95% intervals")
     if len(card.coalitions) > 1:
-        coalitions = numbers.coalition_scores(card)
+        coalitions = tables.coalition_scores(card)
         page.table(coalitions, "Shown only these modalities", bars=True)
         omitted = len(card.coalitions) - len(coalitions.rows)
         if omitted > 0:
-            page.sentence(f"and {omitted} more coalitions: card.score({words.telling(card)!r}, coalition=…)", "dim")
+            page.sentence(f"and {omitted} more coalitions: card.score({phrases.telling(card)!r}, coalition=…)", "dim")
         page.table(
-            numbers.contribution_points(card),
-            f"What each modality gives, in points of {words.LABELS[words.telling(card)]}",
+            tables.contribution_points(card),
+            f"What each modality gives, in points of {words.label(phrases.telling(card))}",
         )
     messages = [finding.message for finding in verdict.findings]
     if messages:
@@ -73,7 +74,7 @@ def text(
     return page.end()
 
 
-def print_card(card: Scorecard, *, file: TextIO | None = None, **options: Any) -> None:
+def print_card(card: Tally, *, file: TextIO | None = None, **options: Any) -> None:
     """Print `text` with what the terminal can do: its colours, its width up to 100, its letters."""
     file = sys.stdout if file is None else file
     terminal = bool(getattr(file, "isatty", lambda: False)())

@@ -11,25 +11,25 @@ import json
 import os
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from mm_metrics.counts.layout import Layout
+from mm_metrics.counts.tally import Tally
 from mm_metrics.files import finite, write_whole
-from mm_metrics.labels import TASKS
-from mm_metrics.layout import Layout
 from mm_metrics.modalities import Modalities
-from mm_metrics.open_scorecard import OTHER, recognised
-from mm_metrics.scorecard import Scorecard
+from mm_metrics.tasks import OTHER, task_of
 
+T = TypeVar("T", bound=Tally)
 FORMAT = "mm_metrics/scorecard"
 VERSION = 1
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them
 
 
-def write(card: Scorecard, path: str | os.PathLike[str] | None = None) -> str:
+def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
     """The card as JSON text; written to `path` whole or not at all, where one is given."""
     layout = card.layout
     raw = card.counts.numpy().astype("<i8").tobytes()
@@ -59,8 +59,8 @@ def write(card: Scorecard, path: str | os.PathLike[str] | None = None) -> str:
     return text
 
 
-def read(source: str | os.PathLike[str]) -> Scorecard:
-    """A card from a path, or from the JSON text itself; ValueError in one sentence for anything else."""
+def read(source: str | os.PathLike[str], make: type[T]) -> T:
+    """A card of the class `make` from a path, or from the JSON text; ValueError in one sentence for anything else."""
     text, where = str(source), "the JSON text"
     if not text.lstrip().startswith("{"):
         where = str(source)
@@ -77,17 +77,16 @@ def read(source: str | os.PathLike[str]) -> Scorecard:
             "write it again with this release, or read it with the one that wrote it"
         )
     try:
-        return _card(content)
+        return make(**_fields(content))
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError, zlib.error) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{where} is a damaged scorecard: {what}") from None
 
 
-def _card(content: dict[str, Any]) -> Scorecard:
+def _fields(content: dict[str, Any]) -> dict[str, Any]:
     modalities = Modalities(_strings(content["modalities"], "modalities"))
     masks = modalities.masks(_strings(content["coalitions"], "coalitions"))
-    if content["task"] not in TASKS:
-        raise ValueError(f"task is {content['task']!r}, expected one of {TASKS}")
+    task = task_of(content["task"])
     kept = {name: _boolean(content["layout"][name], name) for name in ("patterns", "replicate_slices", "full")}
     sizes = {name: _integer(content[name], name) for name in ("num_classes", "num_labels", "bootstrap")}
     if sizes["num_classes"] < 2 or sizes["num_labels"] < 1 or len(modalities) > 62:
@@ -95,15 +94,15 @@ def _card(content: dict[str, Any]) -> Scorecard:
     class_names = content["class_names"]
     if class_names is not None:
         class_names = tuple(_strings(class_names, "class_names"))
-        if len(class_names) != sizes["num_labels" if content["task"] == "multilabel" else "num_classes"]:
+        if len(class_names) != sizes["num_labels" if task.by_label else "num_classes"]:
             raise ValueError(f"it names {len(class_names)} classes")
         "".join(class_names).encode()  # half a surrogate pair could be neither printed nor written again
-    if content["task"] != "multiclass":
-        due = 3 if content["task"] == "binary" and class_names and class_names[-1] == OTHER else 2
+    if task.positive or task.by_label:
+        due = 3 if task.positive and class_names and class_names[-1] == OTHER else 2
         if sizes["num_classes"] != due:
-            raise ValueError(f"num_classes is {sizes['num_classes']}, task {content['task']} has {due}")
-    if content["task"] != "multilabel" and sizes["num_labels"] != 1:
-        raise ValueError(f"num_labels is {sizes['num_labels']}, task {content['task']} has 1")
+            raise ValueError(f"num_classes is {sizes['num_classes']}, task {task.name} has {due}")
+    if not task.by_label and sizes["num_labels"] != 1:
+        raise ValueError(f"num_labels is {sizes['num_labels']}, task {task.name} has 1")
     layout = Layout(modalities, sizes["num_classes"], sizes["num_labels"], masks, sizes["bootstrap"], **kept)
     if layout.size > _MAX_CELLS:
         raise ValueError(f"it would hold {layout.size} counts, more than {_MAX_CELLS}")
@@ -124,7 +123,12 @@ def _card(content: dict[str, Any]) -> Scorecard:
     seed = content["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise TypeError(f"seed is {seed!r}")
-    return recognised(Scorecard(layout, content["task"], counts, seed, class_names, shards, info, parts))
+    if class_names and class_names[-1] == OTHER and bool((layout.class_sums(counts).actual[..., -1, -1] != 0).any()):
+        raise ValueError(f"class {OTHER!r} has samples, and it stands for answers that are no class")
+    return {
+        "layout": layout, "task": task.name, "counts": counts, "seed": seed, "class_names": class_names,
+        "shards": shards, "info": info, "added": parts,
+    }  # fmt: skip
 
 
 def _strings(value: object, what: str) -> list[str]:

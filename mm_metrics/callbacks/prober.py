@@ -16,14 +16,15 @@ from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.learning import Part, Shown, shown
 from mm_metrics.callbacks.sharding import is_sharded, through_strategy
 from mm_metrics.callbacks.subset import FixedSubset
-from mm_metrics.labels import Task
+from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
+from mm_metrics.tasks import task_of
 
 
-class Observer:
+class Prober:
     """Looks at a module by ablation, or through its heads where it answers once a modality.
 
-    `task` holds the arguments of `Task`; the rest is named as in `ModalityDynamics`.
+    `task` holds the arguments of `Reader`; the rest is named as in `ModalityDynamics`.
     """
 
     def __init__(
@@ -99,15 +100,15 @@ class Observer:
         counted = None if self.heads is None else heard(self.heads, self.modalities.full, there)
         return Part(preds, read_key(batch, self.target), there, counted).cpu()
 
-    def _task(self, preds: Tensor) -> Task:
+    def _task(self, preds: Tensor) -> Reader:
         arguments = dict(self.task)
-        if arguments["kind"] == "multiclass" and arguments["num_classes"] is None:
+        if task_of(arguments["kind"]).by_class and arguments["num_classes"] is None:
             if preds.ndim < 3:
                 raise ValueError(
                     "num_classes is None and no logits (N, C) to read it off: ModalityDynamics(num_classes=…)"
                 )
             arguments["num_classes"] = preds.shape[-1]
-        return Task(**arguments)
+        return Reader(**arguments)
 
 
 def _listed(names: Any) -> tuple | list:

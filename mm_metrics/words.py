@@ -1,0 +1,142 @@
+"""How numbers and names are written: the same in a verdict, the console, pictures and on the page."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+from mm_metrics.uncertainty import Estimate
+
+ABSENT = "–"
+LABELS = {"f1": "F1", "unbalanced": "gap between precision and recall"}
+
+
+def label(score: str) -> str:
+    """A score's name as people write it.
+
+    >>> label("f1"), label("unbalanced"), label("balanced_accuracy")
+    ('F1', 'gap between precision and recall', 'balanced accuracy')
+    """
+    return LABELS.get(score, score.replace("_", " "))
+
+
+def score(value: float, unlike: float = math.nan) -> str:
+    """A fraction in two places; in more where two would round it to a full 0 or 1, or to the number it is `unlike`.
+
+    >>> score(0.875), score(0.9962), score(1.0), score(math.nan), score(0.4996, unlike=0.5)
+    ('0.88', '0.996', '1.00', '–', '0.4996')
+    """
+    if not math.isfinite(value):
+        return ABSENT
+    for places in (2, 3, 4):
+        said = f"{value:.{places}f}"
+        full = abs(float(said)) in (0.0, 1.0) and abs(value) not in (0.0, 1.0)
+        if not full and (value == unlike or float(said) != unlike):
+            break
+    return said.replace("-", "−")
+
+
+def bound(value: float) -> str:
+    """An end of an interval, without the 0 before its point.
+
+    >>> bound(0.07), bound(1.0), bound(-0.251)
+    ('.07', '1.0', '−.25')
+    """
+    said = "1.0" if f"{abs(value):.2f}" == "1.00" else f"{abs(value):.2f}".removeprefix("0")
+    return f"−{said}" if value < 0 and said != ".00" else said
+
+
+def interval(low: float, high: float) -> str:
+    """``[.07, .19]``; nothing where there is none."""
+    return f"[{bound(low)}, {bound(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def estimate(number: Estimate, unlike: float = math.nan) -> str:
+    """A score with its interval, ``0.12 [.07, .19]``; without one where there is none.
+
+    >>> estimate(Estimate(0.12, 0.07, 0.19)), estimate(Estimate(0.996, 0.9, 1.0))
+    ('0.12 [.07, .19]', '0.996 [.90, 1.0]')
+    """
+    if math.isnan(number.value):
+        return "not defined"
+    return f"{score(number.value, unlike)} {interval(number.low, number.high)}".rstrip()
+
+
+def points_estimate(number: Estimate) -> str:
+    """A difference of scores in points with its interval.
+
+    >>> points_estimate(Estimate(-0.04, -0.06, -0.02))
+    '−4.0 [−6.0, −2.0]'
+    """
+    return f"{points(number.value)} {points_interval(number.low, number.high)}".rstrip()
+
+
+def points(value: float, places: int = 1) -> str:
+    """A difference of fractions in points, with its sign.
+
+    >>> points(0.412), points(-0.0021), points(0.0), points(-0.41, 0)
+    ('+41.2', '−0.2', '0.0', '−41')
+    """
+    if not math.isfinite(value):
+        return ABSENT
+    said = f"{100 * value:+.{places}f}"
+    return said.lstrip("+-") if float(said) == 0 else said.replace("-", "−")
+
+
+def points_interval(low: float, high: float) -> str:
+    """``[38.0, 44.2]`` in points; nothing where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    return f"[{points(low).lstrip('+')}, {points(high).lstrip('+')}]"
+
+
+def distinguishable(estimate: Estimate) -> bool:
+    """Whether the interval leaves out 0; also where there is no interval, as nothing is known against it."""
+    return not (estimate.low <= 0 <= estimate.high)
+
+
+def clean(name: object) -> str:
+    r"""A name as one printable line: what would move the cursor or turn the reading direction becomes a box.
+
+    >>> clean("a\nb"), clean("\x1b[31mred")
+    ('a b', '□[31mred')
+    """
+    return "".join(c if c.isprintable() else " " if c in "\n\t" else "□" for c in str(name))
+
+
+def width(text: str) -> int:
+    """Columns that a text takes in a terminal.
+
+    >>> width("audio"), width("音声")
+    (5, 4)
+    """
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def shortened(name: object, columns: int) -> str:
+    """A name in at most so many columns, its middle left out.
+
+    >>> shortened("a_very_long_modality", 11)
+    'a_ver…ality'
+    """
+    text = clean(name)
+    if width(text) <= columns:
+        return text
+    head, tail, room = "", "", columns - 1
+    front, back = iter(text), iter(reversed(text))
+    while True:
+        if width(head) <= width(tail):
+            grown = head + next(front)
+            if width(grown + tail) > room:
+                return f"{head}…{tail}"
+            head = grown
+        else:
+            grown = next(back) + tail
+            if width(head + grown) > room:
+                return f"{head}…{tail}"
+            tail = grown
+
+
+def count(number: int, noun: str) -> str:
+    """``1 sample``, ``1,200 samples``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
