@@ -17,7 +17,7 @@ from mm_metrics.ablation.discovery import Site, make_plan, named_encoders, outer
 from mm_metrics.ablation.inputs import Inputs, Key, copied, flatten, some_rows
 from mm_metrics.ablation.kept import Kept
 from mm_metrics.ablation.means import RunningMeans
-from mm_metrics.ablation.predict import Predict, logits, prediction
+from mm_metrics.ablation.predict import Predict, Step, logits, prediction
 from mm_metrics.ablation.replay import DivergedError, given
 from mm_metrics.ablation.scene import Scene, form_of, look
 from mm_metrics.ablation.split import Split, agree
@@ -50,25 +50,31 @@ class ModalityAblation:
         model: Module,
         inputs: Mapping[str, Key | tuple[Key, ...]],
         *,
-        predict: Callable[..., Any] | None = None,
+        predict: Callable[..., Any] | str | None = None,
         baseline: Any = "zero",
         encoders: str | Mapping[str, Any] | None = "auto",
         presence: Key | None = None,
         coalitions: object = "all",
         seed: int = 0,
+        verify: int = 1,
     ) -> None:
         """Take a model and which of its batch's keys make each modality; nothing runs yet.
 
-        ``predict(model, batch)``, or ``predict(batch)``, gives the logits; by default the model's forward.
+        ``predict(model, batch)``, or ``predict(batch)``, gives the logits; by default the model's forward, and with
+        ``"step"`` its own ``validation_step``.
         ``baseline`` is what stands in for a hidden input: ``"zero"``, ``"mean"``, ``"shuffle"``, ``"presence"``, a
         number, a tensor of one sample's shape, a function of the input, or a mapping of these by modality or key.
         ``encoders`` are found, named (``{"image": "backbone.vision"}``), or None: whole forward passes only.
         ``presence`` is the batch's entry that says which modalities a sample has, an ``(N, M)`` table or a mapping.
+        ``verify``: every so many validations, each begun by `begin`, parts are compared with the whole again; 0: once.
         Raises TypeError or ValueError for a name that is not known.
         """
         if not isinstance(model, Module):
             raise TypeError(f"model is a torch.nn.Module, got {type(model).__name__}: give the function as predict=")
-        self.model = model
+        if not isinstance(verify, int) or verify < 0:
+            raise ValueError(f"verify={verify!r}: every how many validations parts are compared, 0 for the first only")
+        self.model, self.verify = model, verify
+        self._validations = 0
         self.say: Callable[[str], None] = lambda message: warnings.warn(message, UserWarning, stacklevel=2)
         self.inputs = Inputs(inputs, presence)
         self.modalities = Modalities(tuple(self.inputs.keys))
@@ -76,6 +82,7 @@ class ModalityAblation:
         self._baselines = Baselines(baseline, self.inputs, seed, self._once)
         keys = [key for keys in self.inputs.keys.values() for key in keys]
         self._predict, self._default = prediction(predict, keys), predict is None
+        self._step = self._predict
         self._named = named_encoders(model, encoders, self.modalities)
         self._whole = encoders is None
         self._splits: dict[Hashable, Split | None] = {}
@@ -145,8 +152,13 @@ class ModalityAblation:
         """Let ``around(predict)`` take the place of ``predict(model, batch)``, to run it through a strategy."""
         self._predict = around(self._predict)
 
-    def watch(self) -> ModalityAblation:
-        """From here to `unwatch` keep what the encoders, and the model itself, give for the tensors they are given."""
+    def watch(self, batch_idx: int = 0, dataloader_idx: int = 0) -> ModalityAblation:
+        """From here to `unwatch` keep what the encoders, and the model itself, give for the tensors they are given.
+
+        The batch's numbers are for ``predict="step"``, which hands them to the step.
+        """
+        if isinstance(self._step, Step):
+            self._step.at = (batch_idx, dataloader_idx)
         self._kept.clear()
         if self._may_split():
             self._kept.calls.__enter__()
@@ -155,6 +167,13 @@ class ModalityAblation:
     def unwatch(self) -> None:
         """Keep nothing more; what was kept stays until the next `watch` or `forget`."""
         self._kept.calls.__exit__()
+
+    def begin(self) -> None:
+        """A validation begins: its first batch is answered both ways again, every ``verify``-th time."""
+        if self.verify and self._validations % self.verify == 0:
+            self._splits.clear()
+            self._tried.clear()
+        self._validations += 1
 
     def forget(self) -> None:
         """Let go of what was kept of the last batch, and of the baseline's encodings."""
@@ -173,6 +192,15 @@ class ModalityAblation:
                 if site.reaches:
                     found[self.modalities.names[site.modality]][names.get(id(site.module), "")] = None
         return {name: tuple(modules) for name, modules in found.items() if modules}
+
+    @property
+    def plan(self) -> str:
+        """What is kept of each modality and where, or why nothing is, a line each."""
+        kept = self.encoders
+        return "\n".join(
+            f"{name}: kept at {', '.join(kept[name])}" if name in kept else f"{name}: nothing is kept"
+            for name in self.modalities
+        )
 
     @property
     def wants_means(self) -> bool:

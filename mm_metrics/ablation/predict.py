@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from types import MethodType
 from typing import Any
@@ -14,16 +15,21 @@ from torch.nn import Module
 Predict = Callable[[Module, Any], Any]
 
 
-def prediction(predict: Callable[..., Any] | None, inputs: Collection[Any] = ()) -> Predict:
-    """A function of model and batch: the user's, of the batch alone too, or `call` with the keys of the ``inputs``.
+def prediction(predict: Callable[..., Any] | str | None, inputs: Collection[Any] = ()) -> Predict:
+    """A function of model and batch: the user's, of the batch alone too, a `Step`, or `call` with the ``inputs``' keys.
 
     >>> prediction(lambda batch: batch + 1)(None, 2), prediction(lambda model, batch: batch)(None, 2)
     (3, 2)
     """
     if predict is None:
         return partial(call, inputs=inputs)
+    if isinstance(predict, str) and predict == "step":
+        return Step()
     if not callable(predict):
-        raise TypeError(f"predict is a function of model and batch, got {type(predict).__name__}")
+        raise TypeError(
+            f"predict is a function of model and batch, got {type(predict).__name__} {predict!r}: write predict='step' "
+            "for the module's own validation_step"
+        )
     try:
         parameters = list(inspect.signature(predict).parameters.values())
     except (TypeError, ValueError):
@@ -33,6 +39,66 @@ def prediction(predict: Callable[..., Any] | None, inputs: Collection[Any] = ())
     if len(required) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return lambda model, batch: predict(batch)
     return predict
+
+
+class Step:
+    """The module's own ``validation_step``, while it is tested its ``test_step``, its loggers muted; gives its logits.
+
+    ``at`` holds the numbers of the batch and of its loader, for steps that take them.
+    """
+
+    def __init__(self) -> None:
+        self.at = (0, 0)
+
+    def __call__(self, model: Module, batch: Any) -> Tensor:
+        """What the step returns: a tensor, ``"logits"`` or ``"preds"``; raises TypeError where it is none of these."""
+        trainer = getattr(model, "_trainer", None)
+        name = "test_step" if getattr(trainer, "testing", False) else "validation_step"
+        step = getattr(model, name, None)
+        if step is None:
+            raise TypeError(f"predict='step' runs {type(model).__name__}.{name}, which it has not: pass a function")
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(step).parameters.values()
+        more = sum(p.kind in kinds for p in parameters) - 1
+        if any(p.kind == p.VAR_POSITIONAL for p in parameters):
+            more = 2
+        with _muted(trainer):
+            output = step(batch, *self.at[: max(more, 0)])
+        for key in ("logits", "preds"):
+            found = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
+            output = found if isinstance(found, Tensor) else output
+        if isinstance(output, Tensor) and output.ndim:
+            return output
+        held = f" with {list(output)}" if isinstance(output, Mapping) else ""
+        raise TypeError(
+            f"{type(model).__name__}.{name} gave {type(output).__name__}{held}, and predict='step' reads the logits "
+            "from it: return them as a tensor, or in {'loss': ..., 'logits': ...}"
+        )
+
+
+class _Mute:
+    """Stands in for a logger: takes every call and every attribute, and does nothing."""
+
+    def __getattr__(self, name: str) -> _Mute:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> _Mute:
+        return self
+
+
+@contextmanager
+def _muted(trainer: Any) -> Iterator[None]:
+    loggers = vars(trainer).get("_loggers") if hasattr(trainer, "__dict__") else None
+    if not loggers:
+        yield
+        return
+    trainer._loggers = [_Mute() for _ in loggers]
+    try:
+        yield
+    finally:
+        trainer._loggers = loggers
 
 
 def call(model: Module, batch: Any, inputs: Collection[Any] = ()) -> Any:

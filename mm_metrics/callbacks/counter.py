@@ -54,14 +54,14 @@ class BatchCounter:
 
     def __init__(
         self, inputs: Mapping[str, Any], modalities: Modalities, masks: tuple[int, ...], arguments: dict[str, Any],
-        target: Any, presence: Any, slices: Any, predict: Callable[[Any, Any], Any] | None,
+        target: Any, presence: Any, slices: Any, predict: Callable[[Any, Any], Any] | str | None,
         baseline: Any, encoders: Any,
-        every_n_epochs: int, max_batches: int | None, say: Callable[[str], None],
+        every_n_epochs: int, max_batches: int | None, say: Callable[[str], None], verify: int = 1,
     ) -> None:  # fmt: skip
         self.inputs, self.modalities, self.masks, self.arguments = inputs, modalities, masks, arguments
         self.target, self.presence, self.slices = target, presence, slices
         self.predict, self.baseline, self.encoders = predict, baseline, encoders
-        self.every_n_epochs, self.max_batches, self.say = every_n_epochs, max_batches, say
+        self.every_n_epochs, self.max_batches, self.say, self.verify = every_n_epochs, max_batches, say, verify
         self.ablation: ModalityAblation | None = None
         self.head_masks: tuple[int, ...] | None = None  # where the model answers once per modality
         self._looked = False
@@ -81,6 +81,8 @@ class BatchCounter:
     def begin(self, trainer: Trainer) -> None:
         """A new epoch; all ranks call it together."""
         self.loaders = {}
+        if self.ablation is not None:
+            self.ablation.begin()
         if self.ablation is not None and self.ablation.wants_means:
             self.ablation.use_means(lambda part: trainer.strategy.reduce(part, reduce_op="sum"))
 
@@ -101,10 +103,10 @@ class BatchCounter:
             self._training_tells = False
             self.say(f"training batches have other inputs ({error}): the baseline is each validation batch's own mean")
 
-    def watch(self) -> None:
+    def watch(self, batch_idx: int, dataloader_idx: int) -> None:
         """Keep what the encoders give while the user's own step runs."""
         if self.ablation is not None:
-            self.ablation.watch()
+            self.ablation.watch(batch_idx, dataloader_idx)
 
     def unwatch(self) -> None:
         """Leave nothing behind on the module."""
@@ -175,6 +177,7 @@ class BatchCounter:
             pl_module, self.inputs, predict=self.predict, baseline=self.baseline,
             encoders=None if sharded else self.encoders, presence=self.presence,
             coalitions=[self.modalities.name(mask) for mask in self.masks] or ["all"], seed=self.arguments["seed"],
+            verify=self.verify,
         )  # fmt: skip
         ablation.say, ablation.means = self.say, self._means
         if sharded:

@@ -36,13 +36,15 @@ class ModalityMonitor(Callback):
         target: the batch's key of the target.
         presence: the batch's key of ``(N, M)`` bool, which modalities a sample has; hidden while ablating.
         slices: the batch's key of ``(N, M)`` bool, where a sample counts; by default its presence.
-        predict: ``predict(pl_module, batch)`` to logits, or to ``{"all": …, "text": …}``, one head per modality.
+        predict: ``predict(pl_module, batch)`` to logits, or to ``{"all": …, "text": …}``, one head per modality;
+            "step": the module's own validation_step, which returns its logits.
         ignore_index: a target that is not counted.
         threshold: of probabilities, in binary and multilabel.
         from_logits: whether predictions are logits in binary and multilabel.
         ablation: "all", "leave_one_out", "single", a list of coalitions, or None for no ablation.
         baseline: what stands in for a hidden modality, see `mm_metrics.ablation`.
         encoders: "auto", None or {modality: module's name}.
+        verify: compare an ablation in parts with the whole model at the start of every so many validations, 0: once.
         every_n_epochs: ablate every so many epochs; counts run every epoch.
         max_batches: ablate so many batches of an epoch.
         bootstrap: R, replicates behind the intervals.
@@ -71,13 +73,14 @@ class ModalityMonitor(Callback):
         target: Any = "label",
         presence: Any = None,
         slices: Any = None,
-        predict: Callable[[Any, Any], Any] | None = None,
+        predict: Callable[[Any, Any], Any] | str | None = None,
         ignore_index: int | None = None,
         threshold: float | list[float] = 0.5,
         from_logits: bool = True,
         ablation: str | list[str] | None = "all",
         baseline: Any = "zero",
         encoders: Any = "auto",
+        verify: int = 1,
         every_n_epochs: int = 1,
         max_batches: int | None = None,
         bootstrap: int = 200,
@@ -113,7 +116,7 @@ class ModalityMonitor(Callback):
             {name: tuple(key) if isinstance(key, list) else key for name, key in modalities.items()}, self.modalities,
             () if ablation is None else self.modalities.masks(ablation, seed), arguments,
             target, presence, presence if slices is None else slices, predict, baseline, encoders,
-            every_n_epochs, max_batches, self._say,
+            every_n_epochs, max_batches, self._say, verify,
         )  # fmt: skip
         self.gate = QualityGate(confidence=confidence) if gate is None else gate
         self.on_bad, self.log_level, self.log_intervals, self.output_dir = on_bad, log, log_intervals, output_dir
@@ -163,7 +166,7 @@ class ModalityMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep what the encoders give while the validation step runs."""
-        self.counter.watch()
+        self.counter.watch(batch_idx, dataloader_idx)
 
     on_test_batch_start = on_validation_batch_start
 

@@ -173,6 +173,51 @@ def test_hiding_that_makes_the_model_answer_nan_is_told_from_a_model_that_does(t
         counted(tmp_path, seeded(Broken))
 
 
+class Prepares(Concat):
+    """Its step scales the batch before it calls forward, and logs."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        inputs = {name: batch[name] * 3 - 1 for name in MODALITIES}
+        logits = self(inputs)
+        self.log("right", (logits.argmax(1) == batch["label"]).float().mean(), on_epoch=True)
+        return self.wrap(logits)
+
+
+@pytest.mark.parametrize("wrap", ["tensor", "dict", "preds"])
+def test_the_modules_own_step_answers(wrap, tmp_path):
+    forms = {
+        "tensor": lambda logits: logits,
+        "dict": lambda logits: {"loss": logits.sum(), "logits": logits},
+        "preds": lambda logits: {"preds": logits, "loss": 0},
+    }
+    model = seeded(Prepares)
+    model.wrap = forms[wrap]
+    data = loader(Rows(n=40, seed=1))
+    plain = trainer(tmp_path).validate(model, data, verbose=False)[0]
+    watcher = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=0, predict="step")
+    run = trainer(tmp_path, watcher)
+    assert run.validate(model, data, verbose=False)[0]["right"] == plain["right"]
+    assert run.callback_metrics["val/all/accuracy"].item() == pytest.approx(plain["right"], abs=1e-6)
+    card = watcher.scorecards["val"]
+    for name in MODALITIES:  # hidden by hand
+        batch = _whole(data)
+        shown = {key: batch[key] if key == name else torch.zeros_like(batch[key]) for key in MODALITIES}
+        with torch.no_grad():
+            logits = model.eval()({key: value * 3 - 1 for key, value in shown.items()})
+        assert card.score("accuracy", coalition=name) == pytest.approx(
+            (logits.argmax(1) == batch["label"]).float().mean().item()
+        )
+
+
+def _whole(data):
+    return default_collate([data.dataset[i] for i in range(len(data.dataset))])
+
+
+def test_a_step_that_returns_no_logits_is_told_what_to_return(tmp_path):
+    with pytest.raises(TypeError, match=r"validation_step gave NoneType, .*: return them as a tensor, or in {'loss'"):
+        counted(tmp_path, seeded(), predict="step")
+
+
 def test_a_frozen_part_stays_frozen(tmp_path):
     model = seeded()
     model.encoders["audio"].requires_grad_(False)
