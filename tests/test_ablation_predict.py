@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mm_metrics.ablation import ModalityAblation
-from mm_metrics.ablation.inputs import read_key
+from mm_metrics.ablation.batch import read_key
 from mm_metrics.ablation.predict import call, logits
 from tests.ablation_models import INPUTS, Concat, make_batch
 

@@ -244,7 +244,7 @@ def test_gradients_go_on_as_before():
 
 
 def _tensors(output):
-    from mm_metrics.ablation.inputs import tensors
+    from mm_metrics.ablation.batch import tensors
 
     return tensors(output).values()
 

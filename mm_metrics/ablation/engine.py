@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mm_metrics.ablation.baselines import Baselines, named_baselines
+from mm_metrics.ablation.baselines import Baselines, RunningMeans, named_baselines
+from mm_metrics.ablation.batch import Inputs, Key, copied, flatten, some_rows
 from mm_metrics.ablation.calls import Calls
-from mm_metrics.ablation.discovery import Site, make_plan, named_encoders, outer_calls
-from mm_metrics.ablation.inputs import Inputs, Key, copied, flatten, some_rows
-from mm_metrics.ablation.kept import Kept
-from mm_metrics.ablation.means import RunningMeans
+from mm_metrics.ablation.encoders import Site, make_plan, named_encoders, outer_calls
 from mm_metrics.ablation.predict import Predict, Step, logits, prediction
+from mm_metrics.ablation.recorder import Recorder
 from mm_metrics.ablation.replay import DivergedError, given
-from mm_metrics.ablation.scene import Scene, form_of, look
 from mm_metrics.ablation.split import Split, agree
 from mm_metrics.ablation.untouched import untouched
+from mm_metrics.ablation.view import View, form_of, look
 from mm_metrics.modalities import Modalities
 
 VACUOUS = 3  # batches that may be answered both ways while the model says the same to every coalition
@@ -95,7 +94,7 @@ class ModalityAblation:
         self._changing: set[int] | None = None
         self._compiled: bool | None = None
         self._ran = False
-        self._kept = Kept({id(model)})
+        self._kept = Recorder({id(model)})
 
     def __call__(self, batch: Any, presence: Any = None) -> Tensor:
         """``(K, N, C)`` logits, coalitions in the order of ``masks``; in evaluation mode, without a trace.
@@ -104,20 +103,20 @@ class ModalityAblation:
         for a key that the batch lacks, and whatever the model raises.
         """
         with self._untouched():
-            scene = look(batch, self.inputs, self.modalities, self._baselines, presence)
+            view = look(batch, self.inputs, self.modalities, self._baselines, presence)
             if not self._may_split():
-                return self._hidden(scene)
-            if scene.form not in self._splits or (scene.form in self._single and scene.N > 1):
-                return self._first(scene, presence)
-            split = self._splits[scene.form]
+                return self._hidden(view)
+            if view.form not in self._splits or (view.form in self._single and view.N > 1):
+                return self._first(view, presence)
+            split = self._splits[view.form]
             if split is None:
-                return self._hidden(scene)
+                return self._hidden(view)
             try:
-                return split.answers(scene, self.masks, self._kept, self._kept_answer(scene))
+                return split.answers(view, self.masks, self._kept, self._kept_answer(view))
             except DivergedError as error:
-                self._splits[scene.form] = None
+                self._splits[view.form] = None
                 self._once("diverged", f"{error}: inputs are hidden from now on, and the whole model runs")
-                return self._hidden(scene)
+                return self._hidden(view)
 
     def predict(self, batch: Any) -> Tensor:
         """The model's own logits ``(N, C)`` in evaluation mode, nothing hidden; from what was kept where possible."""
@@ -218,12 +217,12 @@ class ModalityAblation:
 
     def add_to_means(self, batch: Any) -> None:
         """Add a training batch to the running means; `use_means` puts them to use."""
-        scene = look(batch, self.inputs, self.modalities, self._baselines, None)
+        view = look(batch, self.inputs, self.modalities, self._baselines, None)
         for name, m in zip(self.modalities, range(len(self.modalities)), strict=True):
             for path, key in self.inputs.paths(batch)[name].items():
-                x = scene.leaves[path]
+                x = view.leaves[path]
                 if x.is_floating_point() and self._baselines.spec(name, key, path) == "mean":
-                    self._running.add(key if len(path) == 1 else path, x, scene.there[:, m])
+                    self._running.add(key if len(path) == 1 else path, x, view.there[:, m])
 
     def use_means(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> None:
         """Let the running means be the baseline; ``all_reduce`` sums a tensor over the ranks, which all call this."""
@@ -287,31 +286,31 @@ class ModalityAblation:
             else None
         )
 
-    def _kept_answer(self, scene: Scene) -> Tensor | None:
+    def _kept_answer(self, view: View) -> Tensor | None:
         """The model's own logits from the forward pass that was watched, where nothing is missing."""
-        kept = self._kept_roots(scene.leaves, scene.form) if scene.complete else None
+        kept = self._kept_roots(view.leaves, view.form) if view.complete else None
         if kept is None:
             return None
         with given(kept):
-            return self._logits(copied(scene.batch, deep=False), scene.N).clone()
+            return self._logits(copied(view.batch, deep=False), view.N).clone()
 
-    def _hidden(self, scene: Scene, masks: tuple[int, ...] | None = None) -> Tensor:
+    def _hidden(self, view: View, masks: tuple[int, ...] | None = None) -> Tensor:
         """Hide the inputs and run the whole model, once a coalition; its own forward pass serves where it was kept."""
         full = self.modalities.full
         masks = self.masks if masks is None else masks
-        own = self._kept_answer(scene) if self._may_split() and full in masks else None
+        own = self._kept_answer(view) if self._may_split() and full in masks else None
         answers = [
-            own if mask == full and own is not None else self._logits(scene.hide((mask,)), scene.N).clone()
+            own if mask == full and own is not None else self._logits(view.hide((mask,)), view.N).clone()
             for mask in masks
         ]
         return torch.stack(answers)
 
-    def _first(self, scene: Scene, presence: Any) -> Tensor:
+    def _first(self, view: View, presence: Any) -> Tensor:
         """Answer both ways, and split the model from now on where the answers agree."""
-        reference, split, why = self._both_ways(scene, presence)
-        form, K = scene.form, len(self.masks)
+        reference, split, why = self._both_ways(view, presence)
+        form, K = view.form, len(self.masks)
         self._tried[form] = self._tried.get(form, 0) + 1
-        (self._single.add if scene.N == 1 else self._single.discard)(form)
+        (self._single.add if view.N == 1 else self._single.discard)(form)
         told = K < 2 or not torch.equal(reference, reference[-1:].expand_as(reference))
         if told or split is None or self._tried[form] == VACUOUS:
             self._splits[form] = split  # else all coalitions were answered alike, which proves nothing
@@ -322,7 +321,7 @@ class ModalityAblation:
             self._kept.copied |= {id(site.module) for site in split.plan.sites if site.written}
         return reference
 
-    def _both_ways(self, scene: Scene, presence: Any) -> tuple[Tensor, Split | None, str]:
+    def _both_ways(self, view: View, presence: Any) -> tuple[Tensor, Split | None, str]:
         """The answer, and the way of splitting the model that gives it, or None and why there is none.
 
         Some samples are answered both ways, with all, none and all but one of the modalities; all samples where some
@@ -330,32 +329,32 @@ class ModalityAblation:
         """
         telling = self.modalities.masks("leave_one_out")
         masks = self.masks if len(self.masks) <= len(telling) else tuple(m for m in self.masks if m in telling)
-        rows = slice(None, None, max(1, scene.N // COMPARED))
+        rows = slice(None, None, max(1, view.N // COMPARED))
         if rows.step > 1:
             with suppress(Exception):  # what is the user's to see, the whole batch raises too
-                batch, given = some_rows((scene.batch, presence), scene.N, rows)
+                batch, given = some_rows((view.batch, presence), view.N, rows)
                 some = look(batch, self.inputs, self.modalities, self._baselines, given)
                 reference = self._hidden(some, masks)
                 split, why = self._try(some, reference, masks)
                 if split is None:
-                    return self._hidden(scene), None, why
-                answer = split.answers(scene, self.masks, self._kept, None)
+                    return self._hidden(view), None, why
+                answer = split.answers(view, self.masks, self._kept, None)
                 if agree(answer[[self.masks.index(mask) for mask in masks]][:, rows], reference):
                     return answer, split, ""
-        answer = self._hidden(scene)
-        return answer, *self._try(scene, answer, self.masks)
+        answer = self._hidden(view)
+        return answer, *self._try(view, answer, self.masks)
 
-    def _try(self, scene: Scene, reference: Tensor, masks: tuple[int, ...]) -> tuple[Split | None, str]:
+    def _try(self, view: View, reference: Tensor, masks: tuple[int, ...]) -> tuple[Split | None, str]:
         """The way of splitting the model that gives ``reference``, or None and why there is none."""
         name = type(self.model).__name__
         try:
             plan = make_plan(
-                self._run, scene.batch, scene.N, scene.modality, len(self.modalities), scene.presence, self._named
+                self._run, view.batch, view.N, view.modality, len(self.modalities), view.presence, self._named
             )
         except Exception as error:  # what can't be followed can still be run whole
             return None, f"{name} can't be followed on a few rows ({type(error).__name__}: {error})"
-        self._note(scene.form, plan.roots)
-        self._writes[scene.form] = plan.writes
+        self._note(view.form, plan.roots)
+        self._writes[view.form] = plan.writes
         if not any(site.reaches for site in plan.sites):
             return None, f"no module of {name} depends on one modality alone"
         why = ""
@@ -364,7 +363,7 @@ class ModalityAblation:
                 continue
             trial = Split(plan, self._logits, batched, one_row)
             try:
-                if agree(trial.answers(scene, masks, self._kept, None), reference):
+                if agree(trial.answers(view, masks, self._kept, None), reference):
                     return trial, ""
             except Exception as error:  # another way may work, and the whole model does
                 why = f"{name} can't be run in parts ({type(error).__name__}: {error})"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.inputs import Inputs, rebuilt, tensors
+from mm_metrics.ablation.batch import Inputs, rebuilt, tensors
 
 
 def corrupt(batch: Any, inputs: Inputs, modality: str, strength: float, seed: int = 0) -> Any:

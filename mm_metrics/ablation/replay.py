@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import Module
 
 from mm_metrics.ablation.baselines import StandIn
-from mm_metrics.ablation.discovery import Site
-from mm_metrics.ablation.inputs import Path, copied, flatten, rebuilt
+from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt
+from mm_metrics.ablation.encoders import Site
 
 
 class DivergedError(RuntimeError):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mm_metrics.ablation.discovery import Plan, Site
-from mm_metrics.ablation.inputs import Path, copied, flatten, rebuilt, tensors
-from mm_metrics.ablation.kept import Enough, Kept, autocast
+from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt, tensors
+from mm_metrics.ablation.encoders import Plan, Site
+from mm_metrics.ablation.recorder import Enough, Recorder, autocast
 from mm_metrics.ablation.replay import DivergedError, both, first_sample, given, joined, shifted
-from mm_metrics.ablation.scene import Scene
+from mm_metrics.ablation.view import View
 
 CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
 CHUNK_BYTES_CPU = 2**20  # where starting a pass costs little, and what leaves the cache costs more
@@ -60,20 +60,20 @@ class Split:
         """Let go of the baseline's encodings."""
         self._encoded.clear()
 
-    def answers(self, scene: Scene, masks: tuple[int, ...], kept: Kept, own: Tensor | None) -> Tensor:
+    def answers(self, view: View, masks: tuple[int, ...], kept: Recorder, own: Tensor | None) -> Tensor:
         """``(K, N, C)``; ``own`` is the model's own answer where it is known and nothing is missing."""
-        outputs = self.kept_outputs(scene, kept)
+        outputs = self.kept_outputs(view, kept)
         if outputs is None:
-            outputs, own = self._encode(scene)
-        hidden = self._hidden_outputs(scene, outputs)
-        ways = self._ways(scene, outputs, hidden)
-        full = scene.modalities.full
+            outputs, own = self._encode(view)
+        hidden = self._hidden_outputs(view, outputs)
+        ways = self._ways(view, outputs, hidden)
+        full = view.modalities.full
         todo = tuple(mask for mask in masks if mask != full or own is None)
         found = {} if own is None else {full: own}
         while todo:
-            k = self._chunk(scene, outputs) if self.batched else 1
+            k = self._chunk(view, outputs) if self.batched else 1
             try:
-                answer = self._replay(scene, todo[:k], ways)
+                answer = self._replay(view, todo[:k], ways)
             except torch.OutOfMemoryError:
                 if min(k, len(todo)) == 1:
                     raise
@@ -84,71 +84,71 @@ class Split:
             if wrote := [way.site for way in ways if way.written]:
                 for site in wrote:
                     site.written = True  # from now on it is given copies
-                ways = self._ways(scene, outputs, hidden)
+                ways = self._ways(view, outputs, hidden)
         return torch.stack([found[mask] for mask in masks])
 
-    def kept_outputs(self, scene: Scene, kept: Kept) -> Outputs | None:
+    def kept_outputs(self, view: View, kept: Recorder) -> Outputs | None:
         """The encoders' outputs for this very batch, None where one was not kept."""
-        outputs = [(site, kept.find(site, scene.leaves)) for site in self.plan.sites]
+        outputs = [(site, kept.find(site, view.leaves)) for site in self.plan.sites]
         return None if any(output is None for _, output in outputs) else outputs
 
     @staticmethod
-    def _ways(scene: Scene, outputs: Outputs, hidden: list[Any]) -> list[Ways]:
+    def _ways(view: View, outputs: Outputs, hidden: list[Any]) -> list[Ways]:
         return [
-            Ways(site, *both(site, output, other, scene.having(site.modality), scene.N))
+            Ways(site, *both(site, output, other, view.having(site.modality), view.N))
             for (site, output), other in zip(outputs, hidden, strict=True)
         ]
 
-    def _replay(self, scene: Scene, masks: tuple[int, ...], ways: list[Ways]) -> Tensor:
+    def _replay(self, view: View, masks: tuple[int, ...], ways: list[Ways]) -> Tensor:
         outputs = [
             (
                 way.site,
-                joined(way.site, way.shown, way.hidden, [bool(m >> way.site.modality & 1) for m in masks], scene.N),
+                joined(way.site, way.shown, way.hidden, [bool(m >> way.site.modality & 1) for m in masks], view.N),
             )
             for way in ways
         ]
-        batch = scene.hide(masks, None if self.plan.writes else self.plan.around)
+        batch = view.hide(masks, None if self.plan.writes else self.plan.around)
         with given(outputs, self.plan.calls):
-            answer = self.run(batch, len(masks) * scene.N)
-        return answer.clone().unflatten(0, (len(masks), scene.N))
+            answer = self.run(batch, len(masks) * view.N)
+        return answer.clone().unflatten(0, (len(masks), view.N))
 
-    def _chunk(self, scene: Scene, outputs: Outputs) -> int:
+    def _chunk(self, view: View, outputs: Outputs) -> int:
         held = [x for site, output in outputs if site.reaches for x in tensors(output).values()]
-        held += [scene.leaves[path] for path in self.plan.around]
+        held += [view.leaves[path] for path in self.plan.around]
         size = sum(x.numel() * x.element_size() for x in held)
-        room = CHUNK_BYTES_CPU if scene.there.device.type == "cpu" else CHUNK_BYTES
-        return max(1, min(room // max(size, 1), CHUNK_SAMPLES // scene.N, self.most))
+        room = CHUNK_BYTES_CPU if view.there.device.type == "cpu" else CHUNK_BYTES
+        return max(1, min(room // max(size, 1), CHUNK_SAMPLES // view.N, self.most))
 
-    def _recorder(self, wanted: set[int]) -> Kept:
+    def _recorder(self, wanted: set[int]) -> Recorder:
         """Records our own pass; with ``wanted`` modalities it ends as soon as their encoders have run."""
         modules = {site.module for site in self.plan.sites if site.modality in wanted}
         enough = [site for site in self.plan.sites if site.module in modules]
         copied = {id(site.module) for site in self.plan.sites if site.written}
-        return Kept(set(self.plan.interest), copied, own=True, enough=enough)
+        return Recorder(set(self.plan.interest), copied, own=True, enough=enough)
 
-    def _encode(self, scene: Scene) -> tuple[Outputs, Tensor | None]:
+    def _encode(self, view: View) -> tuple[Outputs, Tensor | None]:
         """Run the model once for the encoders' outputs, and its answer where that is the coalition of all."""
-        whole = scene.complete or any(stand_in.kind == "shift" for stand_in in scene.stand_ins.values())
-        batch = copied(scene.batch, self.plan.writes) if whole else scene.hide((scene.modalities.full,))
+        whole = view.complete or any(stand_in.kind == "shift" for stand_in in view.stand_ins.values())
+        batch = copied(view.batch, self.plan.writes) if whole else view.hide((view.modalities.full,))
         recorder = self._recorder(set())
         with recorder.calls:
-            answer = self.run(batch, scene.N).clone()
-        return self._found(recorder, self.plan.sites, batch), answer if scene.complete or not whole else None
+            answer = self.run(batch, view.N).clone()
+        return self._found(recorder, self.plan.sites, batch), answer if view.complete or not whole else None
 
-    def _found(self, recorder: Kept, sites: list[Site], batch: Any) -> Outputs:
+    def _found(self, recorder: Recorder, sites: list[Site], batch: Any) -> Outputs:
         leaves = flatten(batch)
         outputs = [(site, recorder.find(site, leaves)) for site in sites]
         if any(output is None for _, output in outputs):
             raise DivergedError("the model called its encoders otherwise than when it was followed")
         return outputs
 
-    def _hidden_outputs(self, scene: Scene, outputs: Outputs) -> list[Any]:
+    def _hidden_outputs(self, view: View, outputs: Outputs) -> list[Any]:
         """Each encoder's output for its modality's stand-in: one row, or a row a sample."""
         kinds: dict[int, set[str]] = {site.modality: set() for site, _ in outputs}
-        for path, m in scene.modality.items():
-            kind = scene.stand_ins[path].kind
+        for path, m in view.modality.items():
+            kind = view.stand_ins[path].kind
             kinds.setdefault(m, set()).add(kind if self.one_row or kind != "row" else "rows")
-        shift = next((stand_in.shift for stand_in in scene.stand_ins.values() if stand_in.kind == "shift"), 0)
+        shift = next((stand_in.shift for stand_in in view.stand_ins.values() if stand_in.kind == "shift"), 0)
         found: dict[Site, Any] = {}
         rows, missing = set(), {}
         for m in dict.fromkeys(site.modality for site, _ in outputs):
@@ -156,20 +156,20 @@ class Split:
             if kinds[m] == {"same"}:
                 found.update(mine)
             elif kinds[m] == {"shift"}:
-                found.update((site, shifted(site, output, shift, scene.N)) for site, output in mine)
+                found.update((site, shifted(site, output, shift, view.N)) for site, output in mine)
             elif kinds[m] != {"row"}:
                 rows.add(m)
             else:
-                key = self._key(scene, m)
+                key = self._key(view, m)
                 held = None if key is None else self._encoded.get(m, {}).get(key)
                 if held is None:
                     missing[m] = key
                 else:
                     found.update(held)
         if rows:
-            found.update(self._encode_baseline(scene, outputs, rows, scene.N))
+            found.update(self._encode_baseline(view, outputs, rows, view.N))
         if missing:
-            fresh = self._encode_baseline(scene, outputs, set(missing), 1)
+            fresh = self._encode_baseline(view, outputs, set(missing), 1)
             found.update(fresh)
             for m, key in missing.items():
                 self._hold(m, key, [(site, output) for site, output in fresh if site.modality == m])
@@ -183,23 +183,23 @@ class Split:
             del held[next(iter(held))]
         held[key] = encoded
 
-    def _encode_baseline(self, scene: Scene, outputs: Outputs, wanted: set[int], n: int) -> Outputs:
+    def _encode_baseline(self, view: View, outputs: Outputs, wanted: set[int], n: int) -> Outputs:
         """Run the wanted modalities' encoders on their stand-ins, n rows; the others' outputs are there already."""
 
         def change(path: Path, leaf: Any) -> Any:
-            if isinstance(leaf, list) and len(leaf) == scene.N:
+            if isinstance(leaf, list) and len(leaf) == view.N:
                 return leaf[:n]
-            if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != scene.N:
+            if not isinstance(leaf, Tensor) or not leaf.ndim or leaf.shape[0] != view.N:
                 return leaf
-            if scene.modality.get(path, -1) in wanted:
-                return scene.stand_ins[path].of(leaf).expand(n, *leaf.shape[1:]).clone()
+            if view.modality.get(path, -1) in wanted:
+                return view.stand_ins[path].of(leaf).expand(n, *leaf.shape[1:]).clone()
             return leaf[:n].clone()
 
-        batch = rebuilt(scene.batch, change)
+        batch = rebuilt(view.batch, change)
         modules = {site.module for site in self.plan.sites if site.modality in wanted}
         others = [(site, output) for site, output in outputs if site.module not in modules]
-        if n < scene.N:
-            others = [(site, first_sample(site, output, scene.N)) for site, output in others]
+        if n < view.N:
+            others = [(site, first_sample(site, output, view.N)) for site, output in others]
         recorder = self._recorder(wanted)
         try:
             with given([(site, copied(output)) for site, output in others]), recorder.calls:
@@ -208,13 +208,13 @@ class Split:
             pass
         return self._found(recorder, [site for site, _ in outputs if site.modality in wanted], batch)
 
-    def _key(self, scene: Scene, m: int) -> Any:
+    def _key(self, view: View, m: int) -> Any:
         """What a baseline's encoding hangs on, None where that is not known."""
-        tokens = [scene.stand_ins[path].token for path in scene.stand_ins if scene.modality[path] == m]
+        tokens = [view.stand_ins[path].token for path in view.stand_ins if view.modality[path] == m]
         if None in tokens:
             return None
         modules = dict.fromkeys(site.module for site in self.plan.sites if site.modality == m)
-        return (*tokens, *(weights(module) for module in modules), autocast(tensors(scene.batch).values()))
+        return (*tokens, *(weights(module) for module in modules), autocast(tensors(view.batch).values()))
 
 
 def weights(module: Module) -> tuple:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.baselines import named_baselines
-from mm_metrics.ablation.inputs import read_key
+from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.sampler import GlobalIndex
 from mm_metrics.callbacks.samples import SampleTracker

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mm_metrics.ablation.inputs import read_key
+from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, conditional_speeds
 from mm_metrics.callbacks.logged import Constant, keys_of_the_user

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from mm_metrics.ablation import ModalityAblation
-from mm_metrics.ablation.inputs import read_key
+from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.heads import as_heads, heard
 from mm_metrics.callbacks.learning import Part, Shown, shown
 from mm_metrics.callbacks.sharding import is_sharded, through_strategy

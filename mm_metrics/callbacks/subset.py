@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler
 from torch.utils.data import SequentialSampler as Sequential
 
-from mm_metrics.ablation.inputs import copied, rebuilt
+from mm_metrics.ablation.batch import copied, rebuilt
 from mm_metrics.ablation.untouched import untouched
 
 BATCH_SIZE = 32  # where a loader does not say

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from mm_metrics.ablation.baselines import Baselines, StandIn
-from mm_metrics.ablation.inputs import Inputs, Path, flatten, tensors
+from mm_metrics.ablation.batch import Inputs, Path, flatten, tensors
 from mm_metrics.ablation.replay import hide
 from mm_metrics.modalities import Modalities
 
 
 @dataclass(eq=False)
-class Scene:
+class View:
     """A batch of N samples: where its inputs lie, which are there, and what stands in for each.
 
     ``there`` ``(N, M)`` bool is the presence, ``everywhere`` that it is all True; ``complete`` says that it is what the
@@ -56,7 +56,7 @@ def form_of(batch: Any) -> Hashable:
     return type(batch), *((path, x.dtype, x.ndim) for path, x in tensors(batch).items())
 
 
-def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any) -> Scene:
+def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any) -> View:
     """Read a batch; ``given`` is a presence that takes the place of the batch's own. Raises as `Inputs` does."""
     paths = inputs.paths(batch)
     modality = {path: m for m, name in enumerate(modalities) for path in paths[name]}
@@ -80,4 +80,4 @@ def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baseline
     own = {path: None if len(path) == 1 else names.index(path[-1]) for path in entry}
     everywhere = told is None or bool(there.all())
     complete = everywhere and not replaces
-    return Scene(batch, modalities, N, modality, own, there, everywhere, complete, stand_ins, form_of(batch))
+    return View(batch, modalities, N, modality, own, there, everywhere, complete, stand_ins, form_of(batch))

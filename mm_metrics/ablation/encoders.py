@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Module
 
+from mm_metrics.ablation.batch import Path, flatten, some_rows, tensors
 from mm_metrics.ablation.calls import Call
-from mm_metrics.ablation.dependence import Trace, trace
-from mm_metrics.ablation.inputs import Path, flatten, some_rows, tensors
+from mm_metrics.ablation.trace import Trace, trace
 from mm_metrics.modalities import Modalities
 
 Axes = Mapping[Path, int | None]

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mm_metrics.ablation.dependence import trace
-from mm_metrics.ablation.discovery import sample_axes
+from mm_metrics.ablation.encoders import sample_axes
+from mm_metrics.ablation.trace import trace
 
 A, B = 1, 2
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm_metrics.ablation.batch import Path, flatten, rebuilt, tensors
 from mm_metrics.ablation.calls import Call, Calls
-from mm_metrics.ablation.discovery import Site, Step, constants
-from mm_metrics.ablation.inputs import Path, flatten, rebuilt, tensors
+from mm_metrics.ablation.encoders import Site, Step, constants
 
 
 class Enough(BaseException):
@@ -29,7 +29,7 @@ class _Record:
 
 
 @dataclass
-class Kept:
+class Recorder:
     """What `Calls` saw of the modules in ``interest`` since `clear`.
 
     The inputs of a record are known by identity and version. A tensor made in inference mode has no version: a copy

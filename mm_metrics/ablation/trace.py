@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from mm_metrics.ablation.batch import Path, tensors
 from mm_metrics.ablation.calls import Call, Calls
-from mm_metrics.ablation.inputs import Path, tensors
 
 OUT_OF_TORCH = {"numpy", "tolist", "__array__", "__dlpack__"}
 
