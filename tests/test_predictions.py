@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mm_metrics import CoalitionConfusionMatrix, Scorecard
+from mm_metrics.cells import NO_UTF8, as_labels, as_text
 from mm_metrics.counts.other import closed, opened
 from mm_metrics.predictions import Predictions, csv_file
-from mm_metrics.predictions.answers import NO_UTF8, as_labels, as_text, found_classes
+from mm_metrics.predictions.answers import found_classes
 from mm_metrics.predictions.rows import distinct
 from mm_metrics.tasks import OTHER
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,76 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mm_metrics.cells import NO, YES, as_bit, as_labels, as_missing, as_text, quoted
 from mm_metrics.tasks import JUDGED, OTHER
 
 MAX_CLASSES = 10_000
-NO_UTF8 = b"\x1a"  # Unicode's "substitute" control: stands for a byte that is no UTF-8
 _LONGEST_NAME = 200  # characters; a longer "label" is a text from the wrong column
-_YES, _NO = ("1", "true"), ("0", "false")
-
-
-def as_text(cell: object) -> str | None:
-    """A label as text, the same whatever program wrote it; None where there is none.
-
-    Spaces around it go, 3.0 is 3 (pandas writes whole numbers so where a column has gaps), True is true. Raises
-    ValueError for what is no label: a list, bytes that are no UTF-8, half a surrogate pair.
-
-    >>> as_text(" siren "), as_text(3.0), as_text("3.0"), as_text(True), as_text(float("nan"))
-    ('siren', '3', '3', 'true', None)
-    """
-    if isinstance(cell, bytes):
-        if NO_UTF8 in cell:
-            raise ValueError("it is not UTF-8")
-        cell = cell.decode()
-    if isinstance(cell, str):
-        text = cell.strip()
-        if not text.isascii():
-            text.encode()
-        return text[:-2] if text.endswith(".0") and text[:-2].removeprefix("-").isdecimal() else text
-    if isinstance(cell, bool):
-        return "true" if cell else "false"
-    if isinstance(cell, int):
-        return str(cell)
-    if isinstance(cell, float):
-        return None if math.isnan(cell) else str(int(cell)) if cell.is_integer() else repr(cell)
-    if cell is None:
-        return None
-    raise ValueError(f"a {type(cell).__name__} is no label")
-
-
-def as_labels(cell: object) -> list[str]:
-    """The labels of a multilabel cell: a list, or words joined with ``|``; nothing is no label.
-
-    >>> as_labels("smoke|flood"), as_labels(["smoke"]), as_labels(""), as_labels(3)
-    (['smoke', 'flood'], ['smoke'], [], ['3'])
-    """
-    if isinstance(cell, list | tuple):
-        return [text for part in cell if (text := as_text(part))]
-    return [text for part in (as_text(cell) or "").split("|") if (text := as_text(part))]
-
-
-def as_bit(cell: object) -> bool:
-    """0, 1, true or false in any case and width; ValueError for all else."""
-    text = (as_text(cell) or "").lower()
-    if text not in _YES + _NO:
-        raise ValueError(f"{quoted(cell)} is neither 0 nor 1")
-    return text in _YES
-
-
-def as_hash(cell: object) -> list[int]:
-    """Two numbers of 64 bits that stand for an id; equal for 7, 7.0 and "7"."""
-    text = as_text(cell)
-    if not text:
-        raise ValueError("there is no id")
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return [int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:])]
-
-
-def quoted(cell: object) -> str:
-    """A cell from a file that may come from anywhere, fit for a message: escaped and short."""
-    cell = cell[:60] if isinstance(cell, str | bytes | list) else cell
-    text = repr(cell.decode(errors="replace") if isinstance(cell, bytes) else cell)
-    return text if len(text) <= 60 else text[:57] + "…"
 
 
 @dataclass(frozen=True)
@@ -116,7 +50,7 @@ class Answers:
     def _codes(self) -> dict[str, int]:
         codes = {self._folded(name): code for code, name in enumerate(self.classes)}
         if self.classes == ("0", "1"):
-            codes |= {word: code for code, words in enumerate((_NO, _YES)) for word in (*words, words[1].title())}
+            codes |= {word: code for code, words in enumerate((NO, YES)) for word in (*words, words[1].title())}
         return codes
 
     def _folded(self, text: str) -> str:
@@ -165,11 +99,6 @@ class Answers:
 
     def _listed(self) -> str:
         return ", ".join(map(quoted, self.classes[:5])) + (", …" if len(self.classes) > 5 else "")
-
-
-def as_missing(cell: object) -> bool:
-    """Whether a cell is null, which is not the same as an empty list or text."""
-    return not isinstance(cell, list | tuple) and as_text(cell) is None
 
 
 def found_classes(labels: Iterable[str], task: str, positive: str | None = None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mm_metrics.predictions.answers import NO_UTF8
+from mm_metrics.cells import NO_UTF8
 from mm_metrics.predictions.reading import Block, Refuse, parts, pyarrow
 
 _BLOCK = 4 * 2**20  # bytes; also a bound on the length of a row

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mm_metrics.cells import as_bit, as_hash
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.modalities import Modalities
-from mm_metrics.predictions.answers import Answers, as_bit, as_hash, parsed
+from mm_metrics.predictions.answers import Answers, parsed
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.reading import Block
 from mm_metrics.predictions.strays import Outside, Problem

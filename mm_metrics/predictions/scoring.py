@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mm_metrics.cells import as_labels, as_text
 from mm_metrics.counts.other import closed
 from mm_metrics.modalities import Modalities
-from mm_metrics.predictions.answers import MAX_CLASSES, Answers, as_labels, as_text, check_label, found_classes
+from mm_metrics.predictions.answers import MAX_CLASSES, Answers, check_label, found_classes
 from mm_metrics.predictions.columns import Columns, Renamed, prediction_columns, presence_columns, shown
 from mm_metrics.predictions.reading import BLOCK_ROWS, Block, FilePath, blocks, columns_of
 from mm_metrics.predictions.rows import card_of, coded, count, distinct, metric

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mm_metrics.predictions.answers import as_text
+from mm_metrics.cells import as_text
 from mm_metrics.predictions.reading import FilePath, Refuse, place
 from mm_metrics.scorecard import Scorecard
 
