@@ -2,6 +2,7 @@
 
 import json
 import random
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from mm_metrics.leakage import Finding, Leakage, find_leakage
+from mm_metrics.leakage import Compared, Finding, Leakage, find_leakage
 from mm_metrics.leakage.inputs import digest, plain
 
 KEYS = {"text": ("tokens", "mask"), "image": "pixels", "audio": "waveform"}
@@ -121,7 +122,7 @@ def test_disjoint_data_has_no_findings():
     assert found.findings == ()
     assert found.touched("test") == []
     assert found.without("test").all()
-    assert str(found) == "Nothing shared between train, test."
+    assert str(found).splitlines()[0] == "Nothing shared between train, test."
 
 
 @pytest.mark.parametrize("copies", [1, 3, 10])
@@ -285,6 +286,66 @@ def test_another_input_has_another_digest(one, other):
     assert (digest(plain(one)) != digest(plain(other))).any()
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [12, 12.0, "12", " 12", "12.0", np.int64(12), np.float32(12), torch.tensor(12), torch.tensor([12.0]), ["12"], b"12",
+     Decimal("12.0"), "7|12", ["12", "7"], (12, 7), torch.tensor([7, 12])],
+)  # fmt: skip
+def test_a_group_is_one_however_it_is_written(spelling):
+    train, test = [{"x": "a", "who": 12}], [{"x": "b", "who": "11"}, {"x": "c", "who": spelling}, {"x": "d", "who": ""}]
+    (group,) = find({"train": train, "test": test}, ["x"], group="who").findings
+    assert (group.kind, group.count, group.samples, group.pairs) == ("group", 1, (1,), ((0, 1),))
+    assert group.share == (1 / 3 if "7" in str(spelling) else 1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (3, " 3.0", True), (np.float32(3.14), "3.14", True), (True, "True", True), (b"fire", "fire ", True),
+        (["fire", "flood"], "flood|fire", True), ([5, 3], {3, 5}, True), (["fire"], "fire", True),
+        ([0, 1, 0], torch.tensor([0.0, 1.0, 0.0]), True), (torch.tensor([0.2, 0.8]), [0.2, 0.8], True),
+        (1, 2, False), ("fire", "Fire", False), ([0, 1, 0], [1, 0, 0], False), ([], ["fire"], False),
+        ([0.2, 0.8], [0.8, 0.2], False), (torch.tensor([3, 5]), torch.tensor([5, 3]), False),
+        (None, "fire", None), ("", "fire", None), (float("nan"), 3, None), ([None], "fire", None),
+    ],
+)  # fmt: skip
+def test_labels_conflict_where_they_are_others(one, other, equal):
+    """Of the last four one is unknown, which is no conflict."""
+    for a, b in ((one, other), (other, one)):
+        found = find({"train": [{"x": "a", "label": a}], "test": [{"x": "a", "label": b}]}, ["x"])
+        assert [f.kind for f in found.findings] == ["exact"] + ["label_conflict"] * (equal is False)
+
+
+def test_copies_within_a_split():
+    train = [sample(1), sample(2), sample(1), sample(3), sample(1, label=4), sample(2)]
+    alone = find({"train": train}, {"audio": "waveform"}, group="speaker")
+    assert told(alone) == {
+        ("exact", "audio", ("train", "train")): ((0, 2), (0, 4), (2, 4), (1, 5)),
+        ("label_conflict", "audio", ("train", "train")): ((0, 4),),
+    }
+    assert alone.touched("train") == [2, 4, 5]
+    assert alone.findings[0].share == 3 / 6
+    assert "within train" in str(alone)
+    splits = {"train": train, "test": [sample(9), sample(9), sample(3)]}
+    apart, both = find(splits, {"audio": "waveform"}), find(splits, {"audio": "waveform"}, within=True)
+    assert set(told(both)) - set(told(apart)) == {*told(alone), ("exact", "audio", ("test", "test"))}
+    assert find({"train": train}, {"audio": "waveform"}, within=False).findings == ()
+    # what is not touched holds every input once
+    kept = [train[i] for i in np.flatnonzero(alone.without("train"))]
+    assert find({"train": kept}, {"audio": "waveform"}).findings == ()
+
+
+def test_copies_within_are_those_of_every_pair():
+    """Against all pairs, looked at one by one."""
+    rng = np.random.default_rng(0)
+    codes, labels = rng.integers(0, 12, 40), rng.integers(0, 2, 40)
+    found = find({"a": [{"x": f"t{c}", "label": int(y)} for c, y in zip(codes, labels, strict=True)]}, ["x"])
+    same = [(i, j) for j in range(40) for i in range(j) if codes[i] == codes[j]]
+    exact, conflict = found.findings
+    assert exact.pairs == tuple(same)
+    assert set(conflict.samples) == {j for i, j in same if labels[i] != labels[j]}
+
+
 def test_nothing_is_not_shared():
     empty = {
         "tokens": torch.zeros(12, dtype=torch.long),
@@ -320,31 +381,6 @@ def test_pairs_are_bounded_and_counts_are_not():
     assert exact.pairs[:12] == (*((i, 0) for i in range(10)), (0, 1), (1, 1))
 
 
-def test_scores_with_and_without_the_touched():
-    splits = {"train": [sample(s) for s in range(30)], "test": [sample(s) for s in range(100, 140)]}
-    splits["test"][10:20] = splits["train"][:10]
-    target = np.arange(40) % 4
-    preds = np.where(np.arange(40) < 20, target, (target + 1) % 4)  # right on the first half
-    found = find(splits)
-    told = found.scores("test", preds, target, num_classes=4)
-    assert {name: (part["samples"], part["accuracy"]) for name, part in told.items()} == {
-        "all": (40, 0.5),
-        "without": (30, pytest.approx(1 / 3)),
-        "touched": (10, 1.0),
-    }
-    logits = torch.nn.functional.one_hot(torch.as_tensor(preds), 4).float()
-    assert found.scores("test", logits, torch.as_tensor(target), num_classes=4) == told
-    from sklearn.metrics import f1_score
-
-    kept = found.without("test")
-    assert told["without"]["f1"] == pytest.approx(f1_score(target[kept], preds[kept], average="macro"))
-    assert np.isnan(found.scores("train", [0] * 30, [0] * 30, num_classes=2)["touched"]["accuracy"])
-    with pytest.raises(ValueError, match=r"preds has 39 samples, split 'test' 40"):
-        found.scores("test", preds[1:], target, num_classes=4)
-    with pytest.raises(ValueError, match=r"labels are 0…2"):
-        found.scores("test", preds, target, num_classes=3)
-
-
 def test_the_table_fits_80_columns():
     found = find(
         {"a_rather_long_name_of_a_split": [sample(s) for s in range(99)], "test": [sample(s) for s in range(99)]}
@@ -355,7 +391,8 @@ def test_the_table_fits_80_columns():
 
 
 def test_json_brings_back_what_was_written(tmp_path):
-    found = find(planted(), group="speaker")
+    found = find(planted(), group="speaker", within=True)
+    assert found.compared[0] == Compared("text", "train", "value", 40)
     found.to_json(tmp_path / "leakage.json")
     assert Leakage.from_json(tmp_path / "leakage.json") == found
     assert [path.name for path in tmp_path.iterdir()] == ["leakage.json"]
@@ -385,6 +422,9 @@ def test_json_brings_back_what_was_written(tmp_path):
         (lambda c: c["findings"][0].update(samples=[0, 0]), "in order"),
         (lambda c: c["findings"][0].update(samples=["0"]), "sample numbers"),
         (lambda c: c.update(findings=3), "iterable"),
+        (lambda c: c["compared"][0].update(count=-1), "count"),
+        (lambda c: c["compared"][0].update(how="by eye"), "compared"),
+        (lambda c: c["compared"][0].update(split="other"), "split"),
     ],
 )
 def test_a_file_is_not_trusted(tmp_path, change, said):
@@ -395,6 +435,16 @@ def test_a_file_is_not_trusted(tmp_path, change, said):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"is no mm_metrics.leakage file of version 1: .*{said}"):
         Leakage.from_json(path)
+
+
+def test_a_file_without_what_was_compared_still_reads(tmp_path):
+    path = tmp_path / "leakage.json"
+    found = find(planted())
+    found.to_json(path)
+    content = json.loads(path.read_text())
+    del content["compared"]
+    path.write_text(json.dumps(content))
+    assert Leakage.from_json(path).findings == found.findings
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"format": NaN}', "[" * 100_000])
@@ -408,7 +458,7 @@ def test_what_is_no_file_of_ours_is_said(tmp_path, text):
     ("arguments", "said"),
     [
         ({"splits": [1, 2]}, r"splits is a mapping .* got list"),
-        ({"splits": {"train": []}}, r"of at least two names .* of 1"),
+        ({"splits": {}}, r"splits is a mapping of names to data.* of none"),
         ({"splits": {"train": [sample(1)], "test": 3}}, r"a split is a data set, .* got int"),
         (
             {"modalities": {"audio": "wavform"}},

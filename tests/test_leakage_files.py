@@ -99,19 +99,23 @@ def test_a_text_that_looks_like_a_path_may_be_one(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.txt", "", r"is a .txt: a manifest is .csv, .jsonl or .ndjson"),
+        ("x.txt", "", r"is a .txt: a manifest is one of .csv, .*.parquet"),
         ("x.csv", "other\n1\n", r"modality 'text' reads 'said', which no sample of split 'train' has"),
         ("x.jsonl", "{]\n", r"x.jsonl is no jsonl file"),
         ("x.jsonl", "[1]\n", r"each line is an object"),
         ("x.csv", b"said\n\xff\xfe\n", r"x.csv is no csv file"),
         ("x.csv", "said\nmissing.png\n", r"row 1, column 'said': .*missing.png"),
-        ("x.csv", "said\nx.wav\n", r"row 1, column 'said': file does not start with RIFF id"),
+        ("x.csv", "said,label\na, b,1\n", r"more or fewer cells than the header's 2"),
+        ("x.csv", "said,label\na\n", r"more or fewer cells"),
+        ("x.csv", "said,said\na,b\n", r"names a column twice"),
+        ("x.parquet", b"PAR1 and no more", r"x.parquet is no parquet file"),
+        ("lost.csv", None, r"lost.csv: there is no such file"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said(tmp_path, name, content, said):
     path = tmp_path / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    (tmp_path / "x.wav").write_bytes(b"not a sound, whatever it is called")
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=said):
         from_files({"train": path, "test": path}, {"text": "said"}, near=False, progress=False)
 

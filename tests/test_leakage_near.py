@@ -12,7 +12,8 @@ from PIL import Image
 from scipy.signal import lfilter, resample_poly
 from sklearn.datasets import load_digits, load_sample_images
 
-from mm_metrics.leakage import audio, find_leakage, image, text
+from mm_metrics.leakage import find_leakage
+from mm_metrics.leakage.near import audio, image, text
 
 FSDD = Path(__file__).resolve().parents[2] / "shared" / "data" / "fsdd" / "recordings"
 SYLLABLES = ("ba", "ker", "lo", "min", "u", "ras", "se", "tol", "vi", "zum")
@@ -316,7 +317,7 @@ def test_order_and_direction_only_rename():
 
 def test_blocks_are_only_a_matter_of_memory(monkeypatch):
     whole = find_leakage(planted(), ["text", "image", "audio"], target=None, progress=False)
-    monkeypatch.setattr("mm_metrics.leakage.near.BLOCK", 7)
+    monkeypatch.setattr("mm_metrics.leakage.near.kinds.BLOCK", 7)
     monkeypatch.setattr("mm_metrics.leakage.lookup.CHUNK", 50)
     assert find_leakage(planted(), ["text", "image", "audio"], target=None, progress=False) == whole
 
@@ -357,7 +358,7 @@ def test_odd_inputs_do_no_harm():
 
 def test_a_missing_extra_is_said_in_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    monkeypatch.delitem(sys.modules, "mm_metrics.leakage.text")
+    monkeypatch.delitem(sys.modules, "mm_metrics.leakage.near.text")
     with pytest.raises(ImportError, match=r'near copies need the extra: pip install "mm_metrics\[leakage\]"'):
         find(["a"], ["b"], "text")
     assert find(["a"], ["a"], "text", near=False).touched("test") == [0]

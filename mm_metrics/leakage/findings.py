@@ -1,10 +1,11 @@
-"""What splits share, as a value: findings, the samples touched, the score without them; JSON in and out."""
+"""What splits share, as a value: findings, the samples touched, what was compared how; JSON in and out."""
 
 from __future__ import annotations
 
 import json
 import os
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -12,24 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from mm_metrics import scores
 from mm_metrics.files import write_whole
 
 FINDING_KINDS = ("exact", "near", "group", "label_conflict")
 PAIRS_KEPT = 1000
 FORMAT, VERSION = "mm_metrics.leakage", 1
+HOW = {"value": "by value", "text": "texts by letters", "content": "files by content", "bytes": "files by bytes"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that two splits share.
+    """One thing that two splits share, or that one holds more than once.
 
     ``kind``: exact, near, group or label_conflict. ``modality``: the modality, or the group's field. ``splits``: the
-    earlier one first. ``count``: samples of the later split that are touched (groups: groups shared). ``share``: the
-    count over the later split's samples (groups: over its groups). ``pairs``: sample numbers in the earlier and the
-    later split, up to 1,000. ``samples``: every touched sample of the later split, in order.
+    earlier one first; twice the same name for what lies within one. ``count``: samples of the later split that are
+    touched (groups: groups shared). ``share``: the count over the later split's samples (groups: over its groups).
+    ``pairs``: sample numbers in the earlier and the later split, up to 1,000. ``samples``: every touched sample of the
+    later split, in order; of copies within a split the first is not touched.
     """
 
     kind: str
@@ -42,28 +43,41 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """How many samples of a split were compared how in a modality.
+
+    ``how``: "value" (tensors, arrays, pictures in memory), "text" (letters), "content" (files decoded), "bytes" (files
+    as they lie), "nothing" (absent, or one constant value).
+    """
+
+    modality: str
+    split: str
+    how: str
+    count: int
+
+
+@dataclass(frozen=True)
 class Leakage:
-    """The findings over all pairs of splits; ``sizes`` samples a split; ``notes``: what could not be compared.
+    """The findings over all pairs of splits; ``sizes`` samples a split; ``compared`` how; ``notes``: what could not be.
 
     >>> copy = Finding("exact", "text", ("train", "test"), 1, 0.25, ((7, 2),), (2,))
     >>> shared = Leakage((copy,), {"train": 9, "test": 4})
     >>> shared.touched("test"), shared.without("test").tolist()
     ([2], [True, True, False, True])
-    >>> shared.scores("test", [0, 1, 1, 0], [0, 1, 1, 1], num_classes=2)["without"]["accuracy"]
-    0.666...
     """
 
     findings: tuple[Finding, ...]
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    compared: tuple[Compared, ...] = ()
 
     def touched(
         self, split: str, kinds: Iterable[str] | str | None = None, modalities: Iterable[str] | str | None = None
     ) -> list[int]:
         """Sorted numbers of the split's samples that an earlier split shares; by default of every kind and modality.
 
-        The first split is what the others are held against, so none of its own samples are touched. Raises ValueError
-        for an unknown split or kind.
+        The first split is what the others are held against: of its own samples only copies within it are touched.
+        Raises ValueError for an unknown split or kind.
         """
         self._check(split, self.sizes, "split")
         kinds = FINDING_KINDS if kinds is None else (kinds,) if isinstance(kinds, str) else tuple(kinds)
@@ -78,36 +92,6 @@ class Leakage:
         kept = np.ones(self.sizes.get(split, 0), dtype=bool)
         kept[self.touched(split, **which)] = False
         return kept
-
-    def scores(
-        self, split: str, preds: Any, target: Any, num_classes: int, average: str = "macro", **which: Any
-    ) -> dict[str, dict[str, float]]:
-        """Accuracy and F1 on ``all`` samples of the split, ``without`` the touched ones, and on the ``touched`` alone.
-
-        ``preds`` are (N,) labels or (N, C) scores, ``target`` (N,) labels, in the order of the split's sample numbers;
-        further keywords are those of `touched`. No samples, no score: NaN. Raises ValueError for another length.
-        """
-        predicted, actual = np.asarray(preds), np.asarray(target)
-        predicted = predicted.argmax(-1) if predicted.ndim == 2 else predicted
-        kept = self.without(split, **which)
-        for name, labels in (("preds", predicted), ("target", actual)):
-            if labels.shape != kept.shape:
-                raise ValueError(
-                    f"{name} has {labels.shape[0] if labels.ndim else 0} samples, split {split!r} {len(kept)}: "
-                    "one each, in the order of the split"
-                )
-            if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
-                raise ValueError(f"{name} holds {labels.min()}…{labels.max()}, labels are 0…{num_classes - 1}")
-        answer = {}
-        for name, chosen in (("all", np.ones_like(kept)), ("without", kept), ("touched", ~kept)):
-            cells = actual[chosen].astype(np.int64) * num_classes + predicted[chosen].astype(np.int64)
-            confusion = torch.from_numpy(np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes))
-            answer[name] = {
-                "samples": int(chosen.sum()),
-                "accuracy": float(scores.accuracy(confusion)),
-                "f1": float(scores.f1(confusion, average=average)),
-            }
-        return answer
 
     def summary(self) -> list[dict[str, Any]]:
         """One plain dict a finding: kind, modality, splits, count, share and up to ten pairs."""
@@ -124,12 +108,13 @@ class Leakage:
         ]
 
     def table(self) -> str:
-        """The findings as lines of at most 80 columns, with a few pairs as examples; then the notes."""
-        lines = [] if self.findings else [f"Nothing shared between {', '.join(self.sizes)}."]
+        """The findings as lines of at most 80 columns, a few pairs as examples; then what was compared how."""
+        where = f"between {', '.join(self.sizes)}" if len(self.sizes) > 1 else f"within {', '.join(self.sizes)}"
+        lines = [] if self.findings else [f"Nothing shared {where}."]
         if self.findings:
             lines.append(f"{'kind':<15}{'modality':<12}{'splits':<20}{'count':>8} {'share':>7}  examples")
         for f in self.findings:
-            row = f"{f.kind:<15}{_short(f.modality, 11):<12}{_short(' → '.join(f.splits), 19):<20}"
+            row = f"{f.kind:<15}{_short(f.modality, 11):<12}{_short(_where(f.splits), 19):<20}"
             row += f"{f.count:>8,} {f.share:>7.1%}  "
             for pair in f.pairs:
                 example = f"{pair[0]}→{pair[1]} "
@@ -137,16 +122,28 @@ class Leakage:
                     break
                 row += example
             lines.append(row.rstrip())
-        for note in self.notes:
-            lines += textwrap.wrap(note, 80)
+        for sentence in (self.how(), *self.notes):
+            lines += textwrap.wrap(sentence, 80)
         return "\n".join(lines)
 
     __str__ = table
+
+    def how(self) -> str:
+        """What was compared how, in one sentence: ``Compared audio: 3,000 files by content; text: …``."""
+        counts: dict[str, Counter[str]] = {}
+        for row in self.compared:
+            counts.setdefault(row.modality, Counter())[row.how] += row.count
+        parts = [
+            f"{modality}: {', '.join(f'{count[how]:,} {HOW[how]}' for how in HOW if count[how]) or 'nothing'}"
+            for modality, count in counts.items()
+        ]
+        return f"Compared {'; '.join(parts)}." if parts else ""
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file, whole or not at all."""
         content = {"format": FORMAT, "version": VERSION, "sizes": dict(self.sizes), "notes": list(self.notes)}
         content["findings"] = [asdict(finding) for finding in self.findings]
+        content["compared"] = [asdict(row) for row in self.compared]
         write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False))
 
     @classmethod
@@ -162,6 +159,10 @@ class Leakage:
     def _check(name: str, known: Iterable[str], what: str) -> None:
         if name not in known:
             raise ValueError(f"{what} {name!r} is not one of {tuple(known)}")
+
+
+def _where(splits: tuple[str, str]) -> str:
+    return " → ".join(splits) if splits[0] != splits[1] else f"within {splits[0]}"
 
 
 def _short(text: str, width: int) -> str:
@@ -184,6 +185,11 @@ def _checked(content: Any) -> Leakage:
     sizes, notes = content["sizes"], content["notes"]
     _expect(isinstance(sizes, dict) and all(_is_count(N) for N in sizes.values()), "sizes are counts")
     _expect(isinstance(notes, list) and all(isinstance(note, str) for note in notes), "notes are strings")
+    rows = content.get("compared", [])  # files written before it was counted have none
+    compared = tuple(Compared(row["modality"], row["split"], row["how"], row["count"]) for row in rows)
+    for row in compared:
+        _expect(isinstance(row.modality, str) and row.split in sizes, "what was compared is a modality of a split")
+        _expect(row.how in (*HOW, "nothing") and _is_count(row.count), "what was compared how is a count")
     order, findings = list(sizes), []
     for entry in content["findings"]:
         kind, modality, splits = entry["kind"], entry["modality"], tuple(entry["splits"])
@@ -193,7 +199,7 @@ def _checked(content: Any) -> Leakage:
         _expect(kind in FINDING_KINDS, f"kind {kind!r} is not one of {FINDING_KINDS}")
         _expect(isinstance(modality, str), "a modality is a string")
         _expect(len(splits) == 2 and all(split in order for split in splits), f"splits {splits} are two of {order}")
-        _expect(order.index(splits[0]) < order.index(splits[1]), f"splits {splits} have the earlier one first")
+        _expect(order.index(splits[0]) <= order.index(splits[1]), f"splits {splits} have the earlier one first")
         A, B = sizes[splits[0]], sizes[splits[1]]
         _expect(all(_is_count(i) and i < A and _is_count(j) and j < B for i, j in pairs), "pairs are sample numbers")
         _expect(len(pairs) <= PAIRS_KEPT, f"at most {PAIRS_KEPT} pairs are kept")
@@ -203,4 +209,4 @@ def _checked(content: Any) -> Leakage:
         _expect(isinstance(share, float | int) and 0 <= share <= 1, "a share lies in 0…1")
         _expect(kind == "group" or (count == len(samples) and abs(share - count / B) < 1e-9), "count, share, samples")
         findings.append(Finding(kind, modality, (splits[0], splits[1]), count, float(share), pairs, samples))
-    return Leakage(tuple(findings), sizes, tuple(notes))
+    return Leakage(tuple(findings), sizes, tuple(notes), compared)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mm_metrics.leakage import inputs
+from mm_metrics.leakage.contents import entry_of
+from mm_metrics.leakage.files import PLACE, Place
 from mm_metrics.leakage.inputs import NOTHING, Input
-from mm_metrics.leakage.samples import Sample, each_sample, keys_of, stream
+from mm_metrics.leakage.samples import Sample, each_sample, keys_of, streams
 
 CHUNK = 256  # samples described at a time
 Describe = Callable[[list[Input], list[float | None]], np.ndarray]
@@ -28,6 +33,7 @@ class Plan:
     rates: Mapping[str, Hashable | float]  # modality → its key in the sample, or one rate in Hz
     batched: bool | None
     kinds: dict[str, str]  # modality → kind; filled in as the first input of a modality is seen
+    letters: frozenset[str]  # modalities whose strings are texts, whatever file they name
     describers: Mapping[str, Describe]  # kind → what near copies are found by
     near: frozenset[str]  # modalities whose near copies are looked for
 
@@ -45,9 +51,11 @@ class Fingerprints:
     """What is kept of a split of N samples."""
 
     digests: dict[str, np.ndarray]  # modality → (N, 2) uint64, zeros where there is no input
-    descriptors: dict[str, np.ndarray]  # modality → records of the samples that have an input, for near copies
+    compared: dict[str, Counter[str]]  # modality → how → samples: value, text, content, bytes, nothing
+    described: dict[str, np.ndarray]  # modality → (P,) numbers of the samples that near copies are looked for by
+    descriptors: dict[str, np.ndarray]  # modality → (P,) records of these
     labels: np.ndarray  # (N, 2) uint64
-    groups: dict[str, np.ndarray]  # field → (N, 2) uint64
+    groups: dict[str, tuple[np.ndarray, np.ndarray]]  # field → (G,) sample numbers and (G, 2) uint64, one a group in it
 
     def __len__(self) -> int:
         """N, the number of samples."""
@@ -56,37 +64,63 @@ class Fingerprints:
 
 def fingerprint(name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int | None], Iterator]) -> Fingerprints:
     """Read the split once; raise ValueError where a key is in none of its samples, or an input is no input."""
-    elements, total, batched = stream(source)
+    parts = streams(source, plan.keys)
+    totals = [total for _, total, _ in parts]
     first: list[str] = []
     inputs_first = [keys[0] for keys in plan.modalities.values()]
-    watched = _watch(elements, first)
-    samples = each_sample(
-        watched, plan.keys, batched if plan.batched is None else plan.batched, inputs_first, plan.target
+    samples = chain.from_iterable(
+        each_sample(
+            _watch(elements, first),
+            (*plan.keys, PLACE),
+            batched if plan.batched is None else plan.batched,
+            inputs_first,
+            plan.target,
+        )
+        for elements, _, batched in parts
     )
     columns = {modality: _Column(modality, plan) for modality in plan.modalities}
     labels: list[np.ndarray] = []
-    groups: dict[str, list[np.ndarray]] = {str(field): [] for field in plan.groups}
+    groups: dict[str, list[tuple[int, np.ndarray]]] = {str(field): [] for field in plan.groups}
     seen: set[Hashable] = set()
-    for number, sample in enumerate(bar(samples, total)):
+    for number, sample in enumerate(bar(samples, None if None in totals else sum(totals))):  # type: ignore[arg-type]
         seen.update(sample)
-        present = _presence(sample, plan)
-        for modality, column in columns.items():
-            try:
-                column.add(sample if present[modality] else {})
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"split {name!r}, sample {number}, modality {modality!r}: {error}") from error
-        labels.append(inputs.label_digest(sample.get(plan.target)))
-        for field in plan.groups:
-            groups[str(field)].append(inputs.label_digest(sample.get(field)))
+        reads, key = "presence", plan.presence
+        try:
+            present = _presence(sample, plan)
+            for modality, column in columns.items():
+                reads, key = f"modality {modality!r}", column.keys[0]
+                column.add(number, sample if present[modality] else {})
+            reads, key = "target", plan.target
+            labels.append(inputs.label_digest(sample.get(plan.target)))
+            for key in plan.groups:
+                reads = "group"
+                found = dict.fromkeys(inputs.names_of(sample.get(key)))
+                groups[str(key)] += [(number, inputs.digest(group)) for group in found]
+        except (TypeError, ValueError, OSError) as error:
+            place = sample.get(PLACE)
+            where = f"split {name!r}, sample {number}, {reads}"
+            if place is not None:
+                where = f"{place.path}, row {place.row}, column {key!r}"
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where}: {error}") from error
     if labels:
         _check_keys(name, plan, seen, first[0])
-    rows = np.stack([*labels, NOTHING])[:-1]
+    described = [column.close() for column in columns.values()]
     return Fingerprints(
-        {modality: np.stack([*column.digests, NOTHING])[:-1] for modality, column in columns.items()},
-        {modality: column.described() for modality, column in columns.items() if modality in plan.near},
-        rows,
-        {field: np.stack([*values, NOTHING])[:-1] for field, values in groups.items()},
+        {modality: _stacked(column.digests) for modality, column in columns.items()},
+        {modality: column.compared for modality, column in columns.items()},
+        {modality: rows for modality, (rows, _) in zip(columns, described, strict=True)},
+        {modality: records for modality, (_, records) in zip(columns, described, strict=True)},
+        _stacked(labels),
+        {
+            field: (np.array([n for n, _ in pairs], dtype=np.int64), _stacked([found for _, found in pairs]))
+            for field, pairs in groups.items()
+        },
     )
+
+
+def _stacked(digests: list[np.ndarray]) -> np.ndarray:
+    """``(N, 2)`` of N digests, none too."""
+    return np.stack([*digests, NOTHING])[:-1]
 
 
 class _Column:
@@ -95,40 +129,54 @@ class _Column:
     def __init__(self, modality: str, plan: Plan) -> None:
         self.modality, self.plan, self.keys = modality, plan, plan.modalities[modality]
         self.digests: list[np.ndarray] = []
+        self.compared: Counter[str] = Counter()
+        self.rows: list[int] = []
         self.waiting: list[tuple[Input, float | None]] = []
         self.blocks: list[np.ndarray] = []
 
-    def add(self, sample: Sample) -> None:
+    def add(self, number: int, sample: Sample) -> None:
         value = sample.get(self.keys[0])
-        if value is None:
-            self.digests.append(NOTHING)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            self._keep("nothing", NOTHING)
             return
-        value = inputs.plain(value)
-        kind = self.plan.kinds.setdefault(self.modality, inputs.kind_of(value))
-        inputs.check_kind(value, kind)
+        place = sample.get(PLACE, Place(Path(), 0))
+        entry = entry_of(value, place.path.parent, self.modality in self.plan.letters)
+        if isinstance(entry.value, bytes):  # of a file, whatever the others are: it can be equal, and not alike
+            self._keep(entry.how if entry.value else "nothing", inputs.digest(entry.value) if entry.value else NOTHING)
+            return
+        kind = self.plan.kinds.setdefault(self.modality, entry.kind or inputs.kind_of(entry.value))
+        if kind != "other" and entry.kind not in (None, kind):
+            raise ValueError(f"read as {kind}, got {entry.kind}: one kind a modality, or say kinds={{…: 'other'}}")
+        inputs.check_kind(entry.value, kind)
         mask = None
         for key in self.keys[1:]:
             other = None if sample.get(key) is None else np.asarray(inputs.plain(sample[key]))
             if other is not None and (other.dtype == bool or str(key).endswith("mask")):
                 mask = other if mask is None else mask * other
-        found = inputs.trimmed(value, kind, mask)
-        self.digests.append(NOTHING if found is None else inputs.digest(found))
+        found = inputs.trimmed(entry.value, kind, mask)
+        self._keep("nothing" if found is None else entry.how, NOTHING if found is None else inputs.digest(found))
         if found is not None and self.modality in self.plan.near and kind in self.plan.describers:
             rate = self.plan.rates.get(self.modality)
-            rate = rate if isinstance(rate, float | int) else sample.get(rate)
+            rate = entry.rate or (rate if isinstance(rate, float | int) else sample.get(rate))
+            self.rows.append(number)
             self.waiting.append((found, None if rate is None else float(rate)))
             if len(self.waiting) == CHUNK:
                 self._describe()
+
+    def _keep(self, how: str, found: np.ndarray) -> None:
+        self.compared[how] += 1
+        self.digests.append(found)
 
     def _describe(self) -> None:
         values, rates = zip(*self.waiting, strict=True)
         self.blocks.append(self.plan.describers[self.plan.kinds[self.modality]](list(values), list(rates)))
         self.waiting = []
 
-    def described(self) -> np.ndarray:
+    def close(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(P,)`` sample numbers and their records."""
         if self.waiting:
             self._describe()
-        return np.concatenate(self.blocks) if self.blocks else np.zeros(0)
+        return np.array(self.rows, dtype=np.int64), np.concatenate(self.blocks) if self.blocks else np.zeros(0)
 
 
 def _watch(elements: Iterator[Any], first: list[str]) -> Iterator[Any]:

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from typing import TypeAlias
+from datetime import date
+from decimal import Decimal
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
+from mm_metrics.cells import as_labels
+
 try:
-    import xxhash  # 128 bits at memory speed
+    from xxhash import xxh3_128 as hasher  # 128 bits at memory speed
 except ImportError:  # the standard library's answer is slower and as good
-    xxhash = None  # type: ignore[assignment]
+    hasher = partial(hashlib.blake2b, digest_size=16)  # type: ignore[misc, assignment]
 
 Input: TypeAlias = "np.ndarray | str | bytes"
 KINDS = ("text", "image", "audio", "other")
 NOTHING = np.zeros(2, dtype=np.uint64)  # the digest of an input that is not there
+COLOURS = ("1", "L", "P", "CMYK", "YCbCr", "HSV", "LAB")  # modes of pictures whose content RGB holds
 
 
 def plain(value: object) -> Input:
@@ -35,7 +41,7 @@ def plain(value: object) -> Input:
     if isinstance(value, list | tuple) and value and all(isinstance(word, str) for word in value):
         return " ".join(value)
     if hasattr(value, "getbands"):  # a PIL image, without importing PIL
-        value = value.convert("RGB") if value.mode in ("P", "CMYK", "YCbCr") else value  # type: ignore[attr-defined]
+        value = value.convert("RGB") if value.mode in COLOURS[2:] else value  # type: ignore[attr-defined]
     try:
         array = np.asarray(value)
     except (ValueError, TypeError):
@@ -113,24 +119,41 @@ def digest(value: Input) -> np.ndarray:
         with np.errstate(over="ignore"):
             flat = value.astype(np.float32) + np.float32(0) if value.dtype.kind == "f" else value.astype(np.int64)
         data = f"{flat.dtype.kind}{flat.shape}".encode() + flat.tobytes()
-    bits = xxhash.xxh3_128_digest(data) if xxhash else hashlib.blake2b(data, digest_size=16).digest()
-    found = np.frombuffer(bits, dtype=np.uint64)
+    found = np.frombuffer(hasher(data).digest(), dtype=np.uint64)
     return found if found.any() else found + np.uint64(1)
 
 
-def label_digest(value: object) -> np.ndarray:
-    """``(2,)`` uint64 of a label or group: numbers compare as numbers, None, NaN and "" are no label.
+def names_of(value: Any) -> list[str]:
+    """Every label or group of an entry, read as in prediction files; none where it is None, NaN or "".
 
-    >>> bool((label_digest(3) == label_digest(np.array(3.0))).all()), label_digest(None)
-    (True, array([0, 0], dtype=uint64))
+    >>> names_of(12.0), names_of(" 12"), names_of(np.int64(12)), names_of(["anna", "ben"]), names_of("anna|ben")
+    (['12'], ['12'], ['12'], ['anna', 'ben'], ['anna', 'ben'])
     """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return NOTHING
-    value = plain(value)
-    if not isinstance(value, str | bytes):
-        if not value.size or (value.dtype.kind == "f" and np.isnan(value).all()):
-            return NOTHING
-        value = value.astype(np.float64) if value.dtype.kind == "f" else value
-        value = value.astype(np.int64) if (value == np.round(value)).all() else value
-        value = value.reshape(()) if value.size == 1 else value
-    return digest(value)
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        array = np.asarray(plain(value) if isinstance(value, Tensor) else value)
+        # as a Python float, float32's 3.14 is 3.140000104…
+        short = array.dtype in (np.float16, np.float32)
+        value = [float(str(x)) for x in array.reshape(-1)] if short else array.reshape(-1).tolist()
+    if isinstance(value, list | tuple | set | frozenset):
+        return [name for part in value for name in names_of(part)]
+    names = as_labels(str(value) if isinstance(value, date | Decimal) else value)
+    return [{"True": "true", "False": "false"}.get(name, name) for name in names]  # CSV's words for true and false
+
+
+def label_digest(value: Any) -> np.ndarray:
+    """``(2,)`` uint64 of a label, or of the set of them; a vector (one-hot, soft labels, values) has an order.
+
+    >>> bool((label_digest(3) == label_digest(" 3.0")).all()), label_digest(None)
+    (True, array([0, 0], dtype=uint64))
+    >>> bool((label_digest(["smoke", "flood"]) == label_digest("flood|smoke")).all())
+    True
+    """
+    several = isinstance(value, list | tuple | set | frozenset)
+    numbers = isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
+    if numbers or (several and all(isinstance(part, int | float) for part in value)):
+        array = np.asarray(plain(list(value) if several else value))
+        a_set = several and not np.isin(array, (0, 1)).all() and (array == np.round(array)).all()
+        if array.size > 1 and not a_set:
+            return digest(array.astype(np.float32))
+    names = names_of(value)
+    return digest("|".join(sorted(set(names)))) if names or (several and not value) else NOTHING

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from torch.utils.data import (
     default_collate,
 )
 
+from mm_metrics.leakage.files import PLACE, rows
+
 WHOLE = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
 Sample = dict[Hashable, Any]
 MISSING = object()
@@ -38,19 +41,33 @@ def read(element: object, key: Hashable) -> Any:
 def keys_of(element: object) -> str:
     """What a sample offers, for an error message."""
     if isinstance(element, Mapping):
-        return f"keys {sorted(map(str, element.keys()))}"
+        return f"keys {sorted(str(key) for key in element if key is not PLACE)}"
     if isinstance(element, Sequence):
         return f"positions 0…{len(element) - 1}"
     return f"attributes of {type(element).__name__}"
 
 
-def stream(source: Any) -> tuple[Iterator[Any], int | None, bool | None]:
+Stream = tuple[Iterator[Any], int | None, bool | None]
+
+
+def streams(source: Any, keys: Collection[Hashable] = ()) -> list[Stream]:
     """The elements of a split, how many samples (None: unknown), and whether elements are batches (None: look).
 
-    A loader over a map-style data set is read in the data set's order, whatever its shuffling, so that sample numbers
-    are the data set's; with a sampler of its own, a batch sampler or an iterable data set they are the positions
-    delivered.
+    A list or mapping of loaders, or a list of manifests, is one split, a stream each. A loader over a map-style data
+    set is read in the data set's order, whatever its shuffling, so that sample numbers are the data set's; with a
+    sampler of its own, a batch sampler or an iterable data set they are the positions delivered.
     """
+    if type(source).__name__ == "CombinedLoader":  # Lightning's; this package does not import it
+        source = source.flattened
+    parts = list(source.values()) if isinstance(source, Mapping) else source
+    if isinstance(parts, list | tuple) and parts and all(isinstance(p, DataLoader | str | os.PathLike) for p in parts):
+        return [_stream(part, keys) for part in parts]
+    return [_stream(source, keys)]
+
+
+def _stream(source: Any, keys: Collection[Hashable]) -> Stream:
+    if isinstance(source, str | os.PathLike):
+        return rows(source, keys), None, False
     if isinstance(source, Mapping):
         return iter([source]), None, True
     if isinstance(source, DataLoader):
@@ -59,14 +76,15 @@ def stream(source: Any) -> tuple[Iterator[Any], int | None, bool | None]:
     by_number = by_number or (hasattr(source, "__getitem__") and not isinstance(source, Iterable))
     if by_number and hasattr(source, "__len__"):
         return (source[i] for i in range(len(source))), len(source), False
-    if isinstance(source, str | bytes) or not isinstance(source, Iterable):
+    if isinstance(source, bytes) or not isinstance(source, Iterable):
         raise TypeError(
-            f"a split is a data set, a DataLoader or an iterable of samples or batches, got {type(source).__name__}"
+            "a split is a data set, a DataLoader, a manifest's path or an iterable of samples or batches, "
+            f"got {type(source).__name__}"
         )
     return iter(source), None, None
 
 
-def _loader(loader: DataLoader) -> tuple[Iterator[Any], int | None, bool | None]:
+def _loader(loader: DataLoader) -> Stream:
     dataset, sampler = loader.dataset, loader.sampler
     plain = not isinstance(dataset, IterableDataset) and type(loader.batch_sampler) in (BatchSampler, type(None))
     if plain and isinstance(sampler, SubsetRandomSampler):

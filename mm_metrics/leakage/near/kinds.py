@@ -19,7 +19,7 @@ NEAR_KINDS = ("text", "image", "audio")
 def describers() -> dict[str, Describe]:
     """Kind → describe(inputs, sample rates) → records; raises ImportError where the extra is missing."""
     try:
-        return {kind: import_module(f"mm_metrics.leakage.{kind}").describe for kind in NEAR_KINDS}
+        return {kind: import_module(f"mm_metrics.leakage.near.{kind}").describe for kind in NEAR_KINDS}
     except ImportError as error:
         raise ImportError(
             f'near copies need the extra: pip install "mm_metrics[leakage]", or say near=False ({error})'
@@ -31,7 +31,7 @@ def pairs(kind: str, earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray
 
     Goes block by block, so that what the comparison unpacks does not grow with the splits.
     """
-    compare: Compare = import_module(f"mm_metrics.leakage.{kind}").pairs
+    compare: Compare = import_module(f"mm_metrics.leakage.near.{kind}").pairs
     places = [(i, j) for i in range(0, len(earlier), BLOCK) for j in range(0, len(later), BLOCK)]
 
     def block(place: tuple[int, int]) -> np.ndarray:
