@@ -26,9 +26,7 @@ def picture(seed):
 
 
 def write_sound(path, seed, **how):
-    soundfile.write(
-        path, np.round(sound(seed) * 32767).astype(np.int16), 8000, **how
-    )  # floats are rounded otherwise
+    soundfile.write(path, np.round(sound(seed) * 32767).astype(np.int16), 8000, **how)  # floats are rounded otherwise
 
 
 def write_picture(path, seed, **how):
