@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo picture test check oldest bench clean
+.PHONY: demo picture test check oldest wheel bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,10 @@ oldest: .venv/ready  ## the suite with the oldest versions that pyproject.toml a
 	$(BIN)/python scripts/oldest.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable ".[test,clients]"
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning  # old packages' of each other
+
+wheel: .venv/ready  ## dist/modality_metrics-….whl
+	rm -f dist/*.whl
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 bench: .venv/ready  ## the figures of the README's performance table
 	$(BIN)/python scripts/benchmark.py

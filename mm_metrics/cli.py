@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             command_line = parser()
         except ImportError as error:
-            return _said(f'the command line needs jsonargparse ({error}): pip install "mm_metrics[cli]"', REFUSED)
+            from mm_metrics.extras import install
+
+            return _said(f"the command line needs jsonargparse ({error}): {install('jsonargparse')}", REFUSED)
         settings = command_line.parse_args(list(sys.argv[1:] if arguments is None else arguments))
         return _COMMANDS[settings.command](settings[settings.command])
     except SystemExit as stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, ModalityF1Score, ModalityRecall
+from mm_metrics.extras import install
 from mm_metrics.render import draw, figures, tables
 from tests.render_cards import HOSTILE, card, paradox
 
@@ -188,5 +190,5 @@ def test_summary_as_a_file(tmp_path):
 def test_missing_matplotlib_names_the_extra(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r'pip install "mm_metrics\[report\]"'):
+    with pytest.raises(ImportError, match=re.escape(install("matplotlib"))):
         figures.contributions(card())

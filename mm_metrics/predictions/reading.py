@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from mm_metrics.extras import install
+
 BLOCK_ROWS = 65_536
 SUFFIXES = {
     ".csv": "csv_file", ".tsv": "csv_file",
@@ -66,7 +68,7 @@ def pyarrow() -> ModuleType:
         import pyarrow
     except ImportError:
         raise ImportError(
-            'CSV and Parquet files are read by pyarrow, which is not installed: pip install "mm_metrics[files]"'
+            f"CSV and Parquet files are read by pyarrow, which is not installed: {install('pyarrow')}"
         ) from None
     return pyarrow
 

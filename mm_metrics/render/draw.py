@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mm_metrics import words
+from mm_metrics.extras import install
 from mm_metrics.render.tables import Cells, Number
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('pictures need matplotlib: pip install "mm_metrics[report]"') from error
+        raise ImportError(f"pictures need matplotlib: {install('matplotlib')}") from error
     return Figure(figsize=(width, height), facecolor="white")
 
 

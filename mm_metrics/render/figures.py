@@ -1,6 +1,6 @@
 """The pictures, one by one, as functions of a scorecard: each gives ``(fig, ax)`` and touches no global state.
 
-All need matplotlib (``pip install "mm_metrics[report]"``). Figures are small, so that they stay legible on a phone.
+All need matplotlib. Figures are small, so that they stay legible on a phone.
 """
 
 from __future__ import annotations

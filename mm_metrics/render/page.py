@@ -14,6 +14,7 @@ from typing import Any
 from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
 from mm_metrics.counts.tally import Tally
+from mm_metrics.extras import install
 from mm_metrics.files import write_whole
 from mm_metrics.render import phrases, tables
 from mm_metrics.render.tables import Number, Table
@@ -23,7 +24,6 @@ _STAGE = re.compile(r"(train|val|validate|test|predict)(_\d+)?")
 _EPOCHS_SHOWN = 50
 _FINDINGS_SHOWN = 12
 _PANELS_SHOWN = 13  # slices whose confusion is drawn
-WITHOUT_PICTURES = 'Pictures need matplotlib, which is not installed here: pip install "mm_metrics[report]".'
 
 
 @dataclass
@@ -94,12 +94,12 @@ def write(
         leakage: what splits share, ``{"kind", "modality", "splits", "count", "share"}`` each.
         dynamics: one dict an epoch, of how fast each modality learns.
 
-    Raises ImportError without the extra ``report``; without matplotlib alone, tables stand in for pictures.
+    Raises ImportError without Jinja2; without matplotlib alone, tables stand in for pictures.
     """
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError('the report needs Jinja2: pip install "mm_metrics[report]"') from error
+        raise ImportError(f"the report needs Jinja2: {install('jinja2')}") from error
     named = _named(cards)
     if not named:
         raise ValueError("cards is empty: give one scorecard, or several by name")
@@ -120,7 +120,9 @@ def write(
         dynamics=_dynamics(dynamics or (), sections[0].card.modalities, painter),
         leakage=_leakage(leakage),
         asked_for_leakage=leakage is not None,
-        without_pictures="" if painter.can else WITHOUT_PICTURES,
+        without_pictures=""
+        if painter.can
+        else f"Pictures need matplotlib, which is not installed here: {install('matplotlib')}.",
         version=_version(),
         Number=Number,
     )

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import numpy as np
 
+from mm_metrics.extras import install
 from mm_metrics.leakage.fingerprints import Describe
 
 Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -22,7 +23,7 @@ def describers() -> dict[str, Describe]:
         return {kind: import_module(f"mm_metrics.leakage.near.{kind}").describe for kind in NEAR_KINDS}
     except ImportError as error:
         raise ImportError(
-            f'near copies need the extra: pip install "mm_metrics[leakage]", or say near=False ({error})'
+            f"near copies need {error.name}: {install('datasketch', 'pillow', 'scipy')}, or say near=False"
         ) from error
 
 
