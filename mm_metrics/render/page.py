@@ -7,11 +7,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from mm_metrics import words
+from mm_metrics import __version__, words
 from mm_metrics.counts.compare import Comparison
 from mm_metrics.counts.tally import Tally
 from mm_metrics.extras import install
@@ -123,7 +122,7 @@ def write(
         without_pictures=""
         if painter.can
         else f"Pictures need matplotlib, which is not installed here: {install('matplotlib')}.",
-        version=_version(),
+        version=__version__,
         Number=Number,
     )
     return write_whole(path, page.lstrip())
@@ -338,10 +337,3 @@ def _printable(value: Any) -> Any:
 
 def _float(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _version() -> str:
-    try:
-        return version("mm_metrics")
-    except PackageNotFoundError:
-        return ""
