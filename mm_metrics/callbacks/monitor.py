@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mm_metrics import __version__
 from mm_metrics.callbacks.counter import BatchCounter
-from mm_metrics.callbacks.keys import logged_keys, summary_keys
 from mm_metrics.callbacks.logged import log_final
 from mm_metrics.callbacks.output import Output
+from mm_metrics.logging import logged_keys, summary_keys
 from mm_metrics.metrics import ModalityConfusionMatrix
 from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Scorecard

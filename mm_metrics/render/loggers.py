@@ -21,10 +21,10 @@ def send(loggers: Iterable[Any], card: Tally, stage: str, step: int, folder: Any
     """Give the confusions, coalitions and contributions of a stage to every logger, as pictures.
 
     TensorBoard, Weights & Biases, MLflow and Comet take them as their own; W&B and MLflow the table of scores too; for
-    any other logger PNG files are written to `folder`, the last ones of each stage. What goes wrong in a logger is one
-    warning. To be called on rank zero.
+    any other logger PNG files are written to `folder`, the last ones of each stage; it gets none where that is None.
+    What goes wrong in a logger is one warning. To be called on rank zero.
     """
-    loggers = [logger for logger in loggers if logger is not None]
+    loggers = [logger for logger in loggers if logger is not None and (folder is not None or _takes_pictures(logger))]
     if not loggers:
         return
     try:
@@ -36,12 +36,18 @@ def send(loggers: Iterable[Any], card: Tally, stage: str, step: int, folder: Any
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Glyph .* missing from")
-                _send(logger, drawn, card, stage, step, Path(folder))
+                _send(logger, drawn, card, stage, step, folder)
         except Exception as error:
             name = type(logger).__name__
             warnings.warn(f"{name} did not take the pictures of {stage}: {_said(error)}", stacklevel=2)
     for figure in drawn.values():
         figure.clear()
+
+
+def _takes_pictures(logger: Any) -> bool:
+    experiment = getattr(logger, "experiment", None)
+    takers = (logger, "log_image"), (experiment, "add_figure"), (experiment, "log_figure")
+    return any(callable(getattr(thing, name, None)) for thing, name in takers)
 
 
 def _drawn(card: Tally) -> dict[str, Any]:
@@ -53,7 +59,7 @@ def _drawn(card: Tally) -> dict[str, Any]:
     return {name: make(card)[0] for name, make in makers.items()}
 
 
-def _send(logger: Any, drawn: dict[str, Any], card: Tally, stage: str, step: int, folder: Path) -> None:
+def _send(logger: Any, drawn: dict[str, Any], card: Tally, stage: str, step: int, folder: Any) -> None:
     if callable(getattr(logger, "log_image", None)):  # Weights & Biases
         for name, figure in drawn.items():
             logger.log_image(f"{stage}/modality/{name}", [_pixels(figure)], step=step)
@@ -79,7 +85,7 @@ def _send(logger: Any, drawn: dict[str, Any], card: Tally, stage: str, step: int
         from mm_metrics.render import figures
 
         for name, figure in drawn.items():
-            figures.write_png(folder / f"{stage}_{name}.png", figure, _DPI)
+            figures.write_png(Path(folder) / f"{stage}_{name}.png", figure, _DPI)
 
 
 def _scores(card: Tally) -> tuple[list[str], list[list[Any]]]:
