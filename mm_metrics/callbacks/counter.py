@@ -13,12 +13,12 @@ from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.baselines import named_baselines
 from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.heads import as_heads, heard
-from mm_metrics.callbacks.sampler import GlobalIndex
 from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.sharding import is_sharded, through_strategy
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.metrics.base import answered
 from mm_metrics.modalities import UNHIDDEN, Modalities
+from mm_metrics.sampler import GlobalIndex
 
 
 class Loader:

@@ -104,7 +104,7 @@ def test_without_the_extras_a_run_still_ends_well(tmp_path, monkeypatch, capsys)
         for module in [module for module in sys.modules if module.split(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.warns(UserWarning, match=re.escape(install("jinja2"))):
+    with pytest.warns(UserWarning, match=re.escape(install("matplotlib"))):
         validated(tmp_path)
     assert (tmp_path / "modality" / "val.json").is_file()
     printed = capsys.readouterr().out

@@ -44,4 +44,4 @@ def test_every_pin_is_there_once(pins):
 
 
 def test_the_oldest_are_named():
-    assert {"lightning==2.6.6", "numpy==2.0", "torch==2.13"} <= set(constraints())
+    assert {"lightning==2.6.6", "numpy==1.26", "torch==2.6"} <= set(constraints())

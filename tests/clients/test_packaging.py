@@ -14,7 +14,13 @@ from packaging.utils import canonicalize_name
 from mm_metrics import extras
 from scripts.oldest import ROOT, requirements
 
-FOR_OTHERS = ("demo", "test", "clients", "docs", "dev")  # extras of the scripts, the tests and those who work on the project
+FOR_OTHERS = (
+    "demo",
+    "test",
+    "clients",
+    "docs",
+    "dev",
+)  # for scripts, tests and those who work on the project
 DECLARED = {
     canonicalize_name(it.name) for extra, lines in requirements().items() if extra not in FOR_OTHERS for it in lines
 }

@@ -7,13 +7,11 @@ import warnings
 from pathlib import Path
 
 import pytest
-import torch
 from lightning.pytorch import Trainer
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from mm_metrics import Scorecard
 from mm_metrics.callbacks import ModalityMonitor
-from mm_metrics.callbacks.sampler import GlobalIndex
 from tests.distributed.launch import launch
 from tests.toys import MODALITIES, Rows, loader, seeded
 
@@ -22,13 +20,6 @@ pytestmark = pytest.mark.slow
 
 class Ordered(BatchSampler):
     """A batch sampler of the user's, which Lightning makes anew around a distributed sampler."""
-
-
-class Reversed(BatchSampler):
-    """One that changes the order."""
-
-    def __iter__(self):
-        return iter([batch[::-1] for batch in super().__iter__()])
 
 
 def validate(
@@ -89,25 +80,3 @@ def test_a_batch_sampler_on_two_ranks(tmp_path, alone):
     card, logged, _ = launch(2, validate, tmp_path, "ddp", "batch_sampler")[0]
     assert card == alone[0]
     assert same(logged, alone[1])
-
-
-def test_copies_are_known_and_what_cannot_be_seen_through_is_said():
-    said: list[str] = []
-    numbers = []
-    for rank in range(3):
-        sampler = DistributedSampler(range(10), 3, rank, shuffle=False)
-        index = GlobalIndex(DataLoader(range(10), sampler=sampler, batch_size=3), rank, 3, said.append)
-        for size in (3, 1):
-            found, n = index(size, torch.device("cpu"))
-            assert found is not None
-            assert len(found) == n
-            numbers += found.tolist()
-    assert sorted(numbers) == list(range(10))
-    assert said == []
-    index = GlobalIndex(DataLoader(range(10)), 0, 3, said.append)
-    assert index(4, torch.device("cpu")) == (None, 4)
-    assert "use DistributedSampler" in said[0]
-    for kind, known in ((Ordered, True), (Reversed, False)):
-        batches = kind(DistributedSampler(range(10), 3, 0, shuffle=False), 2, drop_last=False)
-        index = GlobalIndex(DataLoader(range(10), batch_sampler=batches), 0, 3, said.append)
-        assert index.known is known
