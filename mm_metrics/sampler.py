@@ -67,27 +67,23 @@ class GlobalIndex:
     def __init__(self, loader: Any, rank: int, world_size: int, say: Callable[[str], None]) -> None:
         self.seen = self.batches = 0
         self.length: int | None = None  # samples, where the sampler may have added copies
-        self._place: Callable[[], tuple[int, int]] | None = None
-        batch_sampler = getattr(loader, "batch_sampler", None)
+        self.first, self.step, self.stride = 0, 1, 0  # the first number, from row to row, and from batch to batch
+        self.known = True
+        batch_sampler: Any = getattr(loader, "batch_sampler", None)
         shard = type(batch_sampler).__name__ == "BatchSamplerShard"  # of accelerate, which need not be installed
         inner = batch_sampler.batch_sampler if shard else batch_sampler
-        sampler = getattr(inner, "sampler", None) or getattr(loader, "sampler", None)
+        sampler: Any = getattr(inner, "sampler", None) or getattr(loader, "sampler", None)
         shuffled = isinstance(sampler, RandomSampler)
-        if shard and inner.batch_size:
+        if shard and inner.batch_size and _keeps_order(inner, sampler):
             R, r, B = batch_sampler.num_processes, batch_sampler.process_index, inner.batch_size
+            self.first, self.stride = (r * B // R, B) if batch_sampler.split_batches else (r * B, R * B)
             self.length = len(sampler)
-            if batch_sampler.split_batches:
-                self._place = lambda: (self.batches * B + r * B // R, 1)
-            else:
-                self._place = lambda: ((self.batches * R + r) * B, 1)
-        elif world_size == 1:
-            self._place = lambda: (self.seen, 1)
-        elif isinstance(sampler, DistributedSampler) and _keeps_order(batch_sampler, sampler):
-            R, r = sampler.num_replicas, sampler.rank
+        elif not shard and isinstance(sampler, DistributedSampler) and _keeps_order(batch_sampler, sampler):
+            self.first, self.step = sampler.rank, sampler.num_replicas
             self.length = len(sampler.dataset)  # type: ignore[arg-type]
-            self._place = lambda: (self.seen * R + r, R)
             shuffled = sampler.shuffle
-        else:
+        elif world_size > 1:
+            self.known = False
             say(
                 f"the loader's {type(sampler).__name__} is not one whose order is known on {world_size} ranks: samples "
                 "that it repeats are counted twice, and intervals depend on the number of ranks; use DistributedSampler"
@@ -95,23 +91,18 @@ class GlobalIndex:
         if shuffled:
             say("the validation loader shuffles: sample numbers are positions in its order; use shuffle=False")
 
-    @property
-    def known(self) -> bool:
-        """Whether the order of the samples on all ranks is known."""
-        return self._place is not None
-
     def __call__(self, N: int, device: torch.device) -> tuple[Tensor | None, int]:
         """The numbers of the next N rows, None where unknown, less the copies; and how many that leaves, first n."""
-        if self._place is None:
+        if not self.known:
             return None, N
-        start, step = self._place()
+        start = self.first + (self.batches * self.stride if self.stride else self.seen * self.step)
         self.seen, self.batches = self.seen + N, self.batches + 1
         if self.length is not None:
-            N = max(0, min(N, -(-(self.length - start) // step)))  # what lies beyond is a copy
-        return torch.arange(start, start + N * step, step, device=device), N
+            N = max(0, min(N, -(-(self.length - start) // self.step)))  # what lies beyond is a copy
+        return torch.arange(start, start + N * self.step, self.step, device=device), N
 
 
-def _keeps_order(batch_sampler: Any, sampler: DistributedSampler) -> bool:
+def _keeps_order(batch_sampler: Any, sampler: Any) -> bool:
     """Whether batches hold the sampler's samples in its order; one that sorts by length, say, does not."""
     if batch_sampler is None or type(batch_sampler) is BatchSampler:
         return True

@@ -1,0 +1,37 @@
+"""How sure a number is.
+
+Every score of a scorecard has an interval, and so has every drop, gain and Shapley value.
+
+**Where they come from.** While counting, each sample is also counted into R bootstrap replicates with a weight that is
+Poisson distributed with mean 1 (Chamandy et al. 2012). The weight comes from a hash of the seed, the shard and the
+sample's number, not from a random stream. So every coalition, every rank and every model that sees the sample gives it
+the same weight, and *differences are paired*: a drop's interval is that of the difference on the same samples, which is
+much shorter than two intervals side by side suggest.
+
+>>> import torch
+>>> from mm_metrics import CoalitionConfusionMatrix
+>>> metric = CoalitionConfusionMatrix(("image", "audio"), num_classes=2, bootstrap=200)
+>>> target = torch.arange(400) % 2
+>>> without = torch.where(torch.arange(400) % 10 == 0, 1 - target, target)  # wrong on every tenth without audio
+>>> metric.update({"all": target, "image": without}, target, index=torch.arange(400))
+>>> drop = metric.scorecard().contributions("accuracy")["audio"].drop
+>>> round(drop.value, 3), drop.low > 0
+(0.1, True)
+
+**Intervals of accuracy, precision and recall** are Wilson's (1927) with the number of samples that would give a
+proportion the standard error seen: they stay within 0…1 and do not collapse where all replicates agree.
+
+**Numbers of samples.** With `index=` (the Trainer's monitor and `mm_metrics.sampler.numbered` give it) intervals are
+equal on any number of ranks, and cards of the same samples can be compared in pairs, `new - old`. Without it samples
+are numbered as they come, and shards need `shard=`.
+
+**How many replicates?** 200 are enough for a 95% interval here, since only their spread is used. `bootstrap=0` counts
+faster and gives intervals of plain proportions only.
+
+**Not independent.** An interval counts samples. If ten clips come from one video, or a hundred turns from one speaker,
+they are worth less than that many samples, and the interval is too short: split by speaker, and say which samples
+belong together where the metric takes groups.
+
+**Many findings at once.** The verdict adjusts p-values for how many comparisons were made (Holm 1979) and says of what
+it leaves open how many samples would settle it.
+"""
