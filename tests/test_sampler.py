@@ -105,26 +105,45 @@ def test_numbering_moves_no_random_stream():
         assert [batch.tolist() for batch, _ in numbered(data)] == plain
 
 
+@pytest.mark.parametrize("ignore_index", [None, 1])
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_sample_of_no_number_is_as_if_it_had_not_come(ignore_index, multilabel):
+    arguments = {"task": "multilabel", "num_labels": 3} if multilabel else {"num_classes": 3}
+    generator = torch.Generator().manual_seed(0)
+    preds = torch.randint(2 if multilabel else 3, (4, 50, *[3] * multilabel), generator=generator)
+    target = torch.randint(2 if multilabel else 3, preds.shape[1:], generator=generator)
+    presence = torch.rand(50, 2, generator=generator) < 0.7
+    index = torch.arange(50)
+    real = index % 7 != 0
+    every, some = (
+        CoalitionConfusionMatrix(("a", "b"), bootstrap=20, ignore_index=ignore_index, **arguments) for _ in range(2)
+    )
+    every.update(preds, target, presence, torch.where(real, index, -1))
+    some.update(preds[:, real], target[real], presence[real], index[real])
+    assert torch.equal(every.counts[:-1], some.counts[:-1])  # the last cell is a spare
+    assert every.scorecard().samples == int(real.sum())
+
+
 def evaluated(rank, world_size, folder):
     """What a loop of one's own with DistributedSampler ends with on each rank."""
     data = Rows(n=43, missing=0.2, seed=1)
     sampler = DistributedSampler(data, world_size, rank, shuffle=False) if world_size > 1 else SequentialSampler(data)
     if world_size > 1:
         torch.distributed.init_process_group("gloo", rank=rank, world_size=world_size)
-    model = seeded()
+    model = seeded().eval()
     metric = CoalitionConfusionMatrix(tuple(MODALITIES), num_classes=3, bootstrap=20, coalitions="leave_one_out")
     with torch.no_grad():
         for batch, index in numbered(loader(data, batch_size=8, sampler=sampler)):
             logits = model(batch)
             metric.update({"all": logits, "text-image": logits.flip(-1)}, batch["label"], batch["presence"], index)
-    metric.compute()
-    text = metric.scorecard().to_json()
+    card = metric.scorecard()
     if world_size > 1:
         torch.distributed.destroy_process_group()
-    return text
+    return card.samples, card.counts[:-1].tolist()  # the last cell is a spare
 
 
 @pytest.mark.slow
 def test_two_ranks_count_what_one_counts_to_the_last_integer(tmp_path):
     alone = evaluated(0, 1, tmp_path)
+    assert alone[0] == 43
     assert launch(2, evaluated, tmp_path) == [alone, alone]

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from mm_metrics.counts.add import add
 from mm_metrics.counts.labels import Labels, Reader
@@ -138,7 +137,8 @@ class ModalityMetric(Metric):
             preds: ``(N,)`` labels, or ``(N, C)`` logits or probabilities; multilabel ``(N, L)``.
             target: ``(N,)``, multilabel ``(N, L)``.
             presence: ``(N, M)`` bool, where samples count; or ``{name: (N,)}``; None is everywhere.
-            index: ``(N,)`` global sample numbers, for intervals that are equal on any number of ranks.
+            index: ``(N,)`` global sample numbers, for intervals that are equal on any number of ranks; no sample of a
+                negative number is counted (`mm_metrics.sampler.numbered`).
         """
         self._count(preds.unsqueeze(0) if isinstance(preds, Tensor) else preds, target, presence, index)
 
@@ -157,10 +157,16 @@ class ModalityMetric(Metric):
         if self.counts.is_inference() and not torch.is_inference_mode_enabled():
             setattr(self, self._state, self.counts.clone())
         numbers, key = self._numbers(index, N, preds.device)
+        copies = None
+        if index is not None and N and not (eager and int(index.min()) >= 0):
+            copies = (index < 0).unsqueeze(-1).expand_as(labels.target)  # (N, L), what a sampler added
+            labels = labels._replace(ignored=copies if labels.ignored is None else labels.ignored | copies)
         add(
             self.counts, self.layout, labels, where,
             index=numbers, key=key, rows=rows, counted=counted, eager=eager,
         )  # fmt: skip
+        if copies is not None:
+            self.layout.view(self.counts, "samples").sub_(copies[:, 0].sum())
         if N:
             if index is None:
                 self._seen += N
@@ -180,18 +186,16 @@ class ModalityMetric(Metric):
             raise ValueError(f"index has shape {tuple(index.shape)} on {index.device}, expected ({N},) on {device}")
         return index.long(), stream_key(self.seed, self.shard)
 
-    @torch.jit.unused
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Count a batch and return that batch's own value. A refused batch changes nothing."""
-        if self._is_synced:
-            raise TorchMetricsUserError("forward was called on a synced metric: call unsync() first")
+    def _forward_reduce_state_update(self, *args: Any, **kwargs: Any) -> Any:
+        """Count a batch and return that batch's own value, as ``forward`` does. A refused batch changes nothing."""
         before = self.counts.clone()
         self.update(*args, **kwargs)
         batch = self.counts - before
         if self.dist_sync_on_step and dist.is_available() and dist.is_initialized():
             batch = torch.stack(list(self.dist_sync_fn(batch, self.process_group))).sum(0)
-        self._forward_cache = self._value(batch)
-        return self._forward_cache
+        return self._value(batch)
+
+    _forward_full_state_update = _forward_reduce_state_update
 
     def sync(self, dist_sync_fn: Any = None, *args: Any, **kwargs: Any) -> None:
         """Sum over the ranks, by one all-reduce where torchmetrics would gather every rank's counts."""
