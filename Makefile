@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo picture test check oldest wheel bench clean
+.PHONY: demo picture test check oldest newest docs wheel bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,14 @@ oldest: .venv/ready  ## the suite with the oldest versions that pyproject.toml a
 	.venv-oldest/bin/pip install --quiet --constraint .venv-oldest/constraints.txt --editable ".[test,clients]"
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n auto --dist worksteal -W ignore::DeprecationWarning  # old packages' of each other
 
+newest:  ## the suite with the newest versions there are, in an environment of its own
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager --editable ".[test,clients]"
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -n auto --dist worksteal
+
+docs: .venv/ready  ## a reference of the public names and pages to read, in build/docs
+	$(BIN)/python scripts/docs.py build/docs
+
 wheel: .venv/ready  ## dist/modality_metrics-….whl
 	rm -f dist/*.whl
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
@@ -37,4 +45,4 @@ bench: .venv/ready  ## the figures of the README's performance table
 	$(BIN)/python scripts/benchmark.py
 
 clean:
-	rm -rf .venv .venv-oldest runs build dist
+	rm -rf .venv .venv-oldest .venv-newest runs build dist

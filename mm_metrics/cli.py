@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return _said(f"the command line needs jsonargparse ({error}): {install('jsonargparse')}", REFUSED)
         settings = command_line.parse_args(list(sys.argv[1:] if arguments is None else arguments))
-        return _COMMANDS[settings.command](settings[settings.command])
+        return COMMANDS[settings.command](settings[settings.command])
     except SystemExit as stop:
         return 0 if stop.code in (0, None) else USAGE
     except KeyboardInterrupt:
@@ -147,7 +147,7 @@ def merge(settings: Any) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[Any], int]] = {
+COMMANDS: dict[str, Callable[[Any], int]] = {
     "score": score,
     "gate": gate,
     "report": report,

@@ -349,7 +349,7 @@ def test_what_is_missing_is_named(module, monkeypatch, tmp_path, capsys):
 
 def test_help_teaches_by_examples_that_parse(capsys):
     assert main(["--help"]) == 0
-    for command in cli._COMMANDS:
+    for command in cli.COMMANDS:
         capsys.readouterr()
         assert main([command, "--help"]) == 0
         said = capsys.readouterr().out
