@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from glob import glob
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -116,17 +117,22 @@ def report(settings: Any) -> int:
 
 
 def leakage(settings: Any) -> int:
-    """Manifests to what they share; 1 where it is anything."""
-    from mm_metrics.leakage import from_files
+    """Manifests, or a data module, to what they share; 1 where it is anything."""
+    from mm_metrics.leakage import find_leakage, from_files
+    from mm_metrics.leakage.modules import named
 
-    splits = _pairs(settings.splits, "SPLIT=FILE, such as train=train.csv")
     modalities = dict(text.split("=", 1) if "=" in text else (text, text) for text in settings.modalities)
+    group, near, bar, within = settings.group or None, settings.near, sys.stderr.isatty(), settings.within or None
     kinds = _pairs(settings.kinds, "NAME=KIND, such as text=text")
-    for path in splits.values():
-        _file(path)
-    found = from_files(
-        splits, modalities, settings.group or None, settings.near, settings.target, sys.stderr.isatty(), kinds or None
-    )
+    if bool(settings.splits) == bool(settings.datamodule):
+        raise ValueError("expected SPLIT=FILE, such as train=train.csv test=test.csv, or --datamodule module:Class")
+    if settings.datamodule:
+        data, keys = named(settings.datamodule)(), {name: tuple(key.split(",")) for name, key in modalities.items()}
+        found = find_leakage(data, keys, group, near, settings.target, bar, within=within, kinds=kinds)
+    else:
+        splits = _pairs(settings.splits, "SPLIT=FILE, such as train=train.csv")
+        files = {name: sorted(glob(path)) or [_file(path)] for name, path in splits.items()}
+        found = from_files(files, modalities, group, near, settings.target, bar, kinds, within)
     print(found)
     if settings.output:
         found.to_json(settings.output)

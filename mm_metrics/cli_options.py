@@ -48,11 +48,14 @@ REPORT = """Scorecards as one HTML page that needs no network.
 
 LEAKAGE = """What splits share, per modality: copies, near copies, groups (speakers), equal inputs under other labels.
 
-A split is a CSV or JSON Lines file. A cell is a text, or the path of a .wav or a picture, from the file's folder.
-Exits with 1 where anything is shared.
+A split is a CSV, JSON Lines or Parquet file, or several (train=part-*.csv). A cell is a text, or the path of a file
+from the manifest's folder, which is compared by its content where it can be decoded (sound, pictures, arrays), else by
+its bytes. Exits with 1 where anything is shared.
 
   mm-metrics leakage train=train.csv test=test.csv --modalities text
-  mm-metrics leakage train=train.csv test=test.csv --modalities text=report audio=recording --group speaker"""
+  mm-metrics leakage train=train.csv test=test.csv --modalities text=report audio=recording --group speaker
+  mm-metrics leakage all=all.csv --modalities audio                    copies within one split
+  mm-metrics leakage --datamodule package.module:Data --modalities text=tokens,mask image=pixels"""
 
 MERGE = """Scorecards of shards, hosts or days added up to one. Parts that are the same, or do not belong together, are
 refused. Score the shards of one data set with --shard 0, --shard 1, … or with --id.
@@ -135,10 +138,12 @@ def _gate_options(parser: Any) -> Any:
 
 def _leakage_options(parser: Any) -> Any:
     add = parser.add_argument
-    add("splits", nargs="+", metavar="SPLIT=FILE", help="the one trained on first")
+    add("splits", nargs="*", default=[], metavar="SPLIT=FILE", help="the one trained on first")
+    add("--datamodule", type=str | None, default=None, metavar="MODULE:CLASS", help="a LightningDataModule instead")
     add("--modalities", nargs="+", required=True, metavar="NAME[=COLUMN]", help="their names, and columns")
     add("--group", nargs="+", default=[], metavar="COLUMN", help="a speaker, a patient, a source video")
     add("--target", type=str | None, default="label", help="the label's column")
+    add("--within", action="store_true", help="look for copies inside each split too")
     add("--near", type=bool, default=True, help="look for near copies too; needs the extra leakage")
     add("--kinds", nargs="+", default=[], metavar="NAME=KIND", help="text, image, audio or other, where it is not seen")
     add("--output", type=str | None, default=None, help="a JSON file for what was found; report --leakage takes it")

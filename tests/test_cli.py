@@ -277,11 +277,8 @@ def test_leakage(tmp_path, capsys):
     assert main(["report", scored(tmp_path), "--leakage", "leaks.json", "--output", "r.html"]) == 0
     assert main(["leakage", "train=train.csv", "test=clean.csv", *how]) == 0
     assert main(["leakage", "train=train.csv", *how]) == 0  # one split is looked into
-    for wrong in (
-        ["train.csv", "test.jsonl"],
-        ["train=train.csv", "train=test.jsonl"],
-        ["train=train.csv", "test=lost.csv"],
-    ):
+    assert main(["leakage", "train=t*.csv", "test=*.jsonl", *how]) == 1
+    for wrong in (["train.csv", "test.jsonl"], ["a=train.csv", "a=test.jsonl"], ["a=train.csv", "b=lost*.csv"], []):
         assert main(["leakage", *wrong, *how]) == cli.REFUSED
     assert main(["leakage", "train=train.csv", "test=clean.csv", "--modalities", "audio", "--near", "false"]) >= 4
 

@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import DemoModel
+from lightning.pytorch.utilities import CombinedLoader
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mm_metrics.leakage import Leakage, from_files
+from mm_metrics.cli import REFUSED, main
+from mm_metrics.leakage import Leakage, find_leakage, from_files
 from scripts.check_leakage import check
 
 
@@ -201,3 +205,78 @@ def test_the_script_asks_for_modalities(tmp_path, capsys):
     with pytest.raises(SystemExit):
         check(config(tmp_path))
     assert "say --modalities" in capsys.readouterr().err
+
+
+class Simple(Tiny):
+    """Loaders of training under names, several of validation, one of its own for the test."""
+
+    def __init__(self, shared: int = 3) -> None:
+        super().__init__(shared)
+
+    def train_dataloader(self):
+        return {"near": self.loader(0, 0, 10), "far": self.loader(0, 10, 20)}
+
+    def val_dataloader(self):
+        return [self.loader(1, 0, 2), self.loader(1, 2, 10)]
+
+    def loader(self, part, start, stop):
+        return DataLoader(Rows(self.parts[part].rows[start:stop]), batch_size=4, shuffle=part == 0)
+
+
+@pytest.mark.parametrize("combined", [False, True])
+def test_a_data_module_is_read_as_it_is(combined, monkeypatch):
+    """All loaders of training are one split, each of validation is its own."""
+    if combined:
+        given = Simple.train_dataloader
+        monkeypatch.setattr(Simple, "train_dataloader", lambda self: CombinedLoader(given(self), "max_size"))
+    found = find_leakage(Simple(), {"audio": "wave"}, target="y", near=False, progress=False)
+    assert found.sizes == {"train": 20, "val": 2, "val_1": 8, "test": 10}
+    leaks = {f.splits: f.pairs for f in found.findings if f.splits[0] == "train"}
+    assert leaks == {("train", "val"): ((0, 0), (1, 1)), ("train", "val_1"): ((2, 0),),
+                     ("train", "test"): ((0, 0), (1, 1), (2, 2))}  # fmt: skip
+
+
+def test_a_module_made_of_data_sets_is_read_too():
+    train, test = Rows([{"x": "one"}, {"x": "two"}]), Rows([{"x": "two"}])
+    module = LightningDataModule.from_datasets(train_dataset=train, test_dataset=test)
+    found = find_leakage(module, ["x"], target=None, near=False, progress=False)
+    assert (found.sizes, found.touched("test")) == ({"train": 2, "test": 1}, [0])
+
+
+def test_a_list_of_loaders_is_one_split():
+    module = Simple()
+    module.prepare_data()
+    module.setup("fit")
+    splits = {"train": list(module.train_dataloader().values()), "val": module.val_dataloader()}
+    found = find_leakage(splits, {"audio": "wave"}, target="y", near=False, progress=False)
+    assert (found.sizes, found.touched("val")) == ({"train": 20, "val": 10}, [0, 1, 2])
+
+
+def test_the_command_line_takes_a_data_module(capsys):
+    data = ["--datamodule", "tests.test_leakage_files:Simple", "--modalities", "audio=wave", "--target", "y"]
+    assert main(["leakage", *data, "--near", "false"]) == 1
+    assert "Compared audio: 40 by value." in capsys.readouterr().out
+    for wrong in ("tests.test_leakage_files", "tests.test_leakage_files:Gone", "gone.module:Data", "tests.toys:loader"):
+        assert main(["leakage", "--datamodule", wrong, "--modalities", "audio=wave"]) == REFUSED
+    assert main(["leakage", "train=a.csv", *data]) == REFUSED
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore:LightningCLI's args parameter.*", "ignore:.*jsonargparse.*"
+)
+def test_the_script_works_with_the_simplest_lightning_cli(tmp_path, capsys):
+    """On the config that ``LightningCLI(Model, Data)`` saves, which names no class of data."""
+    callback = {"class_path": "mm_metrics.callbacks.ModalityMonitor",
+                "init_args": {"modalities": {"audio": "wave"}, "num_classes": 2, "target": "y"}}  # fmt: skip
+    args = ["--seed_everything=1", "--data.shared=2", "--trainer.logger=false",
+            f"--trainer.callbacks={json.dumps(callback)}"]  # fmt: skip
+    cli = LightningCLI(DemoModel, Simple, run=False, args=args)
+    path = tmp_path / "config.yaml"
+    path.write_text(cli.parser.dump(cli.config))
+    found = check(["--config", str(path), "--datamodule", "tests.test_leakage_files:Simple", "--near=false"])
+    assert {f.splits: f.samples for f in found.findings if f.splits[0] == "train"}["train", "test"] == (0, 1)
+    found = check(["--config", str(path), "--datamodule", "tests.test_leakage_files:Simple", "--data.shared=5"])
+    assert found.touched("test") == list(range(10))
+    with pytest.raises(SystemExit):
+        check(["--config", str(path)])
+    assert "say --datamodule" in capsys.readouterr().err

@@ -71,6 +71,53 @@ def test_changed_tokens_are_found():
     assert near(find(train, test, "text")) == {n: 100 + n for n in range(50)}
 
 
+UTTERANCES = [  # as people say them; each line's are alike, and no copies
+    ("You like it?", "You like it right?"), ("I don't know.", "I don't know why."), ("Oh my God!", "Oh my God, Ross!"),
+    ("What are you doing?", "What are you doing here?"), ("I am so sorry, I did not mean to hurt you that evening.",
+     "I am so sorry, I did not mean to hurt him that evening."), ("It costs 3.5 dollars.", "It costs 35 dollars."),
+    ("Meet me at 10:30", "Meet me at 103:0"), ("+1", "-1"), ("Yes 😀", "Yes 😡"), ("...", "!!!"), ("कि", "की"),
+    ("a man talks while a dog barks in the distance", "a man talks while a dog howls in the distance"),
+    ("two dogs run across a green field", "two dogs run across a green yard"), ("我喜欢这个", "我喜欢那个"),
+]  # fmt: skip
+SAID_AGAIN = [
+    ("Yeah.", "yeah!"), ("I don't know.", "I dont know"), ("OK, fine.", "Ok fine"), ("Well-known", "well known"),
+    ("«Straße»", "STRASSE"), ("café", "cafe\u0301."), ("ｆｕｌｌ width", "full width"),
+    ("It costs 3.5 $", "it costs  3.5 $!"), ("我喜欢这个。", "我喜欢这个"),
+]  # fmt: skip
+
+
+def test_short_texts_are_copies_only_where_their_letters_are_equal():
+    train, test = zip(*UTTERANCES, strict=True)
+    assert find(train, test, "text").findings == ()
+    train, test = zip(*SAID_AGAIN, strict=True)
+    assert near(find(train, test, "text")) == {n: n for n in range(len(SAID_AGAIN))}
+
+
+def test_descriptions_of_one_scene_by_several_people_are_no_copies():
+    """Long captions of one clip, each in its own words; and copies of each with two words changed, which are."""
+    captions = [
+        "several people are chatting as police sirens wail loudly and a heavy lorry speeds up before a man makes an "
+        "announcement over the speakers",
+        "a heavy lorry is speeding up while police sirens wail and several people chat, then a man is making an "
+        "announcement over a speaker",
+        "police sirens are wailing and a heavy lorry drives by as several people are chatting and a man then makes an "
+        "announcement over the speakers",
+    ]
+    assert find(captions, within=True, test=[], modality="text").findings == ()
+    changed = [caption.replace("several", "many").replace("man ", "woman ").upper() + "." for caption in captions]
+    assert near(find(captions, changed, "text")) == {0: 0, 1: 1, 2: 2}
+
+
+def test_near_copies_within_a_split():
+    texts = sentences(30, 0)
+    texts[20], texts[25], texts[28] = texts[3].upper(), reworded(texts[7], 1, 0), texts[3].upper()
+    found = find(texts, [], "text", within=True)
+    assert {(f.kind, f.splits): f.pairs for f in found.findings} == {
+        ("exact", ("train", "train")): ((20, 28),),
+        ("near", ("train", "train")): ((3, 20), (7, 25)),
+    }
+
+
 def test_similarity_is_jaccards():
     texts = sentences(60, 2)
     pairs = [(s, reworded(s, n % 12, n)) for n, s in enumerate(texts)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
+from mm_metrics.leakage.files import FilePath
 from mm_metrics.leakage.findings import HOW, PAIRS_KEPT, Compared, Finding, Leakage
 from mm_metrics.leakage.fingerprints import Fingerprints, Plan, fingerprint
 from mm_metrics.leakage.inputs import KINDS
@@ -92,7 +92,7 @@ def find_leakage(
 
 
 def from_files(
-    files: Mapping[str, str | os.PathLike[str]],
+    files: Mapping[str, FilePath | Sequence[FilePath]],
     modalities: Mapping[str, str] | Iterable[str],
     group: Any = None,
     near: bool | Iterable[str] = True,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".parquet": "", ".pq": ""}
+FilePath = str | os.PathLike[str]
 ROWS = 256  # of a Parquet file at a time
 
 
@@ -23,7 +24,7 @@ class Place(NamedTuple):
 PLACE = Place  # the key under which a row says where it stands; no column has it
 
 
-def rows(path: str | os.PathLike[str], keys: Collection[Hashable] = ()) -> Iterator[dict[Any, Any]]:
+def rows(path: FilePath, keys: Collection[Hashable] = ()) -> Iterator[dict[Any, Any]]:
     """The rows of a manifest, each with its `Place`; of Parquet only the columns ``keys``, where it has them all.
 
     Raises ValueError for a file that is none of .csv, .tsv, .jsonl, .ndjson, .parquet and .pq, and for a row that can't

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 
 def is_module(data: object) -> bool:
     """Whether it prepares, sets up and gives loaders as a LightningDataModule does."""
     return all(callable(getattr(data, name, None)) for name in ("prepare_data", "setup", "train_dataloader"))
+
+
+def named(name: str) -> Any:
+    """What ``package.module:Class`` names; raises ValueError for what is no such name, ImportError for no module."""
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:  # a command's own path is where it is installed
+        sys.path.insert(0, os.getcwd())
+    if not attribute or (found := getattr(import_module(module), attribute, None)) is None:
+        raise ValueError(f"datamodule {name!r} names nothing: expected package.module:Class")
+    return found
 
 
 def splits_of(module: Any) -> dict[str, Any]:
