@@ -1,6 +1,7 @@
 """Leakage: what the splits of a data set share, per modality and per group.
 
->>> leaks = find_leakage({"train": [{"text": "smoke"}], "test": [{"text": "smoke"}]}, ["text"], progress=False)
+>>> rows = [{"text": "smoke", "label": 1}]
+>>> leaks = find_leakage({"train": rows, "test": rows}, ["text"], progress=False)
 >>> print(leaks)  # a table: kind, modality, splits, count, share, pairs
 kind           modality    splits                 count   share  examples
 exact          text        train → test               1  100.0%  0→0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
 
+from mm_metrics.extras import install
 from mm_metrics.leakage.files import FilePath
 from mm_metrics.leakage.findings import HOW, PAIRS_KEPT, Compared, Finding, Leakage
 from mm_metrics.leakage.fingerprints import Fingerprints, Plan, fingerprint
@@ -18,6 +20,7 @@ from mm_metrics.leakage.near import kinds as near_copies
 from mm_metrics.modalities import Modalities
 from mm_metrics.streams import kept_streams
 
+DECODERS = {"soundfile": "soundfile", "PIL": "pillow"}
 EARLIER_KEPT = 10  # earlier samples listed for one later sample
 
 
@@ -88,7 +91,10 @@ def find_leakage(
     compared = _compared(prints, plan)
     found = _findings(prints, plan, len(prints) == 1 if within is None else within)
     sizes = {name: len(part) for name, part in prints.items()}
-    return Leakage(tuple(found), sizes, tuple(_notes(compared, plan)), compared)
+    notes = list(_notes(compared, plan))
+    if plan.target is not None and not any(part.labels.any() for part in prints.values()):
+        notes.append(f"Label conflicts are not looked for: no sample has the target {plan.target!r}.")
+    return Leakage(tuple(found), sizes, tuple(notes), compared)
 
 
 def from_files(
@@ -253,4 +259,6 @@ def _notes(compared: tuple[Compared, ...], plan: Plan) -> Iterator[str]:
         if modality in plan.near and kind is not None and kind not in plan.describers:
             yield f"{modality}: exact copies only; kinds={{{modality!r}: …}} says text, image or audio."
         if any(row.modality == modality and row.how == "bytes" for row in compared):
-            yield f"{modality}: what was compared by bytes may share what was coded another way."
+            lacking = [package for name, package in DECODERS.items() if find_spec(name) is None]
+            more = f"; {install(*lacking)} decodes more" if lacking else ""
+            yield f"{modality}: what was compared by bytes may share what was coded another way{more}."

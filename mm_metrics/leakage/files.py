@@ -9,6 +9,8 @@ from collections.abc import Collection, Hashable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mm_metrics.extras import install
+
 ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".parquet": "", ".pq": ""}
 FilePath = str | os.PathLike[str]
 ROWS = 256  # of a Parquet file at a time
@@ -69,9 +71,11 @@ def _lines(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
 
 
 def _parquet(path: Path, keys: Collection[Hashable]) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError(f"Parquet is read by pyarrow, which is not installed: {install('pyarrow')}") from error
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names

@@ -95,22 +95,17 @@ class Leakage:
 
     def summary(self) -> list[dict[str, Any]]:
         """One plain dict a finding: kind, modality, splits, count, share and up to ten pairs."""
+        plain = ("kind", "modality", "count", "share")
         return [
-            {
-                "kind": f.kind,
-                "modality": f.modality,
-                "splits": list(f.splits),
-                "count": f.count,
-                "share": f.share,
-                "pairs": [list(pair) for pair in f.pairs[:10]],
-            }
+            {name: getattr(f, name) for name in plain}
+            | {"splits": list(f.splits), "pairs": [list(pair) for pair in f.pairs[:10]]}
             for f in self.findings
         ]
 
     def table(self) -> str:
         """The findings as lines of at most 80 columns, a few pairs as examples; then what was compared how."""
-        where = f"between {', '.join(self.sizes)}" if len(self.sizes) > 1 else f"within {', '.join(self.sizes)}"
-        lines = [] if self.findings else [f"Nothing shared {where}."]
+        names = ", ".join(self.sizes)
+        lines = [] if self.findings else [f"Nothing shared {'between' if len(self.sizes) > 1 else 'within'} {names}."]
         if self.findings:
             lines.append(f"{'kind':<15}{'modality':<12}{'splits':<20}{'count':>8} {'share':>7}  examples")
         for f in self.findings:
@@ -130,9 +125,9 @@ class Leakage:
 
     def how(self) -> str:
         """What was compared how, in one sentence: ``Compared audio: 3,000 files by content; text: …``."""
-        counts: dict[str, Counter[str]] = {}
+        counts: dict[str, Counter[str]] = {row.modality: Counter() for row in self.compared}
         for row in self.compared:
-            counts.setdefault(row.modality, Counter())[row.how] += row.count
+            counts[row.modality][row.how] += row.count
         parts = [
             f"{modality}: {', '.join(f'{count[how]:,} {HOW[how]}' for how in HOW if count[how]) or 'nothing'}"
             for modality, count in counts.items()

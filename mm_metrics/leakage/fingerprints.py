@@ -68,15 +68,10 @@ def fingerprint(name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int
     totals = [total for _, total, _ in parts]
     first: list[str] = []
     inputs_first = [keys[0] for keys in plan.modalities.values()]
+    keys, asked = (*plan.keys, PLACE), plan.batched
     samples = chain.from_iterable(
-        each_sample(
-            _watch(elements, first),
-            (*plan.keys, PLACE),
-            batched if plan.batched is None else plan.batched,
-            inputs_first,
-            plan.target,
-        )
-        for elements, _, batched in parts
+        each_sample(_watch(part, first), keys, batched if asked is None else asked, inputs_first, plan.target)
+        for part, _, batched in parts
     )
     columns = {modality: _Column(modality, plan) for modality in plan.modalities}
     labels: list[np.ndarray] = []
@@ -97,24 +92,20 @@ def fingerprint(name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int
                 found = dict.fromkeys(inputs.names_of(sample.get(key)))
                 groups[str(key)] += [(number, inputs.digest(group)) for group in found]
         except (TypeError, ValueError, OSError) as error:
-            place = sample.get(PLACE)
             where = f"split {name!r}, sample {number}, {reads}"
-            if place is not None:
-                where = f"{place.path}, row {place.row}, column {key!r}"
+            if PLACE in sample:
+                where = f"{sample[PLACE].path}, row {sample[PLACE].row}, column {key!r}"
             raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where}: {error}") from error
     if labels:
         _check_keys(name, plan, seen, first[0])
-    described = [column.close() for column in columns.values()]
+    numbers = {field: np.array([number for number, _ in pairs], dtype=np.int64) for field, pairs in groups.items()}
     return Fingerprints(
         {modality: _stacked(column.digests) for modality, column in columns.items()},
         {modality: column.compared for modality, column in columns.items()},
-        {modality: rows for modality, (rows, _) in zip(columns, described, strict=True)},
-        {modality: records for modality, (_, records) in zip(columns, described, strict=True)},
+        {modality: np.array(column.rows, dtype=np.int64) for modality, column in columns.items()},
+        {modality: column.records() for modality, column in columns.items()},
         _stacked(labels),
-        {
-            field: (np.array([n for n, _ in pairs], dtype=np.int64), _stacked([found for _, found in pairs]))
-            for field, pairs in groups.items()
-        },
+        {field: (numbers[field], _stacked([found for _, found in pairs])) for field, pairs in groups.items()},
     )
 
 
@@ -172,11 +163,11 @@ class _Column:
         self.blocks.append(self.plan.describers[self.plan.kinds[self.modality]](list(values), list(rates)))
         self.waiting = []
 
-    def close(self) -> tuple[np.ndarray, np.ndarray]:
-        """``(P,)`` sample numbers and their records."""
+    def records(self) -> np.ndarray:
+        """``(P,)`` records of the samples in `rows`."""
         if self.waiting:
             self._describe()
-        return np.array(self.rows, dtype=np.int64), np.concatenate(self.blocks) if self.blocks else np.zeros(0)
+        return np.concatenate(self.blocks) if self.blocks else np.zeros(0)
 
 
 def _watch(elements: Iterator[Any], first: list[str]) -> Iterator[Any]:

@@ -8,23 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-    default_collate,
-)
+from torch.utils import data
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mm_metrics.leakage.files import PLACE, rows
 
-WHOLE = (SequentialSampler, RandomSampler, WeightedRandomSampler, DistributedSampler)
+WHOLE = (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler, data.DistributedSampler)
 Sample = dict[Hashable, Any]
 MISSING = object()
 
@@ -86,12 +75,12 @@ def _stream(source: Any, keys: Collection[Hashable]) -> Stream:
 
 def _loader(loader: DataLoader) -> Stream:
     dataset, sampler = loader.dataset, loader.sampler
-    plain = not isinstance(dataset, IterableDataset) and type(loader.batch_sampler) in (BatchSampler, type(None))
-    if plain and isinstance(sampler, SubsetRandomSampler):
-        dataset = Subset(dataset, list(sampler.indices))
+    plain = not isinstance(dataset, IterableDataset) and type(loader.batch_sampler) in (data.BatchSampler, type(None))
+    if plain and isinstance(sampler, data.SubsetRandomSampler):
+        dataset = data.Subset(dataset, list(sampler.indices))
     elif not plain or not isinstance(sampler, WHOLE):
         return iter(loader), None, None if loader.batch_size is None and loader.batch_sampler is None else True
-    batched = loader.batch_sampler is not None and loader.collate_fn is not default_collate
+    batched = loader.batch_sampler is not None and loader.collate_fn is not data.default_collate
     in_order: DataLoader = DataLoader(
         dataset,
         batch_size=loader.batch_size or 64,
