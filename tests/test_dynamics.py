@@ -20,8 +20,8 @@ from torch.utils.data import Dataset, IterableDataset, RandomSampler, SubsetRand
 from mm_metrics import ModalityAblation
 from mm_metrics.callbacks import ModalityDynamics
 from mm_metrics.callbacks.gradients import EncoderGradients
-from mm_metrics.callbacks.learning import Part, Shown, Thresholds, findings, shown
-from mm_metrics.callbacks.subset import FixedSubset, unread
+from mm_metrics.callbacks.learning import Part, Seen, Thresholds, findings, seen
+from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
@@ -154,18 +154,18 @@ def test_right_and_likely_in_other_tasks(task):
     preds, target = torch.randn(shape), torch.randint(2, shape[1:])
     target[:5] = -1
     reading = Reader(task, num_labels=3 if task == "multilabel" else None, from_logits=True, ignore_index=-1)
-    seen = shown(Modalities(("text", "audio")), reading, range(4), [Part(preds, target, None, None)])
+    told = seen(Modalities(("text", "audio")), reading, [Part(range(4), preds, None, None, target)])
     kept = target[5:]
-    assert seen.right[:, :5].isnan().all()
+    assert told.right[:, :5].isnan().all()
     for k in range(4):
         p = preds[k, 5:].double().sigmoid()
         hits = ((p > 0.5) == kept.bool()).double()
         loss = nn.functional.binary_cross_entropy(p, kept.double())
-        assert float(seen.accuracy()[k]) == pytest.approx(float(hits.mean()))
-        assert float(-seen.likelihood[k, 5:].mean()) == pytest.approx(float(loss))
+        assert float(told.accuracy()[k]) == pytest.approx(float(hits.mean()))
+        assert float(-told.likelihood[k, 5:].mean()) == pytest.approx(float(loss))
     as_probabilities = Reader(task, num_labels=reading.num_labels, ignore_index=-1)
-    same = shown(seen.modalities, as_probabilities, range(4), [Part(preds.double().sigmoid(), target, None, None)])
-    assert torch.allclose(same.likelihood, seen.likelihood, equal_nan=True)
+    same = seen(told.modalities, as_probabilities, [Part(range(4), preds.double().sigmoid(), None, None, target)])
+    assert torch.allclose(same.likelihood, told.likelihood, equal_nan=True)
 
 
 def test_what_is_absent_does_not_count(tmp_path):
@@ -277,10 +277,10 @@ def test_noise_is_not_called_overfitting():
     generator = torch.Generator().manual_seed(0)
     modalities, named = Modalities(("text", "image", "audio")), 0
 
-    def sample(n: int) -> Shown:
+    def sample(n: int) -> Seen:
         chance = torch.tensor([0.3, 0.5, 0.4, 0.6, 0.35, 0.55, 0.5, 0.7], dtype=torch.float64)
         right = (torch.rand(8, n, generator=generator, dtype=torch.float64) < chance[:, None]).double()
-        return Shown(
+        return Seen(
             modalities, tuple(range(8)), right, right.log(), torch.ones(n, 3, dtype=torch.bool), torch.zeros(n).double()
         )
 
@@ -294,9 +294,9 @@ def test_thresholds_are_arguments(tmp_path):
     watcher = dynamics()
     trainer(tmp_path, watcher, max_epochs=10).fit(seeded(Memory), evidence(150, 0, ()), evidence(150, 1, ()))
     rule = {f.kind: f for f in watcher.findings}["overfit_modality"]
-    seen = shown_of(watcher)
+    both = seen_of(watcher)
     kinds = {
-        bars: {f.kind for f in findings(*seen, Thresholds(**dict([bars])))}
+        bars: {f.kind for f in findings(*both, Thresholds(**dict([bars])))}
         for bars in (
             ("gap", rule.low + 1e-6),
             ("gap", rule.low - 1e-6),
@@ -311,10 +311,10 @@ def test_thresholds_are_arguments(tmp_path):
     assert "unused_modality" in kinds["dominant", 1.0]
 
 
-def shown_of(watcher):
+def seen_of(watcher):
     """What the callback saw at the end."""
-    module = watcher._observer.ablation.model
-    return [watcher._observer.shown(module.trainer, module, subset) for subset in (watcher._train, watcher._val)]
+    module = watcher._prober.ablation.model
+    return [watcher._seen(module.trainer, module, subset) for subset in (watcher._train, watcher._val)]
 
 
 # No trace
@@ -422,25 +422,6 @@ def test_findings_survive_a_checkpoint(tmp_path):
     again.load_state_dict(copy.deepcopy(watcher.state_dict()))
     assert (again.findings, again.began, again.history) == (watcher.findings, watcher.began, watcher.history)
     assert again.findings
-
-
-def test_unread_puts_everything_back():
-    class Deep:
-        def __init__(self) -> None:
-            self.parts = [random.Random(0), {"np": np.random.RandomState(0), "torch": torch.Generator()}]
-            self.numbers, self.file = [1, 2], None
-
-        def use(self):
-            self.numbers.append(3)
-            self.file, self.new = "open", 1
-            more = self.parts[1]
-            return self.parts[0].random(), more["np"].rand(), torch.rand(1, generator=more["torch"]).item()
-
-    deep = Deep()
-    with unread([deep.use]):
-        first = deep.use()
-    assert (deep.numbers, deep.file, hasattr(deep, "new")) == ([1, 2], None, False)
-    assert deep.use() == first
 
 
 class _Looks(TorchDispatchMode):

@@ -9,14 +9,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, conditional_speeds
 from mm_metrics.callbacks.logged import Constant, keys_of_the_user
-from mm_metrics.callbacks.prober import Prober
+from mm_metrics.callbacks.prober import Prober, Watched, is_sharded
 from mm_metrics.callbacks.subset import FixedSubset
+from mm_metrics.callbacks.truth import truth_of
 from mm_metrics.counts.labels import Reader
-from mm_metrics.modalities import Modalities
 from mm_metrics.verdict import Finding
 
 
@@ -92,28 +91,32 @@ class ModalityDynamics(Callback):
         confidence: float = 0.95,
         seed: int = 0,
     ) -> None:
-        if not isinstance(modalities, Mapping):
-            raise TypeError(f"modalities maps names to keys of the batch, got {type(modalities).__name__}")
         if samples < 2 or every_n_epochs < 1:
             raise ValueError(f"samples={samples}, every_n_epochs={every_n_epochs}: 2 or more samples, every 1 or more")
         self.bars = learning.Thresholds(overfit, gap, dominant, unused, confidence)
         for name, value in self.bars._asdict().items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value!r}: expected a fraction in 0…1")
-        self.modalities = Modalities(modalities)
-        inputs = {name: tuple(key) if isinstance(key, list) else key for name, key in modalities.items()}
-        cut = threshold if isinstance(threshold, int | float) else tuple(threshold)
-        arguments: dict[str, Any] = {
-            "kind": task, "num_classes": num_classes, "num_labels": num_labels, "threshold": cut,
-            "from_logits": from_logits, "ignore_index": ignore_index,
-        }  # fmt: skip
-        if task != "multiclass" or num_classes is not None:
-            Reader(**arguments)  # refuses what does not fit, before training
-        self._prober = Prober(
-            inputs, self.modalities, arguments, target, presence, predict, baseline, encoders, seed, self._say
+        self.watched = Watched(
+            modalities,
+            num_classes,
+            task,
+            num_labels,
+            target,
+            presence,
+            None,
+            predict,
+            ignore_index,
+            threshold,
+            from_logits,
+            "all",
+            baseline,
+            encoders,
+            seed,
         )
-        self.target, self.every_n_epochs = target, every_n_epochs
-        self.samples, self.seed = samples, seed
+        self.modalities = self.watched.modalities
+        self._prober = Prober(self.watched, self._say)
+        self.every_n_epochs, self.samples = every_n_epochs, samples
         self.history: list[dict[str, Any]] = []
         self.findings: list[Finding] = []
         self.began: dict[tuple[str, str], int] = {}
@@ -144,8 +147,8 @@ class ModalityDynamics(Callback):
         samples = self.samples
         if getattr(trainer, "fast_dev_run", False):
             samples = min(samples, 16)
-        self._train = FixedSubset(samples, self.seed, self._say)
-        self._val = FixedSubset(samples, self.seed, self._say)
+        self._train = FixedSubset(samples, self.watched.seed, self._say)
+        self._val = FixedSubset(samples, self.watched.seed, self._say)
         loader = trainer.train_dataloader
         if self._train.read(loader, pl_module, _trained_on(trainer, loader)):
             self._look(trainer, pl_module, next(self._train.batches(trainer, pl_module)))
@@ -161,7 +164,7 @@ class ModalityDynamics(Callback):
         if self._train.readable is False and self._train.kept < self._train.samples:
             if self._prober.ablation is None:
                 self._look(trainer, pl_module, batch)
-            self._train.keep(batch, len(read_key(batch, self.target)))
+            self._train.keep(batch, len(truth_of(self.watched, batch).target))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """Add the gradients' norms, on the device."""
@@ -176,7 +179,7 @@ class ModalityDynamics(Callback):
             if self._val.readable is None:
                 self._val.read(_first(trainer.val_dataloaders), pl_module)
             if self._val.readable is False and self._val.kept < self._val.samples:
-                self._val.keep(batch, len(read_key(batch, self.target)))
+                self._val.keep(batch, len(truth_of(self.watched, batch).target))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""
@@ -222,16 +225,17 @@ class ModalityDynamics(Callback):
         if not due or now == self._measured or self._prober.ablation is None or self._train is None:
             return self.findings
         self._measured = now
-        train = self._prober.shown(trainer, pl_module, self._train)
+        train = self._seen(trainer, pl_module, self._train)
         val = None
         if self._val is not None and trainer.val_dataloaders is not None:
             if self._val.readable is None:
                 self._val.read(_first(trainer.val_dataloaders), pl_module)
-            val = self._prober.shown(trainer, pl_module, self._val)
+            val = self._seen(trainer, pl_module, self._val)
         row: dict[str, Any] = {}
         found: list[Finding] = []
         if train is not None:
-            row, found = self._row(train, val, now[0]), learning.findings(train, val, self.bars)
+            row = self._row(train, val, now[0])
+            found = learning.findings(train, val, self.bars, now[0], self.began)
         row = {key: value for key, value in (row | self._pulls()).items() if math.isfinite(value)}
         row, found = trainer.strategy.broadcast((row, found))  # what rank zero measured is what all say
         self._remember(now[0], row, found)
@@ -241,11 +245,35 @@ class ModalityDynamics(Callback):
     def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         """Find the encoders before the first step."""
         assert self._train is not None
-        self._prober.start(trainer, pl_module, batch, self._train)
-        found = self._prober.found_encoders(trainer, pl_module)
+        ablation = self._prober.start(trainer, pl_module)
+        if ablation.wants_means:
+            for one in self._train.batches(trainer, pl_module):
+                ablation.add_to_means(one)
+            ablation.use_means()
+        if self.watched.encoders is None or is_sharded(trainer.strategy):
+            return
+        found = self._prober.encoders(pl_module, batch)
+        missing = [name for name in self.modalities if name not in found]
+        if missing:
+            self._say(
+                f"no encoder of {', '.join(missing)} was found, so their gradients are not measured: name them, "
+                f"encoders={{{missing[0]!r}: 'module.name'}}"
+            )
         self._gradients = EncoderGradients(found, self._speeds) if found else None
 
-    def _row(self, train: learning.Shown, val: learning.Shown | None, epoch: int) -> dict[str, float]:
+    def _seen(self, trainer: Trainer, pl_module: LightningModule, subset: FixedSubset) -> learning.Seen | None:
+        """Every sample under every coalition; None without samples."""
+        parts = []
+        for batch in subset.batches(trainer, pl_module):
+            truth = truth_of(self.watched, batch)
+            parts.append(learning.Part(*self._prober(batch), truth.target).cpu())
+        if not parts:
+            return None
+        assert self._prober.ablation is not None
+        self._prober.ablation.forget()
+        return learning.seen(self.modalities, Reader(**self.watched.reading(parts[0].preds)), parts)
+
+    def _row(self, train: learning.Seen, val: learning.Seen | None, epoch: int) -> dict[str, float]:
         row = {f"{name}/discrepancy": value for name, value in learning.discrepancy(train).items()}
         for split, seen in (("train", train), ("val", val)):
             if seen is None:
@@ -275,9 +303,7 @@ class ModalityDynamics(Callback):
         self.history = [old for old in self.history if old["epoch"] != epoch]
         self.history.append({"epoch": epoch, **row})
         self.began = {(f.kind, f.modality): self.began.get((f.kind, f.modality), epoch) for f in found}
-        self.findings = [
-            f._replace(message=f"{f.message} (since epoch {self.began[f.kind, f.modality]})") for f in found
-        ]
+        self.findings = found
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, row: dict[str, float]) -> None:
         users = keys_of_the_user(trainer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from mm_metrics.verdict import Finding
 
 
 @dataclass(frozen=True)
-class Shown:
+class Seen:
     """A few samples of one split, each shown under K coalitions; NaN where a coalition did not answer.
 
     `right` ``(K, N)`` is 1 for a right answer (multilabel: the share of labels), `likelihood` ``(K, N)`` the logarithm
@@ -70,27 +70,29 @@ class Shown:
 
 
 class Part(NamedTuple):
-    """Predictions ``(K, N, ...)`` of a batch with their target, presence ``(N, M)`` and ``(K, N)`` which answered."""
+    """A batch's answers, as `mm_metrics.callbacks.prober.Shown` has them, and its target."""
 
-    preds: Tensor
-    target: Tensor
-    there: Tensor | None
-    answered: Tensor | None
+    rows: Sequence[int]
+    preds: Tensor  # (K, N, ...)
+    counted: Tensor | None  # (K, N)
+    presence: Tensor | None  # (N, M)
+    target: Tensor  # (N, ...)
 
     def cpu(self) -> Part:
         """The same off the device."""
-        return Part(*(None if value is None else value.detach().cpu() for value in self))  # type: ignore[arg-type]
+        counted, presence = (None if part is None else part.cpu() for part in (self.counted, self.presence))
+        return Part(self.rows, self.preds.detach().cpu(), counted, presence, self.target.cpu())
 
 
-def shown(modalities: Modalities, task: Reader, masks: Sequence[int], parts: Sequence[Part]) -> Shown:
+def seen(modalities: Modalities, task: Reader, parts: Sequence[Part]) -> Seen:
     """Read batches; samples with an ignored target, or a prediction that is not finite, are left out.
 
     Raises TypeError or ValueError for predictions and targets of a shape or type that do not fit the task.
     """
     preds, target = torch.cat([part.preds for part in parts], dim=1), torch.cat([part.target for part in parts])
     N = len(target)
-    there = [part.there for part in parts if part.there is not None]
-    answered = [part.answered for part in parts if part.answered is not None]
+    there = [part.presence for part in parts if part.presence is not None]
+    answered = [part.counted for part in parts if part.counted is not None]
     labels = task.read(preds, target, eager=False)
     counted = torch.ones_like(labels.target, dtype=torch.bool) if labels.ignored is None else ~labels.ignored
     weights = counted.double() / counted.sum(1, keepdim=True)  # (N, L), NaN where nothing is counted
@@ -107,7 +109,7 @@ def shown(modalities: Modalities, task: Reader, masks: Sequence[int], parts: Seq
     if answered:
         parts_of[:2] = [torch.where(torch.cat(answered, dim=1), value, torch.nan) for value in parts_of[:2]]
     has = torch.cat(there) != 0 if there else torch.ones(N, len(modalities), dtype=torch.bool)
-    return Shown(modalities, tuple(masks), parts_of[0], parts_of[1], has, parts_of[2])
+    return Seen(modalities, tuple(parts[0].rows), parts_of[0], parts_of[1], has, parts_of[2])
 
 
 def log_likelihoods(preds: Tensor, target: Tensor, task: Reader) -> Tensor:
@@ -129,7 +131,7 @@ def log_likelihoods(preds: Tensor, target: Tensor, task: Reader) -> Tensor:
     return logsigmoid(sign * x) if task.from_logits else torch.where(sign > 0, x, 1 - x).log()
 
 
-def discrepancy(seen: Shown) -> dict[str, float]:
+def discrepancy(seen: Seen) -> dict[str, float]:
     """How likely a modality alone makes the true label, over the mean of the others: OGM's ρ (Peng et al. 2022).
 
     Means instead of sums, each over the samples that have the modality: the same where nothing is missing.
@@ -163,17 +165,26 @@ class Thresholds(NamedTuple):
     confidence: float = 0.95
 
 
-def findings(train: Shown, val: Shown | None, bars: Thresholds) -> list[Finding]:
-    """What is sure of this moment; a message ends before the epoch since when."""
+Since = Callable[[str, str], str]  # kind and modality to the words for since when a finding holds
+
+
+def findings(
+    train: Seen, val: Seen | None, bars: Thresholds, epoch: int = 0, began: Mapping[tuple[str, str], int] | None = None
+) -> list[Finding]:
+    """What is sure at the end of `epoch`; `began` says since which epoch a finding (kind, modality) has held so far."""
+
+    def since(kind: str, modality: str) -> str:
+        return f" (since epoch {(began or {}).get((kind, modality), epoch)})"
+
     z = normal_quantile(1 - (1 - bars.confidence) / len(train.modalities))  # so many modalities are asked
-    found = [] if val is None else _overfit(train, val, bars, z)
+    found = [] if val is None else _overfit(train, val, bars, z, since)
     total = _mean(train.worth().sum(0), z)
     if len(train.modalities) > 1 and total.low > bars.unused:  # it has learned something
-        found += [*_dominant(train, total, bars, z), *_unused(train, bars, z)]
+        found += [*_dominant(train, total, bars, z, since), *_unused(train, bars, z, since)]
     return found
 
 
-def _overfit(train: Shown, val: Shown, bars: Thresholds, z: float) -> list[Finding]:
+def _overfit(train: Seen, val: Seen, bars: Thresholds, z: float, since: Since) -> list[Finding]:
     """Modalities whose worth on training samples surely does not carry over to validation."""
     found, learned, held = [], train.worth(), val.worth()
     for m, name in enumerate(train.modalities):
@@ -184,42 +195,59 @@ def _overfit(train: Shown, val: Shown, bars: Thresholds, z: float) -> list[Findi
         if gap.low > bars.gap and carried < 0:
             found.append(
                 Finding(
-                    "overfit_modality", name, "accuracy", *gap, bars.gap,
+                    "overfit_modality",
+                    name,
+                    "accuracy",
+                    *gap,
+                    bars.gap,
                     f"{name} is memorised: on training samples it gives {words.points_estimate(a)} points of "
                     f"accuracy, on validation samples {words.points_estimate(b)}; look in it for what identifies a "
-                    "sample", "mixed",
+                    f"sample{since('overfit_modality', name)}",
+                    "mixed",
                 )
-            )  # fmt: skip
+            )
     return found
 
 
-def _dominant(train: Shown, total: Estimate, bars: Thresholds, z: float) -> list[Finding]:
+def _dominant(train: Seen, total: Estimate, bars: Thresholds, z: float, since: Since) -> list[Finding]:
     worth, found = train.worth(), []
     for m, name in enumerate(train.modalities):
         own = _mean(worth[m], z)
         if _mean(worth[m] - bars.dominant * worth.sum(0), z).low > 0:
             found.append(
                 Finding(
-                    "dominant_modality", name, "accuracy", *own, bars.dominant * total.value,
+                    "dominant_modality",
+                    name,
+                    "accuracy",
+                    *own,
+                    bars.dominant * total.value,
                     f"{name} carries {own.value / total.value:.0%} of what the model has learned of its training "
-                    f"samples ({words.points_estimate(own)} of {100 * total.value:.0f} points of accuracy)", "good",
+                    f"samples ({words.points_estimate(own)} of {100 * total.value:.0f} points of accuracy)"
+                    f"{since('dominant_modality', name)}",
+                    "good",
                 )
-            )  # fmt: skip
+            )
     return found
 
 
-def _unused(train: Shown, bars: Thresholds, z: float) -> list[Finding]:
+def _unused(train: Seen, bars: Thresholds, z: float, since: Since) -> list[Finding]:
     drop, gain, found = train.drop(), train.gain(), []
     for m, name in enumerate(train.modalities):
         lost, given = (_mean(part[m][train.there[:, m]], z) for part in (drop, gain))
         if all(abs(bound) <= bars.unused for bound in (lost.low, lost.high, given.low, given.high)):
             found.append(
                 Finding(
-                    "unused_modality", name, "accuracy", *lost, bars.unused,
+                    "unused_modality",
+                    name,
+                    "accuracy",
+                    *lost,
+                    bars.unused,
                     f"{name} is not used on the training samples either: without it accuracy loses "
-                    f"{words.points_estimate(lost)} points, and alone it gives {words.points_estimate(given)}", "good",
+                    f"{words.points_estimate(lost)} points, and alone it gives {words.points_estimate(given)}"
+                    f"{since('unused_modality', name)}",
+                    "good",
                 )
-            )  # fmt: skip
+            )
     return found
 
 

@@ -6,16 +6,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from mm_metrics import __version__
-from mm_metrics.callbacks.counter import BatchCounter
-from mm_metrics.callbacks.logged import log_final
+from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output
-from mm_metrics.logging import logged_keys, summary_keys
+from mm_metrics.callbacks.prober import Watched
+from mm_metrics.callbacks.run import Run
 from mm_metrics.metrics import ModalityConfusionMatrix
-from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import QualityGate, Verdict
 
@@ -92,11 +89,6 @@ class ModalityMonitor(Callback):
         log_intervals: bool = False,
         output_dir: str | None = None,
     ) -> None:
-        if not isinstance(modalities, Mapping):
-            raise TypeError(
-                f"modalities maps names to keys of the batch, got {type(modalities).__name__}: write "
-                '{"text": ("tokens", "mask"), "image": "pixels"}'
-            )
         if gate is not None and not isinstance(gate, QualityGate):
             raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
         for name, value, known in (("on_bad", on_bad, ("warn", "stop", "raise")), ("log", log, ("summary", "all"))):
@@ -104,29 +96,55 @@ class ModalityMonitor(Callback):
                 raise ValueError(f"{name}={value!r} is not known: one of {', '.join(map(repr, known))}")
         if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
             raise ValueError(f"every_n_epochs={every_n_epochs}, max_batches={max_batches}: 1 or more")
-        self.modalities = Modalities(modalities)
-        arguments: dict[str, Any] = {
-            "num_classes": num_classes, "task": task, "num_labels": num_labels, "class_names": class_names,
-            "threshold": threshold, "from_logits": from_logits, "ignore_index": ignore_index, "bootstrap": bootstrap,
-            "seed": seed, "validate_args": False,
-        }  # fmt: skip
+        self.watched = Watched(
+            modalities,
+            num_classes,
+            task,
+            num_labels,
+            target,
+            presence,
+            slices,
+            predict,
+            ignore_index,
+            threshold,
+            from_logits,
+            ablation,
+            baseline,
+            encoders,
+            seed,
+            verify,
+        )
+        self.modalities = self.watched.modalities
+        metric: dict[str, Any] = {
+            "class_names": class_names,
+            "bootstrap": bootstrap,
+            "seed": seed,
+            "validate_args": False,
+        }
         if task != "multiclass" or num_classes is not None:
-            ModalityConfusionMatrix(self.modalities.names, **arguments)  # refuses what does not fit, before training
-        self.counter = BatchCounter(
-            {name: tuple(key) if isinstance(key, list) else key for name, key in modalities.items()}, self.modalities,
-            () if ablation is None else self.modalities.masks(ablation, seed), arguments,
-            target, presence, presence if slices is None else slices, predict, baseline, encoders,
-            every_n_epochs, max_batches, self._say, verify,
-        )  # fmt: skip
-        self.gate = QualityGate(confidence=confidence) if gate is None else gate
-        self.on_bad, self.log_level, self.log_intervals, self.output_dir = on_bad, log, log_intervals, output_dir
-        self.scorecards: dict[str, Scorecard] = {}
-        self.verdicts: dict[str, Verdict] = {}
-        self.history: list[dict[str, Any]] = []
-        self._output: Output | None = None
+            reading = self.watched.reading()
+            ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric)  # refuses misfits
+        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, self._say)
+        gate = QualityGate(confidence=confidence) if gate is None else gate
+        self.run = Run(gate, log, log_intervals, self._say)
+        self.on_bad, self.output_dir = on_bad, output_dir
         self._said: set[str] = set()
         self._main = True
-        self._samples: list[dict[str, Any]] = []
+
+    @property
+    def scorecards(self) -> dict[str, Scorecard]:
+        """The last card of each loader: ``val``, ``val_1``, …, ``test``, …."""
+        return self.run.scorecards
+
+    @property
+    def verdicts(self) -> dict[str, Verdict]:
+        """The verdict on each of `scorecards`."""
+        return self.run.verdicts
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What was logged, a line a validation of a fit."""
+        return self.run.history
 
     # Lightning's hooks, in the order they run
 
@@ -134,7 +152,8 @@ class ModalityMonitor(Callback):
         """Find the output folder; nothing is made or registered on the module."""
         self._main = trainer.is_global_zero
         folder = self.output_dir if self.output_dir is not None else trainer.log_dir or trainer.default_root_dir
-        self._output = Output(folder, self._say, enabled=self._main and not getattr(trainer, "fast_dev_run", False))
+        enabled = self._main and not getattr(trainer, "fast_dev_run", False)
+        self.run.output = Output(folder, self._say, enabled=enabled)
         self.counter.detach()
         if stage in ("fit", "validate") and trainer.limit_val_batches == 0:
             self._say("limit_val_batches=0: there is no validation, so there is nothing to count")
@@ -146,7 +165,7 @@ class ModalityMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget another run's history: lines that lie after where this one starts."""
-        self.history = [line for line in self.history if line["step"] <= trainer.global_step]
+        self.run.history = [line for line in self.history if line["step"] <= trainer.global_step]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -158,39 +177,35 @@ class ModalityMonitor(Callback):
         """Begin counting anew."""
         self.counter.begin(trainer)
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin counting anew."""
-        self.counter.begin(trainer)
-
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep what the encoders give while the validation step runs."""
-        self.counter.watch(batch_idx, dataloader_idx)
-
-    on_test_batch_start = on_validation_batch_start
+        """Read the truth, and keep what the encoders give while the validation step runs."""
+        self.counter.watch(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Predict under every coalition, and count."""
-        self.counter.count(trainer, pl_module, batch, dataloader_idx, "val")
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        """Predict under every coalition, and count."""
-        self.counter.count(trainer, pl_module, batch, dataloader_idx, "test")
+        self.counter.count(trainer, pl_module, batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over ranks, judge, log and write."""
-        self._conclude(trainer, pl_module, "val")
+        if trainer.sanity_checking:
+            return
+        stage = stage_of(trainer)
+        self.run.conclude(trainer, pl_module, stage, self.counter)
+        if self.on_bad == "stop" and trainer.state.fn == "fit" and self.run.bad(stage):
+            trainer.should_stop = True
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum over ranks, judge, log and write."""
-        self._conclude(trainer, pl_module, "test")
+    on_test_epoch_start, on_test_epoch_end = on_validation_epoch_start, on_validation_epoch_end
+    on_test_batch_start, on_test_batch_end = on_validation_batch_start, on_validation_batch_end
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the table, write the report."""
@@ -221,105 +236,18 @@ class ModalityMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
-        self.history = []
         if _is_history(state_dict.get("history")):
-            self.history = list(state_dict["history"])
+            self.run.history = list(state_dict["history"])
         else:
+            self.run.history = []
             self._say("the checkpoint's history is not one of this monitor: it starts anew")
 
     # What the hooks do
 
-    def _conclude(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.sanity_checking:
-            return
-        batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
-        samples: list[dict[str, Any]] = []
-        for name in [name for name in self.scorecards if name.startswith(stage)]:
-            del self.scorecards[name], self.verdicts[name]  # this run may have fewer loaders
-        assert self._output is not None
-        dynamics = _dynamics(trainer)
-        extra = trainer.strategy.broadcast(self._output.leaks(stage) if self._main else [])
-        extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
-        for i in range(len(batches) if isinstance(batches, list) else 1):
-            loader = self.counter.loader(trainer, pl_module, stage, i, None)
-            name = stage if i == 0 else f"{stage}_{i}"
-            card = loader.metric.scorecard(**self._run(trainer, pl_module))
-            verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
-            self.scorecards[name], self.verdicts[name] = card, verdict
-            values = logged_keys(card, verdict, stage, self.log_intervals)
-            if not self.counter.due(trainer) and self.counter.head_masks is None:
-                values = {
-                    key: v for key, v in values.items() if key.split("/")[1] not in ("ablation", "drop", "shapley")
-                }
-            suffix = "" if i == 0 else f"/dataloader_idx_{i}"
-            values = {f"{key}{suffix}": value for key, value in values.items()}
-            sent = values if self.log_level == "all" else {f"{key}{suffix}" for key in summary_keys(card, stage)}
-            log_final(trainer, pl_module, values, sent, self._say)
-            loader.warn_of_probabilities(self._say)
-            found = loader.samples.gathered(trainer.strategy.all_gather, pl_module.device)
-            weak = {finding.modality for finding in verdict.findings}
-            samples += [
-                {"stage": name, "epoch": trainer.current_epoch, **row}
-                for row in found
-                if row["samples"] and (row["kind"] != "missed" or row["modality"] in weak)
-            ]
-            if trainer.state.fn == "fit":
-                self._remember(trainer, values)
-        self.counter.end()
-        self._samples = [row for row in self._samples if not row["stage"].startswith(stage)] + samples
-        cards = {name: card for name, card in self.scorecards.items() if name.startswith(stage)}
-        self._output.epoch(cards, self.history, self._samples)
-        if (
-            self.on_bad == "stop"
-            and trainer.state.fn == "fit"
-            and any(self.verdicts[name].level == "bad" for name in cards)
-        ):
-            trainer.should_stop = True
-
-    def _remember(self, trainer: Trainer, values: dict[str, float]) -> None:
-        """One line an epoch, loaders together; validations within an epoch have a step of their own."""
-        line = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        if self.history and {key: self.history[-1][key] for key in line} == line:
-            self.history[-1].update(values)
-        else:
-            self.history.append({**line, **values})
-
     def _finish(self, trainer: Trainer, stage: str) -> None:
-        assert self._output is not None
-        if not any(name.startswith(stage) for name in self.scorecards):
-            return
-        dynamics = _dynamics(trainer)
-        self._output.finish(
-            trainer.loggers,
-            stage,
-            trainer.global_step,
-            self.scorecards,
-            self.verdicts,
-            self.history,
-            self._samples,
-            [] if dynamics is None else dynamics.history,
-        )
-        bad = [
-            verdict.headline
-            for name, verdict in self.verdicts.items()
-            if name.startswith(stage) and verdict.level == "bad"
-        ]
-        if bad and self.on_bad == "raise":
+        self.run.finish(trainer, stage)
+        if self.on_bad == "raise" and (bad := self.run.bad(stage)):
             raise BadVerdictError(" ".join(bad))
-
-    def _run(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What was run, kept with the scorecard."""
-        data, ablation = getattr(trainer, "datamodule", None), self.counter.ablation
-        return {
-            "model": type(pl_module).__name__,
-            "data": "" if data is None else type(data).__name__,
-            "epoch": trainer.current_epoch,
-            "step": trainer.global_step,
-            "baseline": self.counter.baseline if isinstance(self.counter.baseline, str) else "custom",
-            "ablation": "heads" if self.counter.head_masks else "inputs hidden" if self.counter.masks else "none",
-            "encoders": {} if ablation is None else {name: list(found) for name, found in ablation.encoders.items()},
-            "versions": {"mm_metrics": __version__, "torch": torch.__version__},
-        }
 
     def _say(self, message: str) -> None:
         """Once per message, on rank zero."""
@@ -337,8 +265,3 @@ def _is_history(lines: Any) -> bool:
         and all(isinstance(value, int | float) for value in line.values())
         for line in lines
     )
-
-
-def _dynamics(trainer: Any) -> Any:
-    """The run's `ModalityDynamics`, where it has one."""
-    return next((callback for callback in trainer.callbacks if type(callback).__name__ == "ModalityDynamics"), None)

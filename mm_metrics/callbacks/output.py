@@ -36,9 +36,16 @@ class Output:
         self.lines("samples.jsonl", samples)
 
     def finish(
-        self, loggers: list[Any], stage: str, step: int, cards: dict[str, Scorecard], verdicts: dict[str, Verdict],
-        history: list[dict[str, Any]], samples: list[dict[str, Any]], dynamics: list[dict[str, Any]],
-    ) -> None:  # fmt: skip
+        self,
+        loggers: list[Any],
+        stage: str,
+        step: int,
+        cards: dict[str, Scorecard],
+        verdicts: dict[str, Verdict],
+        history: list[dict[str, Any]],
+        samples: list[dict[str, Any]],
+        dynamics: list[dict[str, Any]],
+    ) -> None:
         """At the end of a run: the table, the figures, the page."""
         if not self.enabled:
             return
@@ -68,13 +75,19 @@ class Output:
         """What ``scripts/check_leakage.py`` or ``mm-metrics leakage`` found of this split, for the verdict."""
         return [
             Finding(
-                "leakage", row["modality"], "share", row["share"], math.nan, math.nan, 0.0,
+                "leakage",
+                row["modality"],
+                "share",
+                row["share"],
+                math.nan,
+                math.nan,
+                0.0,
                 f"{row['modality']}: {row['count']:,} of {stage} ({row['share']:.1%}) are shared with "
                 f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; see leakage.json",
             )
             for row in self._leakage() or []
             if row["splits"][1] == stage and row["count"]
-        ]  # fmt: skip
+        ]
 
     def _leakage(self) -> list[dict[str, Any]] | None:
         """What a check for leaks wrote beside the scorecards; None where none was made."""

@@ -1,114 +1,278 @@
-"""A module's answers to a few samples under every coalition, and which of its modules encode each modality."""
+"""What is watched of a batch and a module, and how the module answers: under every coalition, or through its heads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import Module
 
 from mm_metrics.ablation import ModalityAblation
+from mm_metrics.ablation.baselines import named_baselines
 from mm_metrics.ablation.batch import read_key
-from mm_metrics.callbacks.heads import as_heads, heard
-from mm_metrics.callbacks.learning import Part, Shown, shown
-from mm_metrics.callbacks.sharding import is_sharded, through_strategy
-from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.counts.labels import Reader
-from mm_metrics.modalities import Modalities
+from mm_metrics.modalities import UNHIDDEN, Modalities
 from mm_metrics.tasks import task_of
+
+_SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What both callbacks are told of a batch, a task and a module; fields as the arguments of `ModalityMonitor`.
+
+    Raises TypeError or ValueError for what does not fit, before any training.
+
+    >>> Watched({"text": "tokens", "image": ["pixels", "mask"]}, num_classes=3).inputs
+    {'text': 'tokens', 'image': ('pixels', 'mask')}
+    """
+
+    inputs: Mapping[str, Any]
+    num_classes: int | None = None
+    task: str = "multiclass"
+    num_labels: int | None = None
+    target: Any = "label"
+    presence: Any = None
+    slices: Any = None
+    predict: Callable[..., Any] | str | None = None
+    ignore_index: int | None = None
+    threshold: Any = 0.5
+    from_logits: bool = True
+    coalitions: Any = "all"  # None: the module's own answers alone
+    baseline: Any = "zero"
+    encoders: Any = "auto"
+    seed: int = 0
+    verify: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit."""
+        if not isinstance(self.inputs, Mapping):
+            raise TypeError(
+                f"modalities maps names to keys of the batch, got {type(self.inputs).__name__}: write "
+                '{"text": ("tokens", "mask"), "image": "pixels"}'
+            )
+        inputs = {name: tuple(key) if isinstance(key, list) else key for name, key in self.inputs.items()}
+        object.__setattr__(self, "inputs", inputs)
+        if isinstance(self.threshold, list | tuple):
+            object.__setattr__(self, "threshold", tuple(map(float, self.threshold)))
+        if self.num_classes is not None or not task_of(self.task).by_class:
+            Reader(**self.reading())
+        _ = self.masks
+
+    @cached_property
+    def modalities(self) -> Modalities:
+        """Their names."""
+        return Modalities(self.inputs)
+
+    @cached_property
+    def masks(self) -> tuple[int, ...]:
+        """The coalitions that are shown; none without ablation."""
+        return () if self.coalitions is None else self.modalities.masks(self.coalitions, self.seed)
+
+    def reading(self, preds: Tensor | None = None) -> dict[str, Any]:
+        """The arguments of `Reader`, C read off ``preds`` ``(K, N, ..., C)`` where it was left out; else ValueError."""
+        C = self.num_classes
+        if C is None and task_of(self.task).by_class:
+            if preds is None or preds.ndim < 3 or not preds.dtype.is_floating_point:
+                raise ValueError("num_classes is None and no logits (N, C) to read it off: give num_classes=…")
+            C = preds.shape[-1]
+        return {
+            "kind": self.task,
+            "num_classes": C,
+            "num_labels": self.num_labels,
+            "threshold": self.threshold,
+            "from_logits": self.from_logits,
+            "ignore_index": self.ignore_index,
+        }
+
+
+class Shown(NamedTuple):
+    """A module's answers to N samples under K coalitions."""
+
+    rows: tuple[int, ...]  # the K coalitions' masks
+    preds: Tensor  # (K, N, ...)
+    counted: Tensor | None  # (K, N) bool, which of them answered; None for all
+    presence: Tensor | None  # (N, M), which modalities a sample has; None for all
 
 
 class Prober:
-    """Looks at a module by ablation, or through its heads where it answers once a modality.
+    """Answers batches: ``prober(batch)`` is what a module says of it under every coalition, or by its heads.
 
-    `task` holds the arguments of `Reader`; the rest is named as in `ModalityDynamics`.
+    A module that answers once a modality needs no ablation: its heads are coalitions of one. ``own`` is the mask of
+    the module's own answers, which stand beside those of the coalitions where these are not the same.
     """
 
-    def __init__(
-        self, inputs: Mapping[str, Any], modalities: Modalities, task: dict[str, Any], target: Any, presence: Any,
-        predict: Callable[[Any, Any], Any] | None, baseline: Any, encoders: Any, seed: int, say: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        self.inputs, self.modalities, self.task = inputs, modalities, task
-        self.target, self.presence, self.predict = target, presence, predict
-        self.baseline, self.encoders, self.seed, self.say = baseline, encoders, seed, say
+    def __init__(self, watched: Watched, say: Callable[[str], None], own: int | None = None) -> None:
+        self.watched, self.modalities, self.say = watched, watched.modalities, say
+        self._own = self.modalities.full if own is None else own
+        self._means: Mapping[Any, Tensor] = {}  # of the training batches, for a test that follows the training
+        self.ablation: ModalityAblation | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Be ready for another module."""
-        self.ablation: ModalityAblation | None = None
-        self.heads: tuple[int, ...] | None = None
+        """Let go of the module and of the batches: another run may bring others."""
+        if self.ablation is not None:
+            self.ablation.unwatch()
+            self._means = self.ablation.means
+        self.ablation = None
+        self.heads: tuple[int, ...] | None = None  # their masks, where the module has heads
+        self._looked = False
+        self._context: Callable[[], Any] = nullcontext
 
-    def start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, subset: FixedSubset) -> None:
-        """Answer a first batch, by which the encoders are found; `subset` is what a mean is taken of."""
-        sharded = is_sharded(trainer.strategy)
+    def start(self, trainer: Any, pl_module: Any) -> ModalityAblation:
+        """Be ready for the module's batches."""
+        if self.ablation is not None:
+            return self.ablation
+        watched, sharded = self.watched, is_sharded(trainer.strategy)
         self.ablation = ModalityAblation(
-            pl_module, self.inputs, predict=self.predict, baseline=self.baseline,
-            encoders=None if sharded else self.encoders, presence=self.presence, seed=self.seed,
-        )  # fmt: skip
-        self.ablation.say = self.say
+            pl_module,
+            watched.inputs,
+            predict=watched.predict,
+            baseline=watched.baseline,
+            encoders=None if sharded else watched.encoders,
+            presence=watched.presence,
+            seed=watched.seed,
+            coalitions=[self.modalities.name(mask) for mask in watched.masks] or ["all"],
+            verify=watched.verify,
+        )
+        self.ablation.say, self.ablation.means = self.say, self._means
+        self._context = trainer.precision_plugin.forward_context
         if sharded:
             self.ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
-            self.say(f"{type(trainer.strategy).__name__} shards the model: gradients are not measured")
-        if self.ablation.wants_means:
-            for one in subset.batches(trainer, pl_module):
-                self.ablation.add_to_means(one)
-            self.ablation.use_means()
-        with trainer.precision_plugin.forward_context():
-            heads = as_heads(self.ablation.glimpse(batch), self.modalities)
-            self.heads = None if heads is None else tuple(heads)
-            self.ablation(batch)
+            self.say(f"{type(trainer.strategy).__name__} shards the model: inputs are hidden, with whole forwards")
+        return self.ablation
 
-    def found_encoders(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, list[Module]]:
-        """The modules of each modality, named by the user or found; says which modality has none."""
-        if self.encoders is None or self.ablation is None or is_sharded(trainer.strategy):
-            return {}
-        named = self.encoders if isinstance(self.encoders, Mapping) else self.ablation.encoders
+    @property
+    def own(self) -> int:
+        """The mask of the module's own answers."""
+        return self._own if self.heads is None else self.modalities.full
+
+    @property
+    def masks(self) -> tuple[int, ...]:
+        """The masks of all that is ever answered, the module's own last."""
+        return self.heads or tuple(dict.fromkeys((*self.watched.masks, self.own)))
+
+    @property
+    def wants_means(self) -> bool:
+        """Whether a training batch's mean stands in for what is hidden."""
+        return "mean" in str(named_baselines(self.watched.baseline))
+
+    def encoders(self, pl_module: Module, batch: Any) -> dict[str, list[Module]]:
+        """The modules that encode each modality, named by the user or found in answering `batch`."""
+        assert self.ablation is not None
+        with self._context():
+            self.ablation(batch)
         modules = dict(pl_module.named_modules())
-        found = {
+        named = self.watched.encoders if isinstance(self.watched.encoders, Mapping) else self.ablation.encoders
+        return {
             modality: [modules[one] if isinstance(one, str) else one for one in _listed(names)]
             for modality, names in named.items()
         }
-        missing = [name for name in self.modalities if name not in found]
-        if missing:
-            self.say(
-                f"no encoder of {', '.join(missing)} was found, so their gradients are not measured: name them, "
-                f"encoders={{{missing[0]!r}: 'module.name'}}"
-            )
-        return found
 
-    def shown(self, trainer: Trainer, pl_module: LightningModule, subset: FixedSubset) -> Shown | None:
-        """Every sample under every coalition; None without samples."""
-        parts = [self._part(trainer, batch) for batch in subset.batches(trainer, pl_module)]
-        if not parts:
-            return None
-        assert self.ablation is not None
-        self.ablation.forget()
-        return shown(self.modalities, self._task(parts[0].preds), self.heads or self.ablation.masks, parts)
-
-    def _part(self, trainer: Trainer, batch: Any) -> Part:
-        assert self.ablation is not None
-        with trainer.precision_plugin.forward_context():
-            if self.heads is None:
-                preds = self.ablation(batch)
+    def __call__(self, batch: Any, ablate: bool = True) -> Shown:
+        """The answers to one batch, its own alone where not `ablate`; as in evaluation mode, without a trace."""
+        ablation = self.ablation
+        assert ablation is not None
+        with self._context():
+            heads = None if self._looked else self._look(batch)
+            if self.heads is not None:
+                heads = heads or as_heads(ablation.raw(batch), self.modalities) or {}
+                rows, preds = tuple(heads), torch.stack(list(heads.values()))
+            elif not ablate:
+                rows, preds = (self.own,), ablation.predict(batch).unsqueeze(0)
             else:
-                preds = torch.stack(list((as_heads(self.ablation.raw(batch), self.modalities) or {}).values()))
-        presence = None if self.presence is None else read_key(batch, self.presence)
-        there = self.modalities.presence(presence, preds.shape[1], preds.device)
-        counted = None if self.heads is None else heard(self.heads, self.modalities.full, there)
-        return Part(preds, read_key(batch, self.target), there, counted).cpu()
+                rows, preds = self.watched.masks, ablation(batch)
+                if self.own not in rows:
+                    own = ablation.predict(batch).unsqueeze(0)
+                    rows, preds = (*rows, self.own), torch.cat([preds, own.to(preds.dtype)])
+        presence = None if self.watched.presence is None else read_key(batch, self.watched.presence)
+        presence = self.modalities.presence(presence, preds.shape[1], preds.device)
+        counted = None if self.heads is None else heard(rows, self.modalities.full, presence)
+        return Shown(rows, preds, counted, presence)
 
-    def _task(self, preds: Tensor) -> Reader:
-        arguments = dict(self.task)
-        if task_of(arguments["kind"]).by_class and arguments["num_classes"] is None:
-            if preds.ndim < 3:
-                raise ValueError(
-                    "num_classes is None and no logits (N, C) to read it off: ModalityDynamics(num_classes=…)"
+    def _look(self, batch: Any) -> dict[int, Tensor] | None:
+        """Whether the module answers by heads; and what they say, where a glimpse of the batch told all."""
+        assert self.ablation is not None
+        heads = as_heads(self.ablation.glimpse(batch), self.modalities)
+        self._looked = True
+        if heads is not None:
+            self.heads = tuple(sorted({*heads, self.modalities.full}))
+            if self.modalities.full not in heads:
+                self.say(
+                    f"predict gives heads for {', '.join(self.modalities.name(mask) for mask in heads)} and no "
+                    "'all', so what is said of the whole is NaN: return {'all': fused logits, ...}"
                 )
-            arguments["num_classes"] = preds.shape[-1]
-        return Reader(**arguments)
+        return heads
+
+
+def own_mask(watched: Watched, some_batches: bool) -> int:
+    """The mask of the module's own answers: that of all, unless absent modalities or `some_batches` set them apart."""
+    full, masks = watched.modalities.full, watched.masks
+    alike = not masks or (watched.presence is None and not some_batches and full in masks)
+    return full if alike else watched.modalities.mask(UNHIDDEN)
+
+
+def as_heads(output: object, modalities: Modalities) -> dict[int, Tensor] | None:
+    """``{mask: logits}`` where a prediction is a mapping of coalitions' names, else None.
+
+    Raises ValueError where heads differ in shape, or where one beside ``"all"`` has no modality's name.
+    """
+    if not isinstance(output, Mapping) or not output:
+        return None
+    heads: dict[int, Tensor] = {}
+    whole = output.get("all")
+    for name, value in output.items():
+        try:
+            mask = modalities.mask(name)
+        except (ValueError, TypeError):
+            if isinstance(whole, Tensor) and isinstance(value, Tensor) and value.shape == whole.shape:
+                raise  # a head with a misspelt name
+            return None  # some other mapping, as a ModelOutput is
+        if not isinstance(value, Tensor):
+            return None
+        heads[mask] = value
+    if len({head.shape for head in heads.values()}) > 1:
+        shapes = {name: tuple(value.shape) for name, value in output.items()}
+        raise ValueError(f"predict gave heads of different shape, {shapes}: each is (N, C), a row a sample")
+    return dict(sorted(heads.items()))
+
+
+def heard(masks: tuple[int, ...], full: int, presence: Tensor | None) -> Tensor | None:
+    """``(K, N)`` bool: a head counts only the samples that have its modality, the whole counts all; None is all."""
+    if presence is None:
+        return None
+    has = presence != 0  # (N, M)
+    everybody = torch.ones_like(has[:, 0])
+    columns = [[has[:, m] for m in range(has.shape[1]) if mask != full and mask >> m & 1] for mask in masks]
+    return torch.stack([torch.stack([everybody, *heard]).all(0) for heard in columns])
+
+
+def is_sharded(strategy: Any) -> bool:
+    """Whether a submodule's forward alone would hang or fail; by name, as two packages have these classes."""
+    return bool({cls.__name__ for cls in type(strategy).__mro__} & _SHARDED)
+
+
+def through_strategy(strategy: Any, predict: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """`predict`, run inside the wrapped model's own forward, as Lightning runs a validation step."""
+    redirection = getattr(strategy, "_forward_redirection", None)
+    if redirection is None or strategy.model is None or strategy.model is strategy.lightning_module:
+        return predict
+
+    def redirected(module: Any, batch: Any) -> Any:
+        # Lightning redirects by a method's name, and a bound function of that name on the module serves it.
+        name = "_mm_metrics_predict"
+        object.__setattr__(module, name, lambda batch: predict(module, batch))
+        try:
+            return redirection(strategy.model, module, name, batch)
+        finally:
+            object.__delattr__(module, name)
+
+    return redirected
 
 
 def _listed(names: Any) -> tuple | list:

@@ -26,14 +26,13 @@ class SampleTracker:
         self.kinds += [(kind, name) for kind in ("right_only_with", "right_only_without") for name in modalities]
         self.lowest: Tensor | None = None
 
-    def update(
-        self, own: Tensor, labels: Labels, rows: dict[int, int], full: int, index: Tensor, slices: Tensor | None
-    ) -> None:
+    def update(self, labels: Labels, own: int, rows: dict[int, int], index: Tensor, slices: Tensor | None) -> None:
         """Look at one batch.
 
-        `own` ``(N, L)`` is the model's own prediction; ``rows[mask]`` a coalition's row in ``labels.predicted``;
-        `index` ``(N,)`` the samples' numbers; `slices` ``(N, M)`` where they count, None for everywhere.
+        Row `own` of ``labels.predicted`` is the model's own prediction, ``rows[mask]`` a coalition's; `index` ``(N,)``
+        the samples' numbers; `slices` ``(N, M)`` where they count, None for everywhere.
         """
+        full = 2 ** len(self.modalities) - 1
         keep = labels.ignored if labels.ignored is None else ~labels.ignored
         target = labels.target
 
@@ -41,7 +40,7 @@ class SampleTracker:
             hit = predicted == target
             return (hit if keep is None else hit | ~keep).all(-1)
 
-        wrong = ~right(own)
+        wrong = ~right(labels.predicted[own])
         if self.binary:
             wrong = wrong & (target[:, 0] == 1)
         flags = [wrong]

@@ -80,7 +80,7 @@ def _against_plain(what: str, goal: float | None, batches: int, repeats: int, mo
     ratio = seconds["ours"] / seconds["plain"]
     return Row(
         what, "the same without the monitor", ratio, f"<= {goal:.2f}x" if goal else "shown",
-        goal is None or ratio <= goal, seconds, {"coalitions": len(monitor.counter.masks)},
+        goal is None or ratio <= goal, seconds, {"coalitions": len(monitor.watched.masks)},
     )  # fmt: skip
 
 

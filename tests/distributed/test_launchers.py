@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from mm_metrics import ModalityAblation, Scorecard
-from mm_metrics.callbacks.sharding import is_sharded, through_strategy
+from mm_metrics.callbacks.prober import is_sharded, through_strategy
 from tests.distributed.launch import launch
 from tests.distributed.test_monitor_ranks import one_process
 from tests.toys import MODALITIES

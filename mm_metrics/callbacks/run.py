@@ -1,0 +1,117 @@
+"""One run of a Trainer as the monitor sees it: what each validation ends with, and what the run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from mm_metrics import __version__
+from mm_metrics.callbacks.counter import Counter
+from mm_metrics.callbacks.logged import log_final
+from mm_metrics.callbacks.output import Output
+from mm_metrics.logging import logged_keys, summary_keys
+from mm_metrics.scorecard import Scorecard
+from mm_metrics.verdict import QualityGate, Verdict
+
+_ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without ablation does not know
+
+
+class Run:
+    """The cards, verdicts, history and samples of one run; fields as the attributes of `ModalityMonitor`."""
+
+    def __init__(self, gate: QualityGate, log: str, log_intervals: bool, say: Callable[[str], None]) -> None:
+        self.gate, self.log_level, self.log_intervals, self.say = gate, log, log_intervals, say
+        self.scorecards: dict[str, Scorecard] = {}
+        self.verdicts: dict[str, Verdict] = {}
+        self.history: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.output: Output | None = None
+
+    def conclude(self, trainer: Trainer, pl_module: LightningModule, stage: str, counter: Counter) -> None:
+        """An epoch of `stage` has ended: sum over ranks, judge, log, write."""
+        assert self.output is not None
+        for name in self.of(stage):
+            del self.scorecards[name], self.verdicts[name]  # this run may have fewer loaders
+        self.samples = [row for row in self.samples if not row["stage"].startswith(stage)]
+        dynamics = _dynamics(trainer)
+        extra = trainer.strategy.broadcast(self.output.leaks(stage) if trainer.is_global_zero else [])
+        extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
+        ablated = counter.due(trainer) or counter.prober.heads is not None
+        for i, loader in counter.finished(trainer, pl_module):
+            name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
+            card = loader.metric.scorecard(**_info(trainer, pl_module, counter))
+            verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
+            self.scorecards[name], self.verdicts[name] = card, verdict
+            values = {
+                f"{key}{suffix}": value
+                for key, value in logged_keys(card, verdict, stage, self.log_intervals).items()
+                if ablated or key.split("/")[1] not in _ABLATED
+            }
+            sent = values if self.log_level == "all" else {f"{key}{suffix}" for key in summary_keys(card, stage)}
+            log_final(trainer, pl_module, values, sent, self.say)
+            loader.warn_of_probabilities(self.say)
+            weak = {finding.modality for finding in verdict.findings}
+            self.samples += [
+                {"stage": name, "epoch": trainer.current_epoch, **row}
+                for row in loader.samples.gathered(trainer.strategy.all_gather, pl_module.device)
+                if row["samples"] and (row["kind"] != "missed" or row["modality"] in weak)
+            ]
+            if trainer.state.fn == "fit":
+                self._remember(trainer, values)
+        counter.end()
+        self.output.epoch({name: self.scorecards[name] for name in self.of(stage)}, self.history, self.samples)
+
+    def finish(self, trainer: Trainer, stage: str) -> None:
+        """The run has ended: print the table, send the figures, write the page."""
+        if self.output is not None and self.of(stage):
+            dynamics = _dynamics(trainer)
+            self.output.finish(
+                trainer.loggers,
+                stage,
+                trainer.global_step,
+                self.scorecards,
+                self.verdicts,
+                self.history,
+                self.samples,
+                [] if dynamics is None else dynamics.history,
+            )
+
+    def of(self, stage: str) -> list[str]:
+        """The names of a stage's cards, one a loader."""
+        return [name for name in self.scorecards if name.split("_")[0] == stage]
+
+    def bad(self, stage: str) -> list[str]:
+        """The headlines of a stage's bad verdicts."""
+        return [self.verdicts[name].headline for name in self.of(stage) if self.verdicts[name].level == "bad"]
+
+    def _remember(self, trainer: Trainer, values: dict[str, float]) -> None:
+        """One line an epoch, loaders together; validations within an epoch have a step of their own."""
+        line = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        if self.history and {key: self.history[-1][key] for key in line} == line:
+            self.history[-1].update(values)
+        else:
+            self.history.append({**line, **values})
+
+
+def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dict[str, Any]:
+    """What was run, kept with the scorecard."""
+    data, prober = getattr(trainer, "datamodule", None), counter.prober
+    baseline, ablation = counter.watched.baseline, prober.ablation
+    return {
+        "model": type(pl_module).__name__,
+        "data": "" if data is None else type(data).__name__,
+        "epoch": trainer.current_epoch,
+        "step": trainer.global_step,
+        "baseline": baseline if isinstance(baseline, str) else "custom",
+        "ablation": "heads" if prober.heads else "inputs hidden" if counter.watched.masks else "none",
+        "encoders": {} if ablation is None else {name: list(found) for name, found in ablation.encoders.items()},
+        "versions": {"mm_metrics": __version__, "torch": torch.__version__},
+    }
+
+
+def _dynamics(trainer: Any) -> Any:
+    """The run's `ModalityDynamics`, where it has one."""
+    return next((callback for callback in trainer.callbacks if type(callback).__name__ == "ModalityDynamics"), None)
