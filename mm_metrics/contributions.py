@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -127,6 +128,24 @@ def interaction_share(values: Tensor, coalitions: object = None) -> Tensor:
     return torch.where(together + alone > rounding, together / (together + alone), torch.nan)
 
 
+def weights(function: Callable[..., Tensor], coalitions: object) -> Tensor | None:
+    """What each coalition's score weighs in a linear function of this module, ``(..., K + 1)``; None for a ratio.
+
+    The last is the weight of ``empty``, where that stands in for a coalition that the table lacks.
+
+    >>> table = np.array([[False, False], [True, False], [False, True], [True, True]])
+    >>> weights(leave_one_out, table)[1].tolist()
+    [0.0, -1.0, 0.0, 1.0, 0.0]
+    """
+    if function not in (leave_one_out, unimodal_gain, shapley_values, shapley_interactions, cooperation):
+        return None
+    K = len(np.asarray(coalitions))
+    unit = torch.eye(K + 1, dtype=torch.float64)
+    if function in (unimodal_gain, cooperation):
+        return function(unit[:-1], coalitions, empty=unit[-1])
+    return function(unit[:-1], coalitions)
+
+
 def conditional_utilisation(values: Tensor, coalitions: object = None) -> Tensor:
     """The share of the whole score that is lost without each modality (Wu et al. 2022). ``(K, ...)`` to ``(M, ...)``.
 
@@ -200,7 +219,7 @@ def _checked(values: object, coalitions: object, empty: object = None) -> tuple[
         if table.dtype != bool or table.ndim != 2 or len(table) != K:
             raise ValueError(f"coalitions is a ({K}, M) bool table, got {table.dtype} of shape {table.shape}")
     if empty is not None and _find(table, np.zeros(table.shape[1], bool)) is None:
-        row = torch.as_tensor(empty, dtype=values.dtype).expand(values.shape[1:])
+        row = torch.as_tensor(empty, dtype=values.dtype, device=values.device).expand(values.shape[1:])
         values = torch.cat([values, row.unsqueeze(0)])
         table = np.concatenate([table, np.zeros((1, table.shape[1]), bool)])
     return values, table

@@ -78,7 +78,8 @@ def fbeta(confusion: Counts, beta: float = 1.0, average: str | None = "macro") -
     tensor(0.8586, dtype=torch.float64)
     """
     sums = class_sums(confusion)
-    return _averaged((1 + beta**2) * sums.hits, beta**2 * sums.actual + sums.predicted, sums, average)
+    hits, predicted, actual = (part.to(_double(part)) for part in sums)  # integers times beta take the default dtype
+    return _averaged((1 + beta**2) * hits, beta**2 * actual + predicted, sums, average)
 
 
 def f1(confusion: Counts, average: str | None = "macro") -> Tensor:
@@ -129,7 +130,8 @@ def matthews(confusion: Counts) -> Tensor:
     """
     hits, predicted, actual, total = _doubles(class_sums(confusion))
     covariance = hits * total - (predicted * actual).sum(-1)
-    spread = (total**2 - (predicted**2).sum(-1)) * (total**2 - (actual**2).sum(-1))
+    outside = total - predicted.sum(-1)  # answers that are no class are a column of their own, without a row
+    spread = (total**2 - (predicted**2).sum(-1) - outside**2) * (total**2 - (actual**2).sum(-1))
     return torch.where(total > 0, _ratio(covariance, spread.clamp(min=0).sqrt()), torch.nan)
 
 
@@ -159,6 +161,12 @@ def support(confusion: Counts, average: str | None = "micro") -> Tensor:
 AVERAGED = {f.__name__: f for f in (accuracy, precision, recall, f1, specificity, jaccard)}
 WHOLE = {f.__name__: f for f in (balanced_accuracy, matthews, cohen_kappa)}
 SCORES = (*AVERAGED, *WHOLE)
+PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "jaccard")  # of a class: hits over a number of samples
+
+
+def floor(name: str) -> float:
+    """The least that a score can be: -1 for the correlations, else 0."""
+    return -1.0 if name in ("matthews", "cohen_kappa") else 0.0
 
 
 def score(name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default") -> Tensor:
@@ -183,6 +191,47 @@ def score(name: str, counts: Counts, task: str | Task = "multiclass", average: s
     if task.by_label:
         return _over_labels(name, sums, average)
     return AVERAGED[name](ClassSums(*(part.squeeze(-2) for part in sums)), average)
+
+
+def behind(
+    name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default"
+) -> tuple[Tensor, Tensor]:
+    """Weights and sizes of the classes that a score is a mean of, ``(..., L, C, C)`` to two ``(..., P)``.
+
+    A class's recall stands on its actual samples, its precision on its predictions, F1 and Jaccard on both, hits once;
+    P is 1 for a proportion of one whole. With ``average="none"`` ``(..., C, 1)``.
+
+    >>> behind("recall", torch.tensor([[[90, 10], [15, 85]]]))
+    (tensor([0.5000, 0.5000], dtype=torch.float64), tensor([100., 100.], dtype=torch.float64))
+    """
+    sums = class_sums(counts)
+    hits, predicted, actual = (part.to(_double(part)) for part in sums)  # (..., L, C)
+    task = task_of(task) if isinstance(task, str) else task
+    average = task.default_average(name) if average == "default" else average
+    if name in WHOLE:
+        return _shares((actual > 0).flatten(-2)), actual.flatten(-2).clamp(min=1)
+    total = actual.sum(-1, keepdim=True)
+    union = predicted + actual - hits
+    sizes = {"recall": actual, "accuracy": actual, "precision": predicted, "specificity": total - actual}.get(name, union)
+    if task.by_label:
+        sizes = total[..., 0] if name == "accuracy" else sizes[..., 1]  # (..., L)
+        weights, total = (actual[..., 1] if average == "weighted" else total[..., 0] > 0), total.sum(-2)
+    else:
+        sizes, total = sizes[..., 0, :], total[..., 0, :]
+        weights = actual[..., 0, :] if average == "weighted" else (predicted + actual > 0)[..., 0, :]
+    if average == "micro" or name == "accuracy" and average in ("binary", "default"):
+        sizes = torch.minimum(sizes.sum(-1, keepdim=True), total)
+    elif average == "binary" and not task.by_label:
+        sizes = sizes[..., 1:2]
+    elif average in ("none", None):
+        sizes = sizes.unsqueeze(-1)
+    else:
+        return _shares(weights), sizes.clamp(min=1)
+    return torch.ones_like(sizes), sizes.clamp(min=1)
+
+
+def _shares(weights: Tensor) -> Tensor:
+    return _ratio(weights, weights.sum(-1, keepdim=True))
 
 
 def _over_labels(name: str, sums: ClassSums, average: str | None) -> Tensor:
@@ -217,12 +266,15 @@ def _averaged(numerator: Tensor, denominator: Tensor, sums: ClassSums, average: 
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Tensor:
-    # Not where(denominator, a / b, 0) alone: on integers that would round, and torch has no float64 on MPS.
-    double = torch.float32 if numerator.device.type == "mps" else torch.float64
-    numerator, denominator = numerator.to(double), denominator.to(double)
+    # Not where(denominator, a / b, 0) alone: on integers that would round.
+    numerator, denominator = numerator.to(_double(numerator)), denominator.to(_double(denominator))
     return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
 
 
 def _doubles(sums: ClassSums) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    hits, predicted, actual = (part.to(torch.float32 if part.device.type == "mps" else torch.float64) for part in sums)
+    hits, predicted, actual = (part.to(_double(part)) for part in sums)
     return hits.sum(-1), predicted, actual, actual.sum(-1)
+
+
+def _double(values: Tensor) -> torch.dtype:
+    return torch.float32 if values.device.type == "mps" else torch.float64  # which has no float64

@@ -21,6 +21,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Poisson(1) in 4,096 equally likely draws, 1509 of them 0, 1503 of them 1, and so on: rounded so that mean and
 # variance are exactly 1. From these draws on the weight is at least 1, 2, …
 _POISSON_STEPS = tuple(accumulate((1509, 1503, 754, 252, 63, 13)))
+_T_UP_TO = 1000  # degrees of freedom: beyond, Student's t is normal to a thousandth
 _DRAW_BITS = 12
 _DRAWS_PER_HASH = 5
 
@@ -88,21 +89,30 @@ def wilson(hits: Tensor | float, total: Tensor | float, confidence: float = 0.95
 
 
 def score_interval(
-    value: Tensor, replicates: Tensor, total: Tensor | float, confidence: float = 0.95, low: float = 0.0
+    value: Tensor,
+    replicates: Tensor,
+    total: Tensor | float,
+    confidence: float = 0.95,
+    low: float = 0.0,
+    groups: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The interval of a score in `low` … 1 from its bootstrap replicates ``(R, ...)``, over `total` samples.
 
     Wilson's, with the number of samples that would give a proportion the standard error seen: unlike the percentile
     bootstrap it does not collapse where no replicate differs, nor leave the range, and at R=200 it does not hang on
-    the five outermost replicates (the effective sample size of Korn and Graubard 1998).
+    the five outermost replicates (the effective sample size of Korn and Graubard 1998). `total` is that of
+    `effective_size`. Where samples come in `groups` the replicates resample those, Student's t stands in for the
+    normal, and where nothing was seen to vary a group counts as one sample.
     """
-    value = torch.as_tensor(value).double()
+    value, total = torch.as_tensor(value).double(), torch.as_tensor(total).double()
     share = ((value - low) / (1 - low)).clamp(0, 1)
-    variance = _variance(replicates) / (1 - low) ** 2
-    total = torch.as_tensor(total).double()
-    effective = torch.where(variance > 0, share * (1 - share) / variance, total)
+    variance = _variance(replicates, groups) / (1 - low) ** 2
+    blind = total if groups is None else total.clamp(max=groups)
+    effective = torch.where(variance > 0, share * (1 - share) / variance, blind)
     # A proportion at 0 or 1 has no spread to learn from; more than twice the samples seen is chance.
-    effective = torch.where(effective > 0, effective, total).clamp(max=2 * total)
+    effective = torch.where(effective > 0, effective, blind).clamp(max=2 * total if groups is None else total)
+    if groups is not None:
+        effective = effective * (normal_quantile(confidence) / t_quantile(confidence, groups - 1)) ** 2
     bounds = wilson(share * effective, effective, confidence)
     keep = value.isnan() | variance.isnan()
     below, above = (torch.where(keep, torch.nan, bound * (1 - low) + low) for bound in bounds)
@@ -110,16 +120,50 @@ def score_interval(
 
 
 def difference_interval(
-    value: Tensor, replicates: Tensor, total: Tensor | float, confidence: float = 0.95
+    value: Tensor,
+    replicates: Tensor,
+    total: Tensor | float,
+    confidence: float = 0.95,
+    groups: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The interval of a paired difference from its bootstrap replicates ``(R, ...)``, over `total` samples.
 
-    Normal, with one pair of samples added that disagrees, half each way (Agresti and Min 2005): a difference of which
-    no replicate knows is not certain at n=50. Half-width ``z * sqrt(variance + 1 / n**2)``.
+    ``value ± t * difference_error``: normal, or Student's t where samples come in `groups`.
     """
     value = torch.as_tensor(value).double()
-    half = normal_quantile(confidence) * (_variance(replicates) + 1 / torch.as_tensor(total).double() ** 2).sqrt()
+    half = t_quantile(confidence, None if groups is None else groups - 1) * difference_error(replicates, total, groups)
     return value - half, value + half
+
+
+def difference_error(replicates: Tensor, total: Tensor | float, groups: int | None = None) -> Tensor:
+    """The standard error of a paired difference, ``(R, ...)`` replicates to ``(...)``.
+
+    With one pair of samples added that disagrees, half each way (Agresti and Min 2005): a difference of which no
+    replicate knows is not certain at n=50. ``sqrt(variance + 1 / n**2)``, in groups ``sqrt(variance + 1 / (n * G))``.
+    `total` is that of `least_size`.
+    """
+    total = torch.as_tensor(total).double()
+    return (_variance(replicates, groups) + 1 / (total * (total if groups is None else total.clamp(max=groups)))).sqrt()
+
+
+def effective_size(weights: Tensor, sizes: Tensor) -> Tensor:
+    """Samples of one proportion as uncertain as a mean of proportions, ``(..., P)`` twice to ``(...)``.
+
+    ``1 / Σ w² / n``: of a macro mean ``C² / Σ 1 / n``, so that a class of three samples keeps it as open as it is.
+
+    >>> effective_size(torch.tensor([0.5, 0.5]), torch.tensor([297.0, 3.0]))
+    tensor(11.8800)
+    """
+    return 1 / (weights**2 / sizes).sum(-1)
+
+
+def least_size(weights: Tensor, sizes: Tensor) -> Tensor:
+    """Samples by which one more would move a mean of proportions, ``1 / sqrt(Σ (w / n)²)``.
+
+    >>> least_size(torch.tensor([0.5, 0.5]), torch.tensor([297.0, 3.0]))
+    tensor(5.9997)
+    """
+    return 1 / ((weights / sizes) ** 2).sum(-1).sqrt()
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
@@ -157,29 +201,76 @@ def holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-def samples_needed(value: float, low: float, high: float, threshold: float, samples: int) -> int | None:
-    """About how many samples would bring `threshold` outside the interval ``low … high`` that `samples` gave.
+def samples_needed(
+    value: float, low: float, high: float, threshold: float, samples: int, confidence: float = 0.95, power: float = 0.8
+) -> int | None:
+    """About how many samples would, in `power` of new draws, bring `threshold` outside an interval as ``low … high``.
 
-    A width shrinks with the root of the number. None where the value lies on the threshold: no number settles that.
+    `samples` gave that one, of `confidence`; a width shrinks with the root of the number. None where the value lies on
+    the threshold: no number settles that.
 
     >>> samples_needed(0.875, 0.82, 0.92, threshold=0.85, samples=200)
-    969
+    1978
     """
     gap = abs(value - threshold)
     reach = (value - low) if threshold < value else (high - value)
     if not gap > 0 or not math.isfinite(reach):
         return None
+    reach *= 1 + NormalDist().inv_cdf(power) / normal_quantile(confidence)
     return max(samples, math.ceil(samples * (reach / gap) ** 2))
 
 
-def _variance(replicates: Tensor) -> Tensor:
+def _variance(replicates: Tensor, groups: int | None = None) -> Tensor:
     """Over the first axis, leaving out replicates that are NaN because they drew none of a slice's samples."""
     replicates = torch.as_tensor(replicates).double()
     seen = ~replicates.isnan()
     n = seen.sum(0)
     mean = replicates.nan_to_num().sum(0) / n
     squares = torch.where(seen, (replicates - mean) ** 2, 0.0).sum(0)
-    return torch.where(n > 1, squares / (n - 1), torch.nan)
+    variance = torch.where(n > 1, squares / (n - 1), torch.nan)
+    if groups is None:
+        return variance
+    return variance * groups / (groups - 1) if groups > 1 else torch.full_like(variance, torch.nan)
+
+
+def t_share(t: float, df: float | None) -> float:
+    """How much of Student's t with `df` degrees of freedom lies within ±t; None is the normal distribution.
+
+    In closed form (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4); a fractional `df` is rounded down.
+
+    >>> round(t_share(2.776, 4), 3), round(t_share(1.96, None), 3)
+    (0.95, 0.95)
+    """
+    if df is None or df > _T_UP_TO:
+        return math.erf(abs(t) / math.sqrt(2))
+    whole = max(1, math.floor(df))
+    angle = math.atan(abs(t) / math.sqrt(whole))
+    odd = whole % 2
+    term = series = 1.0 if whole > 1 else 0.0
+    for i in range(2 + odd, whole - 1, 2):
+        term *= (i - 1) / i * math.cos(angle) ** 2
+        series += term
+    if odd:
+        return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * series)
+    return math.sin(angle) * series
+
+
+def t_quantile(confidence: float, df: float | None = None) -> float:
+    """How many standard errors either way hold `confidence` of Student's t; of the normal distribution without `df`.
+
+    >>> round(t_quantile(0.95, 4), 3), round(t_quantile(0.95), 3)
+    (2.776, 1.96)
+    """
+    normal = normal_quantile(confidence)
+    if df is None or df > _T_UP_TO:
+        return normal
+    low, high = normal, 2 * normal
+    while t_share(high, df) < confidence:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_share(middle, df) < confidence else (low, middle)
+    return high
 
 
 def normal_quantile(confidence: float) -> float:

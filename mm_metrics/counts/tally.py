@@ -23,6 +23,12 @@ class Tally(Counted):
     A score that the counts do not tell, as of answers that a judge marked, is NaN.
     """
 
+    grouped = False
+
+    def groups(self, slice: str = "all", coalition: str | None = None) -> int:
+        """Distinct groups on a slice."""
+        return self.support(slice, coalition)
+
     def score(
         self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default"
     ) -> float:
@@ -49,9 +55,12 @@ class Tally(Counted):
         average: str | None = "default",
         confidence: float = 0.95,
     ) -> tuple[float, float]:
-        """``(low, high)`` of a score: Wilson's for plain proportions, else from the bootstrap, NaN without one."""
-        sums = self.sums(coalition, slice)
-        plain = self.kind.proportion(score, sums, average) if self.knows(score) else None
+        """``(low, high)`` of a score: Wilson's for plain proportions, else from the bootstrap, NaN without one.
+
+        Samples that come in groups are resampled by group, proportions too.
+        """
+        sums, groups = self.sums(coalition, slice), self._clusters(slice, coalition)
+        plain = self.kind.proportion(score, sums, average) if self.knows(score) and groups is None else None
         if plain is not None:
             low, high = uncertainty.wilson(*plain, confidence)
             return float(low), float(high)
@@ -59,8 +68,8 @@ class Tally(Counted):
         if spread is None:
             return math.nan, math.nan
         value = self._score(score, sums, average)
-        floor = -1.0 if score in ("matthews", "cohen_kappa") else 0.0
-        low, high = uncertainty.score_interval(value, spread, self.support(slice, coalition), confidence, floor)
+        total = uncertainty.effective_size(*scores.behind(score, sums, self.kind, average))
+        low, high = uncertainty.score_interval(value, spread, total, confidence, scores.floor(score), groups)
         return float(low), float(high)
 
     def estimate(
@@ -69,6 +78,26 @@ class Tally(Counted):
         """A score with its interval."""
         bounds = self.interval(score, coalition, slice, confidence=confidence)
         return Estimate(self.score(score, coalition, slice), *bounds)
+
+    def class_estimates(
+        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+    ) -> dict[str, Estimate]:
+        """A score of each class, or label, with its interval, by name; NaN for one neither in target nor predicted.
+
+        Raises ValueError as `class_scores`.
+        """
+        values = torch.tensor(list(self.class_scores(score, coalition, slice).values()), dtype=torch.float64)
+        sums, groups = self.sums(coalition, slice), self._clusters(slice, coalition)
+        total = uncertainty.effective_size(*scores.behind(score, sums, self.kind, "none"))  # (C,), of labels (L,)
+        spread = self.replicate_scores(score, coalition, slice, "none")
+        low = high = torch.full_like(values, torch.nan)
+        if groups is None and score in scores.PROPORTIONS:
+            low, high = uncertainty.wilson(values * total, total, confidence)
+        elif spread is not None:
+            low, high = uncertainty.score_interval(values, spread, total, confidence, groups=groups)
+        seen = (sums.predicted + sums.actual)[:, 1] if self.kind.by_label else (sums.predicted + sums.actual)[0]
+        rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
+        return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}
 
     def coalition_scores(self, score: str, slice: str = "all") -> tuple[Tensor, Tensor | None]:
         """``(K,)`` scores of every coalition, and ``(K, R)`` of their bootstrap replicates, paired."""
@@ -91,6 +120,8 @@ class Tally(Counted):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Value, low and high of a function of `mm_metrics.contributions` over the coalitions' scores.
 
+        NaN where the coalitions that it compares did not answer the same samples.
+
         >>> from mm_metrics import CoalitionConfusionMatrix, contributions
         >>> metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=2)
         >>> metric.update(torch.tensor([[0, 0], [0, 1], [0, 0], [1, 1]]), torch.tensor([1, 1]))
@@ -98,23 +129,37 @@ class Tally(Counted):
         tensor(0.5000, dtype=torch.float64)
         """
         values, replicates = self.coalition_scores(score, slice)
-        table = self.layout.modalities.table(self.masks)
+        table, floor = self.layout.modalities.table(self.masks), scores.floor(score)
         keywords: dict[str, Any] = {}
         if function in (contributions.unimodal_gain, contributions.cooperation):
             keywords["empty"] = self.majority(score, slice)
         value = function(values, table, **keywords)
+        weights = contributions.weights(function, table)  # (..., K + 1)
+        concerned = torch.ones(*value.shape, len(table) + 1, dtype=torch.bool) if weights is None else weights != 0
+        answered = self.answered(slice)
+        answered = torch.cat([answered[: len(table)], answered[self.row(None)].unsqueeze(0)])
+        several = torch.where(concerned, answered, -1).amax(-1) > torch.where(concerned, answered, len(answered)).amin(-1)
+        value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
         if replicates is None:
             nan = torch.full_like(value, torch.nan)
             return value, nan, nan
         if keywords:
             keywords["empty"] = self._score(score, _majority(self.replicate_sums(slice)))[:, -1]
         spread = function(replicates, table, **keywords).movedim(-1, 0)
-        low, high = uncertainty.difference_interval(value, spread, self.support(slice), confidence)
+        sizes = uncertainty.least_size(*scores.behind(score, self.coalition_sums(slice), self.kind))  # (K,)
+        sizes = torch.cat([sizes, sizes.new_tensor([torch.inf])])  # guessing the majority is no class's doing
+        total = torch.where(concerned, sizes, torch.inf).amin(-1)
+        low, high = uncertainty.difference_interval(value, spread, total, confidence, self._clusters(slice))
         if function is contributions.shapley_values and len(table) < 2 ** len(self.modalities):
             z = uncertainty.normal_quantile(confidence)
             sampling = z * contributions.shapley_error(values, table)
             half = (((high - low) / 2) ** 2 + sampling**2).sqrt()
             low, high = value - half, value + half
+        if weights is not None:  # what scores of `floor` … 1 can differ by
+            gains, losses = weights.clamp(min=0).sum(-1), weights.clamp(max=0).sum(-1)
+            low, high = torch.maximum(low, gains * floor + losses), torch.minimum(high, gains + losses * floor)
+        elif function is contributions.interaction_share:
+            low, high = low.clamp(min=0), high.clamp(max=1)
         return value, low, high
 
     def contributions(self, score: str = "f1", slice: str = "all", confidence: float = 0.95) -> dict[str, Contribution]:
@@ -127,6 +172,26 @@ class Tally(Counted):
             parts = torch.stack(self.apply(function, score, slice, confidence), dim=-1)  # (M, 3)
             columns.append([Estimate(*row) for row in parts.tolist()])
         return {name: Contribution(*(column[m] for column in columns)) for m, name in enumerate(self.modalities)}
+
+    def answered(self, slice: str = "all") -> Tensor:
+        """``(K,)`` int64, the model's own predictions last: coalitions of one number answered the same samples.
+
+        Equal class sizes, whole and in every replicate, tell; without replicates, that every coalition answered them.
+        """
+        parts = [self.weighted(self._class_sums.actual, slice, 1).flatten(1)]
+        if self.layout.R:
+            resampled = self.replicate_sums(slice) or self.replicate_sums()
+            assert resampled is not None
+            parts.append(resampled.actual.movedim(1, 0).flatten(1))  # (K, R * L * C)
+        elif shared := self.shared(slice):
+            support = self.weighted(self._class_sums.actual, slice, 1).sum(-1).amax(-1)  # (K,)
+            parts.append(torch.where(support > shared, torch.arange(1, 1 + len(support)), 0).unsqueeze(1))
+        return torch.cat(parts, dim=1).unique(dim=0, return_inverse=True)[1]
+
+    def shared(self, slice: str = "all") -> int | None:
+        """Samples that every coalition answered, of those counted together; None where that was not kept."""
+        hits = self.layout.hits(self.counts)
+        return int(self.weighted(hits, slice, 0).sum()) if self.layout.hit_patterns else None
 
     def majority(self, score: str = "accuracy", slice: str = "all") -> float:
         """What always guessing the most frequent class of the slice would score; NaN where classes are not known."""
@@ -143,8 +208,19 @@ class Tally(Counted):
         return int(hits[right_i & ~right_j].sum()), int(hits[right_j & ~right_i].sum())
 
     def mcnemar(self, first: str, second: str = "all", slice: str = "all") -> float:
-        """The exact p-value that two coalitions are right equally often on a slice."""
-        return uncertainty.mcnemar(*self.discordant(first, second, slice))
+        """The p-value that two coalitions are right equally often on a slice: exact; in groups, of their difference.
+
+        NaN where samples come in groups and no replicates were kept.
+        """
+        groups = self._clusters(slice)
+        if groups is None:
+            return uncertainty.mcnemar(*self.discordant(first, second, slice))
+        replicates = [self.replicate_scores("accuracy", name, slice) for name in (first, second)]
+        if replicates[0] is None or replicates[1] is None or groups < 2:
+            return math.nan
+        difference = self.score("accuracy", first, slice) - self.score("accuracy", second, slice)
+        error = float(uncertainty.difference_error(replicates[0] - replicates[1], self.support(slice), groups))
+        return 1 - uncertainty.t_share(difference / error, groups - 1)
 
     def modality_confusion(self, slice: str = "all") -> dict[str, float]:
         """The share of samples right with a modality alone and wrong with all (VGGSounder's μ); "all": with each alone.
@@ -183,6 +259,11 @@ class Tally(Counted):
         return replace(
             self, counts=self.counts + other.counts, shards=shards, added=self.parts | other.parts, info=info
         )
+
+    def _clusters(self, slice: str, coalition: str | None = None) -> int | None:
+        """How many groups the samples of a slice come in; None where every sample is one of its own."""
+        groups = self.groups(slice, coalition) if self.grouped else 0
+        return groups if self.grouped and groups < self.support(slice, coalition) else None
 
     def _score(self, score: str, sums: ClassSums, average: str | None = "default") -> Tensor:
         """``(..., L, C)`` to ``(...)``."""
