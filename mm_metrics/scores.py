@@ -193,41 +193,50 @@ def score(name: str, counts: Counts, task: str | Task = "multiclass", average: s
     return AVERAGED[name](ClassSums(*(part.squeeze(-2) for part in sums)), average)
 
 
-def behind(
-    name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default"
-) -> tuple[Tensor, Tensor]:
-    """Weights and sizes of the classes that a score is a mean of, ``(..., L, C, C)`` to two ``(..., P)``.
+class Behind(NamedTuple):
+    """The classes that a score is a mean of, each ``(..., P)``: weights, ratios, and the samples behind each ratio."""
+
+    weights: Tensor
+    ratios: Tensor
+    sizes: Tensor
+
+
+def behind(name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default") -> Behind:
+    """The classes that a score is a mean of, from ``(..., L, C, C)``.
 
     A class's recall stands on its actual samples, its precision on its predictions, F1 and Jaccard on both, hits once;
     P is 1 for a proportion of one whole. With ``average="none"`` ``(..., C, 1)``.
 
-    >>> behind("recall", torch.tensor([[[90, 10], [15, 85]]]))
-    (tensor([0.5000, 0.5000], dtype=torch.float64), tensor([100., 100.], dtype=torch.float64))
+    >>> behind("recall", torch.tensor([[[90, 10], [15, 85]]])).sizes
+    tensor([100., 100.], dtype=torch.float64)
     """
-    sums = class_sums(counts)
-    hits, predicted, actual = (part.to(_double(part)) for part in sums)  # (..., L, C)
+    sums = ClassSums(*(part.to(_double(part)) for part in class_sums(counts)))  # (..., L, C)
     task = task_of(task) if isinstance(task, str) else task
     average = task.default_average(name) if average == "default" else average
-    if name in WHOLE:
-        return _shares((actual > 0).flatten(-2)), actual.flatten(-2).clamp(min=1)
-    total = actual.sum(-1, keepdim=True)
-    union = predicted + actual - hits
-    sizes = {"recall": actual, "accuracy": actual, "precision": predicted, "specificity": total - actual}.get(name, union)
+    if name in WHOLE:  # as a mean of recalls
+        hits, _, actual = (part.flatten(-2) for part in sums)
+        return Behind(_shares(actual > 0), _ratio(hits, actual), actual.clamp(min=1))
+    total = sums.actual.sum(-1, keepdim=True)
+    union = sums.predicted + sums.actual - sums.hits
+    sizes = {"recall": sums.actual, "accuracy": sums.actual, "precision": sums.predicted, "specificity": total - sums.actual}
+    size = sizes.get(name, union)
     if task.by_label:
-        sizes = total[..., 0] if name == "accuracy" else sizes[..., 1]  # (..., L)
-        weights, total = (actual[..., 1] if average == "weighted" else total[..., 0] > 0), total.sum(-2)
+        size = total[..., 0] if name == "accuracy" else size[..., 1]  # (..., L)
+        weights, total = (sums.actual[..., 1] if average == "weighted" else total[..., 0] > 0), total.sum(-2)
     else:
-        sizes, total = sizes[..., 0, :], total[..., 0, :]
-        weights = actual[..., 0, :] if average == "weighted" else (predicted + actual > 0)[..., 0, :]
-    if average == "micro" or name == "accuracy" and average in ("binary", "default"):
-        sizes = torch.minimum(sizes.sum(-1, keepdim=True), total)
+        size, total = size[..., 0, :], total[..., 0, :]
+        weights = (sums.actual if average == "weighted" else sums.predicted + sums.actual > 0)[..., 0, :]
+    several = average in ("macro", "weighted") or (task.by_label and average == "binary")
+    if average == "micro" or (name == "accuracy" and average == "binary"):
+        several, size = False, torch.minimum(size.sum(-1, keepdim=True), total)
     elif average == "binary" and not task.by_label:
-        sizes = sizes[..., 1:2]
+        size = size[..., 1:2]
     elif average in ("none", None):
-        sizes = sizes.unsqueeze(-1)
-    else:
-        return _shares(weights), sizes.clamp(min=1)
-    return torch.ones_like(sizes), sizes.clamp(min=1)
+        size = size.unsqueeze(-1)
+    ratios = score(name, sums, task, "none" if several else average)
+    if several:
+        return Behind(_shares(weights), ratios, size.clamp(min=1))
+    return Behind(torch.ones_like(size), ratios.unsqueeze(-1), size.clamp(min=1))
 
 
 def _shares(weights: Tensor) -> Tensor:

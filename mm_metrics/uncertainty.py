@@ -95,18 +95,19 @@ def score_interval(
     confidence: float = 0.95,
     low: float = 0.0,
     groups: int | None = None,
+    least: Tensor | float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The interval of a score in `low` … 1 from its bootstrap replicates ``(R, ...)``, over `total` samples.
 
     Wilson's, with the number of samples that would give a proportion the standard error seen: unlike the percentile
     bootstrap it does not collapse where no replicate differs, nor leave the range, and at R=200 it does not hang on
     the five outermost replicates (the effective sample size of Korn and Graubard 1998). `total` is that of
-    `effective_size`. Where samples come in `groups` the replicates resample those, Student's t stands in for the
+    `effective_size`, `least` the variance that `mean_variance` gives. Where samples come in `groups` the replicates resample those, Student's t stands in for the
     normal, and where nothing was seen to vary a group counts as one sample.
     """
     value, total = torch.as_tensor(value).double(), torch.as_tensor(total).double()
     share = ((value - low) / (1 - low)).clamp(0, 1)
-    variance = _variance(replicates, groups) / (1 - low) ** 2
+    variance = torch.maximum(_variance(replicates, groups), torch.as_tensor(least).double()) / (1 - low) ** 2
     blind = total if groups is None else total.clamp(max=groups)
     effective = torch.where(variance > 0, share * (1 - share) / variance, blind)
     # A proportion at 0 or 1 has no spread to learn from; more than twice the samples seen is chance.
@@ -146,7 +147,7 @@ def difference_error(replicates: Tensor, total: Tensor | float, groups: int | No
     return (_variance(replicates, groups) + 1 / (total * (total if groups is None else total.clamp(max=groups)))).sqrt()
 
 
-def effective_size(weights: Tensor, sizes: Tensor) -> Tensor:
+def effective_size(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
     """Samples of one proportion as uncertain as a mean of proportions, ``(..., P)`` twice to ``(...)``.
 
     ``1 / Σ w² / n``: of a macro mean ``C² / Σ 1 / n``, so that a class of three samples keeps it as open as it is.
@@ -157,7 +158,17 @@ def effective_size(weights: Tensor, sizes: Tensor) -> Tensor:
     return 1 / (weights**2 / sizes).sum(-1)
 
 
-def least_size(weights: Tensor, sizes: Tensor) -> Tensor:
+def mean_variance(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
+    """The variance of a mean of independent proportions, each ``(..., P)``, to ``(...)``.
+
+    With two hits and two misses added to each (Agresti and Coull 1998): a class of which all three samples are right
+    is not certain, and no replicate knows it.
+    """
+    ratios, sizes = (ratios * sizes + 2) / (sizes + 4), sizes + 4
+    return (weights**2 * ratios * (1 - ratios) / sizes).sum(-1)
+
+
+def least_size(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
     """Samples by which one more would move a mean of proportions, ``1 / sqrt(Σ (w / n)²)``.
 
     >>> least_size(torch.tensor([0.5, 0.5]), torch.tensor([297.0, 3.0]))

@@ -67,9 +67,7 @@ class Tally(Counted):
         spread = self.replicate_scores(score, coalition, slice, average)
         if spread is None:
             return math.nan, math.nan
-        value = self._score(score, sums, average)
-        total = uncertainty.effective_size(*scores.behind(score, sums, self.kind, average))
-        low, high = uncertainty.score_interval(value, spread, total, confidence, scores.floor(score), groups)
+        low, high = self._bounds(score, sums, spread, average, confidence, groups)
         return float(low), float(high)
 
     def estimate(
@@ -88,13 +86,13 @@ class Tally(Counted):
         """
         values = torch.tensor(list(self.class_scores(score, coalition, slice).values()), dtype=torch.float64)
         sums, groups = self.sums(coalition, slice), self._clusters(slice, coalition)
-        total = uncertainty.effective_size(*scores.behind(score, sums, self.kind, "none"))  # (C,), of labels (L,)
         spread = self.replicate_scores(score, coalition, slice, "none")
         low = high = torch.full_like(values, torch.nan)
         if groups is None and score in scores.PROPORTIONS:
+            total = scores.behind(score, sums, self.kind, "none").sizes.squeeze(-1)  # (C,), of labels (L,)
             low, high = uncertainty.wilson(values * total, total, confidence)
         elif spread is not None:
-            low, high = uncertainty.score_interval(values, spread, total, confidence, groups=groups)
+            low, high = self._bounds(score, sums, spread, "none", confidence, groups)
         seen = (sums.predicted + sums.actual)[:, 1] if self.kind.by_label else (sums.predicted + sums.actual)[0]
         rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
         return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}
@@ -210,10 +208,12 @@ class Tally(Counted):
     def mcnemar(self, first: str, second: str = "all", slice: str = "all") -> float:
         """The p-value that two coalitions are right equally often on a slice: exact; in groups, of their difference.
 
-        NaN where samples come in groups and no replicates were kept.
+        NaN where no sample was answered by all, or samples come in groups and no replicates were kept.
         """
         groups = self._clusters(slice)
         if groups is None:
+            if self.shared(slice) == 0:
+                return math.nan
             return uncertainty.mcnemar(*self.discordant(first, second, slice))
         replicates = [self.replicate_scores("accuracy", name, slice) for name in (first, second)]
         if replicates[0] is None or replicates[1] is None or groups < 2:
@@ -259,6 +259,15 @@ class Tally(Counted):
         return replace(
             self, counts=self.counts + other.counts, shards=shards, added=self.parts | other.parts, info=info
         )
+
+    def _bounds(
+        self, score: str, sums: ClassSums, spread: Tensor, average: str | None, confidence: float, groups: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Low and high of a score from its replicates ``(R, ...)``."""
+        behind = scores.behind(score, sums, self.kind, average)
+        total, least = uncertainty.effective_size(*behind), uncertainty.mean_variance(*behind)
+        value, floor = self._score(score, sums, average), scores.floor(score)
+        return uncertainty.score_interval(value, spread, total, confidence, floor, groups, least)
 
     def _clusters(self, slice: str, coalition: str | None = None) -> int | None:
         """How many groups the samples of a slice come in; None where every sample is one of its own."""
