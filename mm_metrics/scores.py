@@ -165,7 +165,11 @@ PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "jaccard")  # o
 
 
 def floor(name: str) -> float:
-    """The least that a score can be: -1 for the correlations, else 0."""
+    """The least that a score can be: -1 for the correlations, else 0.
+
+    >>> floor("matthews"), floor("f1")
+    (-1.0, 0.0)
+    """
     return -1.0 if name in ("matthews", "cohen_kappa") else 0.0
 
 
@@ -210,22 +214,22 @@ def behind(name: str, counts: Counts, task: str | Task = "multiclass", average: 
     >>> behind("recall", torch.tensor([[[90, 10], [15, 85]]])).sizes
     tensor([100., 100.], dtype=torch.float64)
     """
-    sums = ClassSums(*(part.to(_double(part)) for part in class_sums(counts)))  # (..., L, C)
+    sums = ClassSums(*(part.to(_double(part)) for part in class_sums(counts)))
+    hits, predicted, actual = sums  # (..., L, C)
     task = task_of(task) if isinstance(task, str) else task
     average = task.default_average(name) if average == "default" else average
     if name in WHOLE:  # as a mean of recalls
-        hits, _, actual = (part.flatten(-2) for part in sums)
+        hits, actual = hits.flatten(-2), actual.flatten(-2)
         return Behind(_shares(actual > 0), _ratio(hits, actual), actual.clamp(min=1))
-    total = sums.actual.sum(-1, keepdim=True)
-    union = sums.predicted + sums.actual - sums.hits
-    sizes = {"recall": sums.actual, "accuracy": sums.actual, "precision": sums.predicted, "specificity": total - sums.actual}
-    size = sizes.get(name, union)
+    total = actual.sum(-1, keepdim=True)
+    sizes = {"recall": actual, "accuracy": actual, "precision": predicted, "specificity": total - actual}
+    size = sizes.get(name, predicted + actual - hits)
     if task.by_label:
         size = total[..., 0] if name == "accuracy" else size[..., 1]  # (..., L)
-        weights, total = (sums.actual[..., 1] if average == "weighted" else total[..., 0] > 0), total.sum(-2)
+        weights, total = (actual[..., 1] if average == "weighted" else total[..., 0] > 0), total.sum(-2)
     else:
         size, total = size[..., 0, :], total[..., 0, :]
-        weights = (sums.actual if average == "weighted" else sums.predicted + sums.actual > 0)[..., 0, :]
+        weights = (actual if average == "weighted" else predicted + actual > 0)[..., 0, :]
     several = average in ("macro", "weighted") or (task.by_label and average == "binary")
     if average == "micro" or (name == "accuracy" and average == "binary"):
         several, size = False, torch.minimum(size.sum(-1, keepdim=True), total)

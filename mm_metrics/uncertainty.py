@@ -21,7 +21,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Poisson(1) in 4,096 equally likely draws, 1509 of them 0, 1503 of them 1, and so on: rounded so that mean and
 # variance are exactly 1. From these draws on the weight is at least 1, 2, …
 _POISSON_STEPS = tuple(accumulate((1509, 1503, 754, 252, 63, 13)))
-_T_UP_TO = 1000  # degrees of freedom: beyond, Student's t is normal to a thousandth
+_T_UP_TO, _EXPAND_FROM = 1000, 60  # degrees of freedom: Student's t is normal to a thousandth, and nearly so
 _DRAW_BITS = 12
 _DRAWS_PER_HASH = 5
 
@@ -102,8 +102,8 @@ def score_interval(
     Wilson's, with the number of samples that would give a proportion the standard error seen: unlike the percentile
     bootstrap it does not collapse where no replicate differs, nor leave the range, and at R=200 it does not hang on
     the five outermost replicates (the effective sample size of Korn and Graubard 1998). `total` is that of
-    `effective_size`, `least` the variance that `mean_variance` gives. Where samples come in `groups` the replicates resample those, Student's t stands in for the
-    normal, and where nothing was seen to vary a group counts as one sample.
+    `effective_size`, `least` the variance that `mean_variance` gives. Where samples come in `groups` the replicates
+    resample those, Student's t stands in for the normal, and where nothing was seen to vary a group counts as one.
     """
     value, total = torch.as_tensor(value).double(), torch.as_tensor(total).double()
     share = ((value - low) / (1 - low)).clamp(0, 1)
@@ -142,12 +142,15 @@ def difference_error(replicates: Tensor, total: Tensor | float, groups: int | No
     With one pair of samples added that disagrees, half each way (Agresti and Min 2005): a difference of which no
     replicate knows is not certain at n=50. ``sqrt(variance + 1 / n**2)``, in groups ``sqrt(variance + 1 / (n * G))``.
     `total` is that of `least_size`.
+
+    >>> difference_error(torch.zeros(200), 50)
+    tensor(0.0200, dtype=torch.float64)
     """
     total = torch.as_tensor(total).double()
     return (_variance(replicates, groups) + 1 / (total * (total if groups is None else total.clamp(max=groups)))).sqrt()
 
 
-def effective_size(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
+def effective_size(weights: Tensor, sizes: Tensor) -> Tensor:
     """Samples of one proportion as uncertain as a mean of proportions, ``(..., P)`` twice to ``(...)``.
 
     ``1 / Σ w² / n``: of a macro mean ``C² / Σ 1 / n``, so that a class of three samples keeps it as open as it is.
@@ -163,12 +166,15 @@ def mean_variance(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
 
     With two hits and two misses added to each (Agresti and Coull 1998): a class of which all three samples are right
     is not certain, and no replicate knows it.
+
+    >>> round(float(mean_variance(torch.tensor([0.5, 0.5]), torch.tensor([0.9, 1.0]), torch.tensor([297.0, 3.0]))), 4)
+    0.0074
     """
     ratios, sizes = (ratios * sizes + 2) / (sizes + 4), sizes + 4
     return (weights**2 * ratios * (1 - ratios) / sizes).sum(-1)
 
 
-def least_size(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
+def least_size(weights: Tensor, sizes: Tensor) -> Tensor:
     """Samples by which one more would move a mean of proportions, ``1 / sqrt(Σ (w / n)²)``.
 
     >>> least_size(torch.tensor([0.5, 0.5]), torch.tensor([297.0, 3.0]))
@@ -273,8 +279,12 @@ def t_quantile(confidence: float, df: float | None = None) -> float:
     (2.776, 1.96)
     """
     normal = normal_quantile(confidence)
-    if df is None or df > _T_UP_TO:
+    if df is None:
         return normal
+    whole = max(1, math.floor(df))
+    if whole > _EXPAND_FROM:  # Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5)
+        second = (5 * normal**5 + 16 * normal**3 + 3 * normal) / 96
+        return normal + (normal**3 + normal) / (4 * whole) + second / whole**2
     low, high = normal, 2 * normal
     while t_share(high, df) < confidence:
         low, high = high, 2 * high

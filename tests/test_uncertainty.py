@@ -9,6 +9,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import one_hot
 
 from mm_metrics import CoalitionConfusionMatrix, contributions, scores, uncertainty
 from mm_metrics.uncertainty import poisson_weights, stream_key
@@ -67,6 +68,15 @@ def test_wilson_as_scipy_has_it(case, confidence):
     assert float(high) == pytest.approx(expected.high, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 1200), st.floats(0.5, 0.9999))
+def test_students_t_as_scipy_has_it(df, confidence):
+    quantile = uncertainty.t_quantile(confidence, df)
+    assert quantile == pytest.approx(scipy.stats.t.ppf(0.5 + confidence / 2, df), rel=1e-5)
+    assert uncertainty.t_share(quantile, df) == pytest.approx(confidence, abs=1e-3 if df > 1000 else 1e-6)
+    assert uncertainty.t_quantile(confidence, df + 0.9) == quantile
+
+
 def test_wilson_of_nothing_is_nan():
     assert all(bound.isnan() for bound in uncertainty.wilson(0, 0))
 
@@ -102,16 +112,18 @@ def test_holm_of_nothing():
     assert uncertainty.holm([]) == []
 
 
-def test_samples_needed_is_what_it_takes():
-    """With that many samples and the same share, the threshold lies outside the interval, and with far fewer inside."""
+def test_samples_needed_settles_it_in_80_percent_of_new_draws():
+    generator = np.random.default_rng(0)
     for hits, n, threshold in ((170, 200, 0.80), (170, 200, 0.88), (45, 50, 0.8), (300, 400, 0.7)):
         low, high = map(float, uncertainty.wilson(hits, n))
         needed = uncertainty.samples_needed(hits / n, low, high, threshold, n)
-        again = [float(x) for x in uncertainty.wilson(hits / n * needed, needed)]
-        assert not again[0] < threshold - 0.005 < threshold + 0.005 < again[1]
-        if needed > 2 * n:
-            half = [float(x) for x in uncertainty.wilson(hits / n * needed / 2, needed / 2)]
-            assert half[0] < threshold < half[1]
+        for times, least, most in ((1, 0.73, 1.0), (0.5, 0.0, 0.7)):
+            size = round(needed * times)
+            if size <= n:
+                continue
+            lows, highs = uncertainty.wilson(torch.as_tensor(generator.binomial(size, hits / n, 4000)), size)
+            settled = float(((lows > threshold) | (highs < threshold)).double().mean())
+            assert least <= settled <= most, (hits, n, threshold, times, settled)
     assert uncertainty.samples_needed(0.8, 0.7, 0.9, 0.8, 100) is None
     assert uncertainty.samples_needed(0.8, math.nan, math.nan, 0.7, 100) is None
     assert uncertainty.samples_needed(0.9, 0.85, 0.95, 0.5, 100) == 100  # settled already
@@ -200,6 +212,104 @@ def test_95_percent_intervals_hold_the_truth_in_95_percent_of_400_data_sets():
 def test_intervals_of_50_samples_are_not_absurd():
     for name, share in coverage(50, 300).items():
         assert 0.88 <= share <= 0.995, (name, share)
+
+
+def drawn(n: int, right: list, shares: list, datasets: int = 300, per: int = 1, seed: int = 0):
+    """Class sums of many data sets at once: ``(D, K, 1, C)`` and of 200 replicates ``(R, D, K, 1, C)``.
+
+    `per` samples a group share part of their luck, so that they correlate by about .3.
+    """
+    random = torch.Generator().manual_seed(seed)
+    right, shares = torch.tensor(right).double(), torch.tensor(shares).double()
+    C, K, group = len(shares), len(right), torch.arange(n) // per
+    target = torch.multinomial(shares, datasets * n, replacement=True, generator=random).view(datasets, n)
+
+    def luck(rows: int) -> torch.Tensor:
+        own, shared = (torch.randn(datasets, rows, size, generator=random) for size in (n, -(-n // per)))
+        return math.sqrt(0.7) * own + math.sqrt(0.3) * shared[:, :, group]
+
+    chance = torch.special.ndtr(math.sqrt(0.7) * luck(1) + math.sqrt(0.3) * luck(K))
+    wrong = (target.unsqueeze(1) + 1 + torch.randint(0, C - 1, (datasets, K, n), generator=random)) % C
+    preds = torch.where(chance < right[:, target].transpose(0, 1), target.unsqueeze(1), wrong)
+    weights = torch.poisson(torch.ones(datasets, -(-n // per), 200), generator=random)[:, group]
+    given, taken = one_hot(target, C).float().unsqueeze(1).expand(-1, K, -1, -1), one_hot(preds, C).float()
+    parts = (given * taken, taken, given)
+    sums = scores.ClassSums(*(part.sum(2).double().unsqueeze(-2) for part in parts))
+    spread = (torch.einsum("dknc,dnr->rdkc", part, weights).double().unsqueeze(-2) for part in parts)
+    return sums, scores.ClassSums(*spread)
+
+
+def expected(right: list, shares: list) -> torch.Tensor:
+    """``(K, 1, C, C)`` of the population that `drawn` draws from."""
+    right, shares = torch.tensor(right).double(), torch.tensor(shares).double()
+    rates = ((1 - right) / (len(shares) - 1)).unsqueeze(-1).expand(-1, -1, len(shares)).clone()
+    rates.diagonal(dim1=1, dim2=2).copy_(right)
+    return (rates * shares.unsqueeze(-1)).unsqueeze(1)
+
+
+COMMON = [0.5, 0.3, 0.2], [[0.5, 0.3, 0.2], [0.8, 0.5, 0.3], [0.5, 0.6, 0.4], [0.9, 0.75, 0.6]]
+RARE = [0.6, 0.3, 0.06, 0.03, 0.01], [[0.5] * 5, [0.8, 0.5, 0.5, 0.3, 0.3], [0.5] * 5, [0.98, 0.97, 0.95, 0.95, 0.9]]
+EVENTS = [0.97, 0.03], [[1.0, 0.0], [0.99, 0.3], [0.99, 0.2], [0.985, 0.6]]
+
+
+@pytest.mark.parametrize(
+    ("n", "population", "task", "per"),
+    [
+        (30, COMMON, "multiclass", 1), (200, COMMON, "multiclass", 1), (300, RARE, "multiclass", 1),
+        (300, EVENTS, "binary", 1), (300, COMMON, "multiclass", 5), (200, COMMON, "multiclass", 20),
+    ],
+)  # fmt: skip
+def test_intervals_hold_the_truth_of_rare_classes_few_samples_and_groups(n, population, task, per):
+    shares, right = population
+    truth, (sums, spread) = expected(right, shares), drawn(n, right, shares, per=per)
+    groups = -(-n // per) if per > 1 else None
+    for name in ("f1", "recall", "balanced_accuracy"):
+        behind = scores.behind(name, sums, task)
+        value, replicates = scores.score(name, sums, task), scores.score(name, spread, task)
+        least = uncertainty.mean_variance(*behind)
+        size = uncertainty.effective_size(behind.weights, behind.sizes)
+        low, high = uncertainty.score_interval(value, replicates, size, groups=groups, least=least)
+        held = ((low[:, -1] <= (exact := scores.score(name, truth, task))[-1]) & (exact[-1] <= high[:, -1])).double()
+        assert held.mean() >= 0.89, (name, held.mean())
+        drop = value[:, -1] - value[:, 1]
+        total = uncertainty.least_size(behind.weights, behind.sizes).amin(-1)
+        low, high = uncertainty.difference_interval(
+            drop, replicates[:, :, -1] - replicates[:, :, 1], total, groups=groups
+        )
+        held = ((low <= exact[-1] - exact[1]) & (exact[-1] - exact[1] <= high)).double()
+        assert held.mean() >= 0.9, (name, "drop", held.mean())
+
+
+def test_three_missed_events_leave_f1_open():
+    target = torch.zeros(300, dtype=torch.int64)
+    target[:3] = 1
+    metric = CoalitionConfusionMatrix(("text", "audio"), task="binary", bootstrap=200, coalitions=["all"])
+    metric.update(torch.zeros(1, 300, dtype=torch.int64), target)
+    low, high = metric.scorecard().interval("f1")
+    assert (low, 0.5 < high < 0.8) == (0.0, True)
+
+
+def test_multilabel_accuracy_counts_decisions():
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 2, (500, 12), generator=random)
+    preds = torch.where(torch.rand(500, 12, generator=random) < 0.9, target, 1 - target)
+    metric = CoalitionConfusionMatrix(("text",), task="multilabel", num_labels=12, bootstrap=200, coalitions=["all"])
+    metric.update(preds[None], target)
+    low, high = metric.scorecard().interval("accuracy")
+    wilson = [float(bound) for bound in uncertainty.wilson((preds == target).sum(), 6000)]
+    assert high - low == pytest.approx(wilson[1] - wilson[0], rel=0.2)
+
+
+def test_contributions_stay_in_their_range():
+    metric = CoalitionConfusionMatrix(("text", "audio"), task="binary", bootstrap=200)
+    metric.update(torch.tensor([[0, 0], [1, 0], [0, 0], [1, 0]]), torch.tensor([1, 0]))
+    card = metric.scorecard()
+    for function, most in ((contributions.leave_one_out, 1), (contributions.shapley_interactions, 2)):
+        value, low, high = card.apply(function, "f1")
+        assert bool(((-most <= low) & (low <= value) & (value <= high) & (high <= most)).all())
+    _, low, high = card.apply(contributions.interaction_share, "f1")
+    assert 0 <= low <= high <= 1
+    assert card.contributions("f1")["text"].drop == (1.0, pytest.approx(-1, abs=1), 1.0)
 
 
 def test_paired_drops_are_narrower_than_unpaired():

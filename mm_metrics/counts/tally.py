@@ -136,7 +136,8 @@ class Tally(Counted):
         concerned = torch.ones(*value.shape, len(table) + 1, dtype=torch.bool) if weights is None else weights != 0
         answered = self.answered(slice)
         answered = torch.cat([answered[: len(table)], answered[self.row(None)].unsqueeze(0)])
-        several = torch.where(concerned, answered, -1).amax(-1) > torch.where(concerned, answered, len(answered)).amin(-1)
+        first = torch.where(concerned, answered, len(answered)).amin(-1)
+        several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
         if replicates is None:
             nan = torch.full_like(value, torch.nan)
@@ -144,7 +145,8 @@ class Tally(Counted):
         if keywords:
             keywords["empty"] = self._score(score, _majority(self.replicate_sums(slice)))[:, -1]
         spread = function(replicates, table, **keywords).movedim(-1, 0)
-        sizes = uncertainty.least_size(*scores.behind(score, self.coalition_sums(slice), self.kind))  # (K,)
+        behind = scores.behind(score, self.coalition_sums(slice), self.kind)
+        sizes = uncertainty.least_size(behind.weights, behind.sizes)  # (K,)
         sizes = torch.cat([sizes, sizes.new_tensor([torch.inf])])  # guessing the majority is no class's doing
         total = torch.where(concerned, sizes, torch.inf).amin(-1)
         low, high = uncertainty.difference_interval(value, spread, total, confidence, self._clusters(slice))
@@ -265,7 +267,7 @@ class Tally(Counted):
     ) -> tuple[Tensor, Tensor]:
         """Low and high of a score from its replicates ``(R, ...)``."""
         behind = scores.behind(score, sums, self.kind, average)
-        total, least = uncertainty.effective_size(*behind), uncertainty.mean_variance(*behind)
+        total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
         value, floor = self._score(score, sums, average), scores.floor(score)
         return uncertainty.score_interval(value, spread, total, confidence, floor, groups, least)
 
