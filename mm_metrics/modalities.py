@@ -133,15 +133,19 @@ class Modalities:
         """``(K, M)`` bool: which modality each coalition shows."""
         return (np.asarray(masks, dtype=np.int64)[:, None] >> np.arange(len(self)) & 1).astype(bool)
 
-    def slice_weights(self, name: str) -> np.ndarray:
-        """``(S,)`` int64: how the S slices add up to the one named; ``-audio`` is all less audio."""
+    def slice_weights(self, name: str, known: Sequence[str] = ()) -> np.ndarray:
+        """``(1 + M,)`` int64: how the slices add up to the one named; ``-audio`` is all less audio.
+
+        Raises ValueError for another name; `known` are the slices that there are.
+        """
         weights = np.zeros(1 + len(self), dtype=np.int64)
         if name.startswith("-") and name[1:] in self.names:
             weights[0], weights[1 + self.names.index(name[1:])] = 1, -1
         elif name in self.slices:
             weights[self.slices.index(name)] = 1
         else:
-            raise ValueError(f"slice {name!r} is not one of {self.slices}, nor '-' and a modality{self._meant(name)}")
+            there = tuple(known) or self.slices
+            raise ValueError(f"slice {name!r} is not one of {there}, nor '-' and a modality{self._meant(name)}")
         return weights
 
     def presence(self, presence: object, N: int, device: torch.device) -> Tensor | None:

@@ -22,13 +22,14 @@ class Task:
     name: str
     by_label: bool = False  # a decision for each label: targets (N, L), C = 2
     positive: bool = False  # scores are of class 1 alone
+    ordinal: bool = False  # numbers that edges cut into classes
     noun: str = "class"
     nouns: str = "classes"
 
     @property
     def by_class(self) -> bool:
         """Whether a sample is of one of C classes that are all alike."""
-        return not (self.by_label or self.positive)
+        return not (self.by_label or self.positive or self.ordinal)
 
     def default_average(self, score: str) -> str:
         """What ``average="default"`` means for a score: accuracy counts all alike, others are means over classes."""
@@ -62,6 +63,7 @@ TASKS = {
         Task("multiclass"),
         Task("binary", positive=True),
         Task("multilabel", by_label=True, noun="label", nouns="labels"),
+        Task("ordinal", ordinal=True),
     )
 }
 

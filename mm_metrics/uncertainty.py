@@ -72,6 +72,15 @@ def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
     return weights.flatten(1)[:, :replicates]
 
 
+def mixed_numbers(numbers: Tensor) -> Tensor:
+    """Sample or group numbers to 64 well mixed bits each, int64 of the same shape.
+
+    >>> int(mixed_numbers(torch.tensor([1]))[0]) == int(mixed_numbers(torch.tensor([1, 2]))[0])
+    True
+    """
+    return _splitmix(numbers + _signed(_GOLDEN))
+
+
 def wilson(hits: Tensor | float, total: Tensor | float, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
     """The interval of a proportion ``hits / total`` (Wilson 1927); NaN for no samples. ``total`` may be fractional.
 

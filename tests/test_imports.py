@@ -26,6 +26,8 @@ GROUND = {
     "sampler",
     "guide",
     "versions",
+    "moments",
+    "ranking",
 }
 # Which rooms each room may import from, itself included. Every file belongs to a room: there is no default.
 MAY = {"ground": {"ground"}}
@@ -42,7 +44,7 @@ MAY["callbacks"] = MAY["predictions"] | {"ablation", "leakage", "callbacks"}
 MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
-BOUNDS = {"core": 3070, "ablation": 1750, "callbacks": 1400, "render": 1200, "predictions": 950, "leakage": 1380}
+BOUNDS = {"core": 4000, "ablation": 1750, "callbacks": 1400, "render": 1200, "predictions": 950, "leakage": 1380}
 
 
 def room(module: str) -> str:

@@ -73,11 +73,14 @@ def test_the_counts_are_where_the_schema_says():
     counts = np.frombuffer(zlib.decompress(base64.b64decode(content["counts"])), "<i8")
     K, G, L, C = len(content["coalitions"]), 4, content["num_labels"], content["num_classes"]
     confusion = counts[: K * G * L * C * C].reshape(K, G, L, C, C)
-    assert content["layout"] == {"patterns": True, "replicate_slices": True, "full": True}
+    assert content["layout"] == {
+        "patterns": True, "replicate_slices": True, "full": True, "last": True, "answers": True, "by": [], "curves": 0,
+        "bins": 0, "levels": 0, "sums": [], "group_cells": 8192,
+    }  # fmt: skip
     assert np.array_equal(confusion[-1].sum(0)[0], made().confusion().numpy())
     with_audio = confusion[1, [g for g in range(G) if g >> 1 & 1]].sum(0)[0]
     assert np.array_equal(with_audio, made().confusion(content["coalitions"][1], "audio").numpy())
-    hits = counts[confusion.size :][: G * 2**K].reshape(G, 2**K)
+    hits = counts[confusion.size + K * G * C :][: G * 2**K].reshape(G, 2**K)
     assert hits.sum() == counts[-2] == 40
 
 
@@ -129,7 +132,7 @@ HOSTILE = {
     "an unknown coalition": (lambda counts: counts, {"coalitions": ["text", "video"]}, "not made of"),
     "a modality that is a path": (lambda counts: counts, {"modalities": ["../../x", "audio"]}, "not usable"),
     "half a letter": (lambda counts: counts, {"class_names": ["\ud800", "b", "c"]}, "surrogates"),
-    "a version to come": (lambda counts: counts, {"version": 2}, "version 2, this library reads version 1"),
+    "a version to come": (lambda counts: counts, {"version": 3}, "version 3, this library reads versions up to 2"),
     "another format": (lambda counts: counts, {"format": "x"}, "not a scorecard"),
 }
 

@@ -128,7 +128,7 @@ class Counter:
         preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
         at = [(metric.layout.masks or ()).index(mask) for mask in masks]
         try:
-            labels = metric._count(preds, rows.target, rows.slices, rows.numbers, at, rows.counted)
+            labels = metric.count(preds, rows.target, rows.slices, rows.numbers, rows=at, counted=rows.counted)
         except ValueError as error:
             raise self._explained(error, masks, preds) from error
         if not metric.task.by_class and self.watched.from_logits:

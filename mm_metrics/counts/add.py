@@ -1,169 +1,194 @@
 """Labels to counts: `add` scatters a batch into the one buffer that a `Layout` describes.
 
 What is not to be counted lands in a spare cell: a boolean index would stall an accelerator.
+
+    predicted (K, N, L), target (N, L) ─▶ cells (K, W, N, L) of the confusion ┐
+    which coalitions are right (K, N)  ─▶ cells (W, N) of the hits            ├─▶ one scatter_add_
+    bins, levels, totals (K, N, H)     ─▶ cells (K, W, N, H) and their values ┘
+    weights (N, R) of numbers (N,)     ─▶ `replicates`
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mm_metrics.counts.batch import Batch, Cells, any_of, powers_of_two
 from mm_metrics.counts.labels import Labels
 from mm_metrics.counts.layout import Layout
-from mm_metrics.uncertainty import poisson_weights
+from mm_metrics.counts.measure import Measures
+from mm_metrics.counts.replicates import add_replicates
+from mm_metrics.counts.truth import Truth
+from mm_metrics.moments import LEVELS
+from mm_metrics.uncertainty import mixed_numbers
 
 _CELLS_AT_ONCE = 2**24  # bounds the memory that a batch of any size takes
-_REPLICATES_AT_ONCE = 4096  # samples, likewise; float32 holds the sums of that many weights exactly
+Scattered = tuple[Tensor, Tensor | None]  # cells of any shape, and what is added to each; None: 1
 
 
 def add(
     counts: Tensor,
     layout: Layout,
     labels: Labels,
-    presence: Tensor | None = None,
+    truth: Truth,
     *,
-    index: Tensor | None = None,
     key: int = 0,
     rows: Sequence[int] | None = None,
     counted: Tensor | None = None,
+    measures: Measures | None = None,
     eager: bool = True,
 ) -> None:
     """Count one batch into the buffer `counts`, in place.
 
-    `presence` ``(N, M)`` is where samples count; `index` ``(N,)`` int64 their numbers, from which with `key` their
-    bootstrap weights follow; `rows` the coalitions that ``labels.predicted`` holds, all by default; `counted`
-    ``(K, N)`` which coalitions answered which samples.
-    With `eager` a presence other than 0 and 1 raises ValueError before anything is added; otherwise it is refused.
+    Bootstrap weights follow from `key` and the numbers of the groups, or else of the samples; without either there are
+    none. `rows` are the coalitions that ``labels.predicted`` ``(K, N, L)`` holds, all by default; `counted` ``(K, N)``
+    which coalitions answered which samples. With `eager` a presence other than 0 and 1 raises ValueError before
+    anything is added; otherwise it is refused.
     """
     K, N, L = labels.predicted.shape
+    presence = truth.presence
     bad_presence = _check_presence(presence, eager)
     if not eager:
         marks = (labels.bad_prediction, labels.bad_target, bad_presence)
         totals = [counts.new_zeros(()) if mark is None else mark.sum() for mark in marks]
         layout.view(counts, "refused").add_(torch.stack(totals))
-    refused = _any(labels.bad_prediction, labels.bad_target, bad_presence)
+    refused = any_of(labels.bad_prediction, labels.bad_target, bad_presence)
     present = presence if presence is None or presence.dtype == torch.bool else presence != 0
-    step = max(1, _CELLS_AT_ONCE // (K * L * (1 if layout.patterns else layout.S)))
-    skipped = None if counted is None else ~counted
-    whole = _Batch(labels.predicted, labels.target, present, labels.ignored, refused, skipped)
+    step = max(1, _CELLS_AT_ONCE // (K * max(L, layout.curves) * (1 if layout.patterns else layout.base)))
+    whole = Batch(
+        labels.predicted, labels.target, present, labels.ignored, refused, None if counted is None else ~counted,
+        truth.columns, truth.index if truth.group is None else truth.group, truth.group, measures,
+    )  # fmt: skip
     for start in range(0, N, step):
-        part = slice(start, start + step)
-        batch = whole if N <= step else whole.part(part)
+        batch = whole if N <= step else whole.part(slice(start, start + step))
         _add_batch(counts, layout, batch, rows)
-        if layout.R and index is not None:
-            _add_replicates(counts, layout, batch, rows, index[part], key)
+        if layout.R and batch.numbers is not None:
+            add_replicates(counts, layout, batch, rows, key)
 
 
-@dataclass
-class _Batch:
-    """Labels and where they count; masks are None where they hold nothing."""
-
-    predicted: Tensor  # (K, N, L)
-    target: Tensor  # (N, L)
-    present: Tensor | None  # (N, M)
-    ignored: Tensor | None  # (N, L)
-    refused: Tensor | None  # (N,)
-    skipped: Tensor | None  # (K, N), not answered
-
-    def part(self, samples: slice) -> _Batch:
-        """The same of some of the samples."""
-        return _Batch(
-            self.predicted[:, samples],
-            self.target[samples],
-            None if self.present is None else self.present[samples],
-            None if self.ignored is None else self.ignored[samples],
-            None if self.refused is None else self.refused[samples],
-            None if self.skipped is None else self.skipped[:, samples],
-        )
-
-    @property
-    def out(self) -> Tensor | None:
-        """``(N, L)`` not to be counted for any coalition."""
-        return _any(self.ignored, None if self.refused is None else self.refused.unsqueeze(-1))
-
-    def groups(self, layout: Layout) -> tuple[Tensor, Tensor | None]:
-        """``(W, N)`` group of each sample, and where it belongs to none."""
-        N, present = self.predicted.shape[1], self.present
-        if layout.patterns:
-            M = len(layout.modalities)
-            if present is None:
-                return torch.full((1, N), 2**M - 1, device=self.predicted.device), None
-            return (present * _powers(M, present.device)).sum(1).unsqueeze(0), None
-        group = torch.arange(layout.S, device=self.predicted.device).unsqueeze(1).expand(-1, N)
-        return group, None if present is None else torch.cat([torch.zeros_like(present[:, :1]), ~present], dim=1).T
-
-
-def _add_batch(counts: Tensor, layout: Layout, batch: _Batch, rows: Sequence[int] | None) -> None:
+def _add_batch(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int] | None) -> None:
     """Add to everything but the replicates, by one scatter."""
-    group, absent = batch.groups(layout)
-    cells = [cell.flatten() for cell in _confusion_cells(layout, batch, group, absent, rows)]
-    if rows is None or len(rows) == layout.K:
+    where = batch.cells(layout)
+    parts: list[Scattered] = [(cell, None) for cell in _confusion_cells(layout, batch, where, rows)]
+    everything = rows is None or len(rows) == layout.K
+    if everything:
         exact, unpaired = _hits(batch)
         if layout.hit_patterns:
-            cells.append(_hit_cells(layout, exact, group, _any(unpaired, absent)).flatten())
+            parts.append((_hit_cells(layout, exact, where, unpaired), None))
         else:
             _add_joint_hits(layout.view(counts, "hits"), exact, batch.present, unpaired)
-    cell = torch.cat(cells)
-    counts.scatter_add_(0, cell, torch.ones_like(cell))
+    if batch.measures is not None:
+        parts += _measure_cells(layout, batch, batch.measures, where, rows)
     if rows is None or layout.K - 1 in rows:  # so that coalitions which come one by one count a sample once
         layout.view(counts, "samples").add_(batch.predicted.shape[1])
+        if layout.group_cells and batch.group is not None:
+            parts += _group_cells(layout, batch, where)
+    cell = torch.cat([cell.flatten() for cell, _ in parts])
+    if all(value is None for _, value in parts):
+        counts.scatter_add_(0, cell, torch.ones_like(cell))
+        return
+    values = [torch.ones_like(cell) if value is None else value.expand_as(cell) for cell, value in parts]
+    counts.scatter_add_(0, cell, torch.cat([value.flatten() for value in values]))
 
 
-def _confusion_cells(
-    layout: Layout, batch: _Batch, group: Tensor, absent: Tensor | None, rows: Sequence[int] | None
-) -> Iterator[Tensor]:
+def _confusion_cells(layout: Layout, batch: Batch, where: Cells, rows: Sequence[int] | None) -> Iterator[Tensor]:
     """The cells ``(K, W, N, L)`` of the confusion, and of the sums where only the last coalition has a confusion."""
-    predicted, target, out, skipped = batch.predicted.unsqueeze(1), batch.target, batch.out, batch.skipped
+    predicted, target, skipped = batch.predicted.unsqueeze(1), batch.target, batch.skipped
     L, C, G, spare = layout.L, layout.C, layout.G, layout.fields["spare"][0]
-    at = group.unsqueeze(-1)  # (W, N, L)
+    at = where.cell.unsqueeze(-1)  # (W, N, L)
     if L > 1:
-        at = at * L + torch.arange(L, device=group.device)
-    drop = _any(None if absent is None else absent.unsqueeze(-1), out)  # broadcasts to (K, W, N, L)
-    drop = _any(drop, None if skipped is None else skipped[:, None, :, None])
+        at = at * L + torch.arange(L, device=at.device)
+    drop = any_of(None if where.absent is None else where.absent.unsqueeze(-1), batch.out)  # to (K, W, N, L)
+    drop = any_of(drop, None if skipped is None else skipped[:, None, :, None])
+    coalition = batch.coalitions(layout, rows).view(-1, 1, 1, 1)
 
     def kept(cell: Tensor, drop: Tensor | None) -> Tensor:
         return cell if drop is None else torch.where(drop, spare, cell)
 
-    def per_coalition(stride: int) -> Tensor:
-        ks = range(layout.K) if rows is None else rows
-        if len(ks) == layout.K:
-            return torch.arange(0, layout.K * stride, stride, device=group.device).view(-1, 1, 1, 1)
-        return torch.stack([group.new_full((1, 1, 1), k * stride) for k in ks])
-
     row = torch.add(target, at, alpha=C)
     if layout.full:
-        yield kept(torch.add(predicted, row, alpha=C).add_(per_coalition(G * L * C * C)), drop)
+        cell = torch.add(predicted, row, alpha=C).add_(coalition * (G * L * C * C))
+        if layout.answers:
+            none = layout.fields["unanswered"][0] + coalition * (G * C) + row
+            cell = torch.where(predicted < 0, none, cell)
+        yield kept(cell, drop)
         return
-    if rows is None or layout.K - 1 in rows:
+    if layout.last and (rows is None or layout.K - 1 in rows):
         last = -1 if rows is None else list(rows).index(layout.K - 1)
-        yield kept(torch.add(predicted[last], row, alpha=C), drop if skipped is None or drop is None else drop[last])
-    start = layout.fields["sums"][0] + at * (3 * C) + per_coalition(G * L * 3 * C)
-    yield kept(start + predicted, _any(drop, predicted != target))
-    yield kept(start + C + predicted, drop)
+        out = drop if skipped is None or drop is None else drop[last]
+        yield kept(torch.add(predicted[last], row, alpha=C), any_of(out, predicted[last] < 0))
+    start = layout.fields["sums"][0] + at * (3 * C) + coalition * (G * L * 3 * C)
+    yield kept(start + predicted, any_of(drop, predicted != target))
+    yield kept(start + C + predicted, any_of(drop, predicted < 0))
     yield kept(start + 2 * C + target, drop)
 
 
-def _hits(batch: _Batch) -> tuple[Tensor, Tensor | None]:
+def _measure_cells(
+    layout: Layout, batch: Batch, measures: Measures, where: Cells, rows: Sequence[int] | None
+) -> Iterator[Scattered]:
+    """The cells ``(K, W, N, H)`` of histograms, tables of confidence and sums, with what is added to each."""
+    spare, G = layout.fields["spare"][0], layout.G
+    cell = batch.coalitions(layout, rows).view(-1, 1, 1, 1) * G + where.cell.unsqueeze(-1)  # (K, W, N, 1)
+    absent = None if where.absent is None else where.absent.unsqueeze(-1)
+
+    def kept(name: str, offset: Tensor, H: int, value: Tensor | None = None) -> Scattered:
+        offset = offset.unsqueeze(1) if offset.ndim == 3 else offset
+        at = layout.fields[name][0] + offset
+        dropped = batch.dropped(H)
+        drop = any_of(None if dropped is None else dropped.unsqueeze(1), absent)
+        at = at if drop is None else torch.where(drop, spare, at)
+        return at, None if value is None else value.unsqueeze(1)
+
+    def numbered(H: int) -> Tensor:
+        return cell * H + torch.arange(H, device=cell.device)  # (K, W, N, H)
+
+    if measures.bins is not None and measures.actual is not None:
+        H, B = layout.curves, layout.bins
+        yield kept("curves", (numbered(H) * 2 + measures.actual) * B + measures.bins.unsqueeze(1), H)
+    if measures.level is not None and measures.hit is not None and measures.confidence is not None:
+        H = layout.levels
+        at = (numbered(H) * LEVELS + measures.level.unsqueeze(1)) * 3
+        for i, value in enumerate((None, measures.hit, measures.confidence)):
+            yield kept("levels", at + i, H, value)
+    if measures.totals is not None:
+        yield kept("totals", numbered(len(layout.sums)), 1, measures.totals)
+
+
+def _group_cells(layout: Layout, batch: Batch, where: Cells) -> Iterator[Scattered]:
+    """The cells ``(W, N)`` of the table that counts groups: samples, their hashes and the hashes' squares, modulo 2^64.
+
+    A place of the table that one group has to itself holds n·h and n·h²; two groups in one place do not.
+    """
+    assert batch.group is not None
+    T, start, spare = layout.group_cells, layout.fields["groups"][0], layout.fields["spare"][0]
+    hashed = mixed_numbers(batch.group)
+    at = start + (where.cell * T + batch.group.remainder(T)) * 3
+    drop = any_of(where.absent, batch.refused)
+    for i, value in enumerate((torch.ones_like(hashed), hashed, hashed * hashed)):
+        yield at + i if drop is None else torch.where(drop, spare, at + i), value
+
+
+def _hits(batch: Batch) -> tuple[Tensor, Tensor | None]:
     """``(K, N)`` which coalitions get all labels of a sample right; ``(N,)`` samples that can't be compared."""
     right = batch.predicted == batch.target
     right = right if batch.ignored is None else right | batch.ignored
-    unpaired = _any(batch.refused, None if batch.ignored is None else batch.ignored.all(-1))
-    unpaired = _any(unpaired, None if batch.skipped is None else batch.skipped.any(0))
+    unpaired = any_of(batch.refused, None if batch.ignored is None else batch.ignored.all(-1))
+    unpaired = any_of(unpaired, None if batch.skipped is None else batch.skipped.any(0))
     return right.squeeze(-1) if right.shape[-1] == 1 else right.all(-1), unpaired
 
 
-def _hit_cells(layout: Layout, exact: Tensor, group: Tensor, unpaired: Tensor | None) -> Tensor:
+def _hit_cells(layout: Layout, exact: Tensor, where: Cells, unpaired: Tensor | None) -> Tensor:
     """``(W, N)`` cells of the histogram over which coalitions are right."""
-    pattern = (exact * _powers(layout.K, exact.device).unsqueeze(1)).sum(0)
-    cell = torch.add(pattern, group, alpha=2**layout.K).add_(layout.fields["hits"][0])
-    return cell if unpaired is None else torch.where(unpaired, layout.fields["spare"][0], cell)
+    pattern = (exact * powers_of_two(layout.K, exact.device).unsqueeze(1)).sum(0)
+    cell = torch.add(pattern, where.cell, alpha=2**layout.K).add_(layout.fields["hits"][0])
+    drop = any_of(unpaired, where.absent)
+    return cell if drop is None else torch.where(drop, layout.fields["spare"][0], cell)
 
 
 def _add_joint_hits(joint: Tensor, exact: Tensor, present: Tensor | None, unpaired: Tensor | None) -> None:
-    """Add to ``(S, K, K)``: samples right by i and wrong by j; the number of hits on the diagonal."""
+    """Add to ``(1 + M, K, K)``: samples right by i and wrong by j; the number of hits on the diagonal."""
     N = exact.shape[1]
     members = torch.ones(N, 1, device=exact.device)
     if present is not None:
@@ -171,53 +196,13 @@ def _add_joint_hits(joint: Tensor, exact: Tensor, present: Tensor | None, unpair
     if unpaired is not None:
         members = members * ~unpaired.unsqueeze(1)
     with torch.autocast(exact.device.type, enabled=False):
-        right = exact.float()  # 0 and 1: products are exact in float32 up to 2**24 samples at once
+        right = exact.float()  # 0 and 1: products are exact in any precision, sums in float32 up to 2**24 samples
         wrong = 1 - right
         for s in range(joint.shape[0]):
             weighted = right * members[:, min(s, members.shape[1] - 1)]
             batch = weighted @ wrong.T
             batch.diagonal().copy_(weighted.sum(1))
             joint[s] += batch.long()
-
-
-def _add_replicates(
-    counts: Tensor, layout: Layout, batch: _Batch, rows: Sequence[int] | None, index: Tensor, key: int
-) -> None:
-    """Add each sample's bootstrap weights to the per-class sums of its class, in every slice it belongs to."""
-    K, N, L = batch.predicted.shape
-    C, R, view = layout.C, layout.R, layout.view(counts, "replicates")  # (K, L, 3, C, S, R)
-    G = layout.G if layout.replicate_slices else 1
-    group, absent = batch.groups(layout) if layout.replicate_slices else (torch.zeros_like(index).unsqueeze(0), None)
-    members = None  # (S, G): which groups make up a slice
-    if layout.replicate_slices and layout.patterns:
-        bits = torch.arange(G, device=index.device) & _powers(layout.S - 1, index.device).unsqueeze(1)
-        members = torch.cat([torch.ones_like(bits[:1]), bits.clamp(max=1)]).float()
-    drop = _any(batch.out, None if batch.skipped is None else batch.skipped.unsqueeze(-1))  # broadcasts to (K, N, L)
-    gone = _any(None if drop is None else drop.unsqueeze(-3), None if absent is None else absent.unsqueeze(-1))
-    # The row (label, kind, class, group) that each of three sums counts a sample in, the last one for none.
-    spare = L * 3 * C * G
-    at = group.unsqueeze(-1) + torch.arange(L, device=index.device) * (3 * C * G)  # (W, N, L)
-    predicted, target = batch.predicted.unsqueeze(1), batch.target  # (K, 1, N, L), (N, L)
-    hit = torch.where(predicted == target, at + target * G, spare)
-    rows_of = [hit, at + (C + predicted) * G, (at + (2 * C + target) * G).expand_as(hit)]
-    cells = torch.stack([row if gone is None else torch.where(gone, spare, row) for row in rows_of], dim=1)
-    cells = cells.transpose(-1, -2).flatten(1, 3)  # (K, 3 * W * L, N)
-    for start in range(0, N, _REPLICATES_AT_ONCE):
-        part = slice(start, start + _REPLICATES_AT_ONCE)
-        weights = poisson_weights(index[part], R, key).float()
-        for k in range(K):
-            sums = weights.new_zeros(spare + 1, R)
-            for cell in cells[k, :, part]:
-                sums.index_add_(0, cell, weights)
-            by_group = sums[:-1].view(L, 3, C, G, R)
-            with torch.autocast(index.device.type, enabled=False):  # half precision would round the sums
-                by_slice = by_group if members is None else members @ by_group
-            view[k if rows is None else rows[k]] += by_slice.long()
-
-
-def _powers(n: int, device: torch.device) -> Tensor:
-    """1, 2, 4, …: what the bits of a pattern are worth."""
-    return torch.pow(2, torch.arange(n, device=device))
 
 
 def _check_presence(presence: Tensor | None, eager: bool) -> Tensor | None:
@@ -230,11 +215,3 @@ def _check_presence(presence: Tensor | None, eager: bool) -> Tensor | None:
         value = presence.flatten()[bad.flatten().long().argmax()].item()
         raise ValueError(f"presence holds {value}, expected 0 or 1: one column a modality, is it the right tensor?")
     return None
-
-
-def _any(*masks: Tensor | None) -> Tensor | None:
-    """The masks or-ed, None where there is none."""
-    result = None
-    for mask in masks:
-        result = mask if result is None else result if mask is None else result | mask
-    return result

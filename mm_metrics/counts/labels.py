@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mm_metrics.moments import LARGEST
 from mm_metrics.tasks import Task, task_of
+
+MOSI_EDGE = 3
+UNANSWERED = -1  # an answer that is no class: a miss
 
 
 class Labels(NamedTuple):
@@ -41,9 +46,14 @@ class Reader:
     threshold: float | tuple[float, ...] = 0.5
     from_logits: bool = False
     ignore_index: int | None = None
+    edges: tuple[float, ...] | str | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that do not fit the task."""
+        if self.task.ordinal:
+            self._check_edges()
+        elif self.edges is not None:
+            raise ValueError(f"edges={self.edges!r}: task={self.kind!r} has none, they are for task='ordinal'")
         if self.task.by_class:
             if not isinstance(self.num_classes, int) or self.num_classes < 2:
                 raise ValueError(f"num_classes={self.num_classes!r}: task='multiclass' needs an integer of 2 or more")
@@ -62,7 +72,9 @@ class Reader:
 
     @property
     def C(self) -> int:
-        """Classes: 2 in binary and multilabel."""
+        """Classes: 2 in binary and multilabel, those that the edges cut in ordinal tasks."""
+        if self.task.ordinal:
+            return 2 * MOSI_EDGE + 1 if self.rounded or self.edges is None else len(self.edges) + 1
         return int(self.num_classes) if self.task.by_class and self.num_classes else 2
 
     @property
@@ -75,6 +87,21 @@ class Reader:
         """One threshold, or one for each label."""
         return tuple(self.threshold) if isinstance(self.threshold, tuple) else (float(self.threshold),)
 
+    @property
+    def rounded(self) -> bool:
+        """Whether classes are numbers rounded to -3…3, as the sentiment of CMU-MOSI is scored."""
+        return self.edges == "mosi"
+
+    @property
+    def named(self) -> tuple[str, ...] | None:
+        """Names that the classes have by themselves: those of an ordinal task."""
+        if not self.task.ordinal or self.edges is None:
+            return None
+        if self.rounded:
+            return tuple(map(str, range(-MOSI_EDGE, MOSI_EDGE + 1)))
+        ends = ("", *(f"{edge:g}" for edge in self.edges), "")
+        return tuple(f"{low}…{high}" if low or high else "…" for low, high in pairwise(ends))
+
     def read(self, preds: Tensor, target: Tensor, eager: bool = True) -> Labels:
         """``preds`` ``(K, N)`` or ``(K, N, C)`` with their ``target`` to `Labels`.
 
@@ -82,10 +109,19 @@ class Reader:
         samples with wrong values are marked.
         """
         N = self._check_target(target, preds)
-        predicted, bad_prediction = self._predicted(preds, eager)
         target = target.reshape(N, self.L)
         ignored = None if self.ignore_index is None else target == self.ignore_index
+        if ignored is not None:  # what is left out may hold anything
+            preds = torch.where(ignored if preds.ndim > 2 else ignored.squeeze(-1), torch.zeros_like(preds[:1]), preds)
         checked = target if ignored is None else torch.where(ignored, 0, target)
+        predicted, bad_prediction = self._predicted(preds, eager)
+        if self.task.ordinal:
+            bad_target = _beyond(checked, "target", eager)
+            return Labels(
+                predicted, self._class_of(checked), ignored,
+                None if bad_prediction is None else bad_prediction.any(2).any(0),
+                None if bad_target is None else bad_target.any(1),
+            )  # fmt: skip
         bad_target = _outside(checked, self.C - 1, "target", self.ignore_index, eager)
         if target.dtype.is_floating_point:
             if eager and bad_target is None and bool((checked != checked.round()).any()):
@@ -109,7 +145,8 @@ class Reader:
             raise ValueError("preds is a single number: one prediction a sample, (N,) or (N, C)")
         N = preds.shape[1]
         shape = (N, self.L) if self.task.by_label else (N,)
-        if tuple(target.shape) not in (shape, (N, 1) if self.task.positive else shape):
+        column = self.task.positive or self.task.ordinal
+        if tuple(target.shape) not in (shape, (N, 1) if column else shape):
             hint = ""
             if tuple(target.shape) == (N, 1):
                 hint = ": use target.squeeze(-1)"
@@ -120,7 +157,9 @@ class Reader:
                 f"{tuple(preds.shape[1:])}{hint}"
             )
         if target.dtype.is_floating_point and self.task.by_class:
-            raise TypeError(f"target is {target.dtype}: class numbers are integers, use target.long()")
+            raise TypeError(
+                f"target is {target.dtype}: class numbers are integers; numbers on a scale are task='ordinal', edges=(…)"
+            )
         if target.device != preds.device:
             raise ValueError(f"target is on {target.device}, preds on {preds.device}: use target.to(preds.device)")
         return N
@@ -129,6 +168,11 @@ class Reader:
         """``(K, N, L)`` labels, and what is wrong in a mask of a shape that starts ``(K, N)``."""
         shape, floating = tuple(preds.shape[1:]), preds.dtype.is_floating_point
         N = shape[0]
+        if self.task.ordinal:
+            if shape not in ((N,), (N, 1)):
+                raise ValueError(f"preds has shape {shape}: task='ordinal' expects ({N},) numbers, or ({N}, 1)")
+            numbers = preds.reshape(preds.shape[0], N, 1)
+            return self._class_of(numbers), _beyond(numbers, "preds", eager)
         if self.task.by_class:
             if len(shape) == 2 and shape[1] == self.C and floating:
                 return _argmax(preds, eager)
@@ -143,7 +187,7 @@ class Reader:
                 raise TypeError(f"preds of shape {shape} is {preds.dtype}: labels are integers, logits are (N, C)")
             preds = preds.long()
             bad = _outside(preds, self.C - 1, "preds", None, eager)
-            return (preds if eager else preds.clamp(0, self.C - 1)).unsqueeze(-1), bad
+            return (preds if eager else preds.clamp(UNANSWERED, self.C - 1)).unsqueeze(-1), bad
         if self.task.positive:
             if shape == (N, 2) and floating:
                 return self._two_columns(preds, eager)
@@ -155,11 +199,31 @@ class Reader:
                 f"preds has shape {shape}: task='multilabel' with num_labels={self.L} expects ({N}, {self.L})"
             )
         if not floating:
-            bad = _outside(preds, 1, "preds", None, eager)
-            return preds.long() if eager else preds.long().clamp(0, 1), bad
+            bad = _outside(preds, 1, "preds" if self.L == 1 else "preds of labels", None, eager)
+            return preds.long() if eager else preds.long().clamp(UNANSWERED, 1), bad
         if self.from_logits:
             return self._above(preds, [_logit(t) for t in self.thresholds]), _nan(preds, eager)
         return self._above(preds, list(self.thresholds)), _no_probability(preds, eager)
+
+    def _class_of(self, numbers: Tensor) -> Tensor:
+        """Numbers of any shape to classes: rounded, halves to even, or by the edges, each of which begins a class."""
+        numbers = numbers.detach().float().nan_to_num()
+        if self.rounded:
+            return numbers.clamp(-MOSI_EDGE, MOSI_EDGE).round().long() + MOSI_EDGE
+        assert isinstance(self.edges, tuple)
+        # One comparison an edge: a tensor of edges would have to be copied to the device, a stall.
+        return sum(((numbers >= edge).long() for edge in self.edges), torch.zeros_like(numbers, dtype=torch.int64))
+
+    def _check_edges(self) -> None:
+        if self.rounded:
+            return
+        edges = self.edges
+        if not isinstance(edges, tuple) or not edges or list(edges) != sorted(set(edges)):
+            raise ValueError(
+                f"edges={edges!r}: rising numbers that cut the scale into classes, (-0.5, 0.5) say, or 'mosi'"
+            )
+        if self.num_classes not in (None, len(edges) + 1):
+            raise ValueError(f"num_classes={self.num_classes!r}: {len(edges)} edges cut {len(edges) + 1}, leave it out")
 
     def _two_columns(self, preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
         if self.from_logits:
@@ -198,25 +262,38 @@ def _argmax(preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
     return predicted, None
 
 
+def _beyond(values: Tensor, what: str, eager: bool) -> Tensor | None:
+    """Which numbers of an ordinal task are not within ±1,024, beyond which sums in fixed point could overflow."""
+    bad = ~(values.abs() <= LARGEST)
+    if not eager:
+        return bad
+    if bool(bad.any()):
+        raise ValueError(f"{what} holds {_first(values, bad)}, expected numbers within ±{LARGEST:g}: scale both alike")
+    return None
+
+
 def _outside(values: Tensor, top: int, what: str, ignore_index: int | None, eager: bool) -> Tensor | None:
     """Which labels are not in 0…top; where it costs nothing, refused at once."""
     if values.dtype == torch.bool:
         return None if eager else torch.zeros_like(values)
+    least = UNANSWERED if what == "preds" else 0
     if not eager:
-        return ~((values >= 0) & (values <= top))
+        return ~((values >= least) & (values <= top))
     if values.numel() == 0:
         return None
     low, high = values.aminmax()
-    if low.item() >= 0 and high.item() <= top:  # on Python's numbers: each look at a tensor costs more than the loop
+    if (
+        low.item() >= least and high.item() <= top
+    ):  # on Python's numbers: each look at a tensor costs more than the loop
         return None
-    bad = ~((values >= 0) & (values <= top))
+    bad = ~((values >= least) & (values <= top))
     hint = ""
     if what == "target" and low.item() == 1 and high.item() == top + 1:
         hint = "; labels start at 0: use target - 1"
     elif what == "target" and ignore_index is None:
         hint = f"; ignore_index={_first(values, bad)} leaves it out"
     raise ValueError(
-        f"{what} holds {_first(values, bad)}, expected 0…{top}: {int(bad.sum())} of {values.numel()}{hint}"
+        f"{what} holds {_first(values, bad)}, expected {'0' if what != 'preds' else '-1 for none, or 0'}…{top}: {int(bad.sum())} of {values.numel()}{hint}"
     )
 
 

@@ -1,39 +1,43 @@
-"""One int64 buffer and the names of its parts: `Layout`, planned under a bound on its size by `plan`.
+"""One int64 buffer and the names of its parts.
 
-Everything in the buffer is additive, so shards, ranks and days add up as one tensor. Samples are kept by group: by
-their pattern of present modalities (``2**M`` groups, added up to slices on reading), or, where those would be too many,
-by slice.
+Everything in the buffer is additive, so shards, ranks and days add up as one tensor. Samples are kept by cell: by their
+pattern of present modalities (``2**M`` of them, added up to slices on reading), or, where those would be too many, by
+slice; times their values of the columns that slices are asked by.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
+from mm_metrics.moments import LEVELS
 from mm_metrics.scores import ClassSums, class_sums
 
-MAX_BYTES = 256 * 2**20
 REFUSED = ("predictions that are NaN, infinite or out of range", "targets out of range", "presence other than 0 and 1")
-_PATTERNS_UP_TO = 4  # modalities: 16 patterns of presence
+OTHER_VALUE = "other"  # of a column, for what is none of its values
 _HIT_PATTERNS_UP_TO = 9  # coalitions: 512 patterns of right and wrong; three modalities, and nothing hidden
+_REPLICATE_BINS = 64  # at most: intervals need fewer bins than values
+
+By = tuple[tuple[str, tuple[str, ...]], ...]  # columns and their values, `OTHER_VALUE` last
 
 
 @dataclass(frozen=True)
 class Layout:
     """What one int64 buffer holds and where.
 
-    >>> layout = Layout(Modalities(("text", "audio")), C=3)
-    >>> layout.fields["confusion"]  # offset, then (K, groups, L, C, C)
-    (0, (1, 4, 1, 3, 3))
-    >>> layout.confusion(torch.zeros(layout.size, dtype=torch.int64)).shape  # (K, S, L, C, C)
-    torch.Size([1, 3, 1, 3, 3])
+    >>> layout = Layout(Modalities(("text", "audio")), C=3, by=(("language", ("de", "other")),))
+    >>> layout.fields["confusion"]  # offset, then (K, cells, L, C, C)
+    (0, (1, 8, 1, 3, 3))
+    >>> layout.slices
+    ('all', 'text', 'audio', 'language/de', 'language/other')
+    >>> layout.class_sums(torch.zeros(layout.size, dtype=torch.int64)).hits.shape  # (K, S, L, C)
+    torch.Size([1, 5, 1, 3])
     """
 
     modalities: Modalities
@@ -41,9 +45,17 @@ class Layout:
     L: int = 1
     masks: tuple[int, ...] | None = None  # of the K coalitions; None: all shown, K = 1
     R: int = 0
-    patterns: bool = True  # groups are patterns of presence, else slices
+    patterns: bool = True  # cells are patterns of presence, else slices
     replicate_slices: bool = True  # replicates are kept for every slice, else for "all"
-    full: bool = True  # a (C, C) matrix for every coalition, else for the last, and per-class sums for all
+    full: bool = True  # a (C, C) matrix for every coalition, else per-class sums for all
+    last: bool = True  # where not full: a matrix for the last coalition all the same
+    by: By = ()
+    curves: int = 0  # H, histograms of the score, one for each class or label
+    bins: int = 0  # B, of a histogram
+    levels: int = 0  # H, tables of confidence
+    answers: bool = False  # answers of -1, which are no class, have a place
+    sums: tuple[str, ...] = ()  # names of F additive numbers a sample and coalition, in fixed point
+    group_cells: int = 0  # of the table that counts groups
 
     def __post_init__(self) -> None:
         """Fill in the one coalition of all where none are named."""
@@ -56,26 +68,68 @@ class Layout:
         assert self.masks is not None
         return len(self.masks)
 
+    @cached_property
+    def slices(self) -> tuple[str, ...]:
+        """The S slices in order: all, the modalities, then ``column/value``."""
+        return (*self.modalities.slices, *(f"{column}/{value}" for column, values in self.by for value in values))
+
     @property
     def S(self) -> int:
-        """Slices: 1 + M."""
-        return 1 + len(self.modalities)
+        """Slices."""
+        return len(self.slices)
+
+    @property
+    def base(self) -> int:
+        """Cells before the columns: patterns of presence, or the whole and each modality."""
+        return 2 ** len(self.modalities) if self.patterns else 1 + len(self.modalities)
+
+    @property
+    def V(self) -> int:
+        """Combinations of the columns' values."""
+        return math.prod(len(values) for _, values in self.by)
 
     @property
     def G(self) -> int:
-        """Groups that samples are counted in."""
-        return 2 ** len(self.modalities) if self.patterns else self.S
+        """Cells that samples are counted in."""
+        return self.base * self.V
+
+    @property
+    def replicate_cells(self) -> int:
+        """How many parts of the data have replicates: the whole, the slices, or with columns the cells."""
+        return 1 if not self.replicate_slices else self.G if self.by else self.S
+
+    @property
+    def replicate_bins(self) -> int:
+        """Bins of the replicates' histograms."""
+        return min(self.bins, _REPLICATE_BINS)
 
     @cached_property
     def fields(self) -> dict[str, tuple[int, tuple[int, ...]]]:
         """Name to offset and shape, in the order of the buffer; the spare cell comes last."""
-        K, G, L, C, R = self.K, self.G, self.L, self.C, self.R
-        shapes: dict[str, tuple[int, ...]] = {"confusion": (K if self.full else 1, G, L, C, C)}
+        K, G, L, C, R, A = self.K, self.G, self.L, self.C, self.R, self.replicate_cells
+        H, B, F, T = self.curves, self.bins, len(self.sums), self.group_cells
+        shapes: dict[str, tuple[int, ...]] = {"confusion": (K if self.full else int(self.last), G, L, C, C)}
         if not self.full:
             shapes["sums"] = (K, G, L, 3, C)
-        shapes["hits"] = (G, 2**K) if self.hit_patterns else (self.S, K, K)
+        if self.answers:
+            shapes["unanswered"] = (K, G, C)
+        shapes["hits"] = (G, 2**K) if self.hit_patterns else (1 + len(self.modalities), K, K)
         if R:
-            shapes["replicates"] = (K, L, 3, C, self.S if self.replicate_slices else 1, R)
+            shapes["replicates"] = (K, L, 3, C, A, R)
+        if H:
+            shapes["curves"] = (K, G, H, 2, B)
+        if H and R:
+            shapes["replicate_curves"] = (K, H, 2, self.replicate_bins, A, R)
+        if self.levels:
+            shapes["levels"] = (K, G, self.levels, LEVELS, 3)
+        if self.levels and R:
+            shapes["replicate_levels"] = (K, self.levels, LEVELS, 3, A, R)
+        if F:
+            shapes["totals"] = (K, G, F)
+        if F and R:
+            shapes["replicate_totals"] = (K, F, A, R)
+        if T:
+            shapes["groups"] = (G, T, 3)
         shapes |= {"refused": (len(REFUSED),), "samples": (1,), "spare": (1,)}
         fields, offset = {}, 0
         for name, shape in shapes.items():
@@ -104,74 +158,75 @@ class Layout:
 
     def class_sums(self, counts: Tensor) -> ClassSums:
         """Hits, predictions and actual samples, each ``(K, S, L, C)``."""
+        return ClassSums(*(self.by_slice(part) for part in self.cell_sums(counts)))
+
+    def cell_sums(self, counts: Tensor) -> ClassSums:
+        """The same by cell, each ``(K, G, L, C)``."""
         if self.full:
-            return class_sums(self.confusion(counts))
-        return ClassSums(*self.by_slice(self.view(counts, "sums")).unbind(3))
-
-    def replicate_sums(self, counts: Tensor) -> ClassSums:
-        """The same of every bootstrap replicate, each ``(R, K, S, L, C)``; S is 1 where only "all" is kept."""
-        return ClassSums(*self.view(counts, "replicates").permute(5, 0, 4, 1, 2, 3).unbind(4))
-
-    def hits(self, counts: Tensor) -> Tensor:
-        """``(S, 2**K)`` samples by which coalitions get them right, or ``(S, K, K)``: right by i and wrong by j.
-
-        Only samples that every coalition answered; the diagonal of the latter is the number of each one's hits.
-        """
-        if not self.hit_patterns:
-            return self.view(counts, "hits")
-        return self.by_slice(self.view(counts, "hits").unsqueeze(0))[0]
+            sums = class_sums(self.view(counts, "confusion"))
+            if not self.answers:
+                return sums
+            return sums._replace(actual=sums.actual + self.view(counts, "unanswered").unsqueeze(2))
+        return ClassSums(*self.view(counts, "sums").unbind(3))
 
     def by_slice(self, counts: Tensor) -> Tensor:
-        """``(K, G, ...)`` to ``(K, S, ...)``, always a copy."""
-        if not self.patterns:
-            return counts.clone()
-        M = len(self.modalities)
-        parts = [counts.sum(1)]
-        for m in range(M):
-            halves = counts.unflatten(1, (2 ** (M - 1 - m), 2, 2**m))
-            parts.append(halves[:, :, 1].sum((1, 2)))
-        return torch.stack(parts, dim=1)
+        """``(K, G, ...)`` to ``(K, S, ...)``, always a copy; made of sums, which every device has for integers."""
+        columns = range(2, 2 + len(self.by))
+        cells = counts.unflatten(1, (self.base, *(len(values) for _, values in self.by))) if self.by else counts
+        base = cells.sum(tuple(columns)) if self.by else cells  # (K, base, ...)
+        if self.patterns:
+            M = len(self.modalities)
+            parts = [base.sum(1)]
+            for m in range(M):
+                halves = base.unflatten(1, (2 ** (M - 1 - m), 2, 2**m))
+                parts.append(halves[:, :, 1].sum((1, 2)))
+            slices = torch.stack(parts, dim=1)
+        else:
+            slices = base.clone()
+        whole = cells.sum(1) if self.patterns else cells[:, 0]  # (K, values of each column …, ...)
+        for column in range(len(self.by)):
+            others = tuple(1 + other for other in range(len(self.by)) if other != column)
+            slices = torch.cat([slices, whole.sum(others) if others else whole], dim=1)
+        return slices
 
+    def cell_weights(self, slice: str | tuple[str, ...]) -> np.ndarray:
+        """``(G,)`` int64: how the cells add up to a slice; ``-audio`` is all less audio, of a tuple what is in each.
 
-def plan(
-    modalities: Modalities, reader: Reader, masks: Sequence[int] | None, R: int, max_bytes: int = MAX_BYTES
-) -> tuple[Layout, list[str]]:
-    """The richest layout under `max_bytes`, and in a sentence each what it leaves out.
+        Raises ValueError for an unknown name, and for a crossing that the cells do not tell.
+        """
+        names = (slice,) if isinstance(slice, str) else tuple(slice)
+        base, columns = np.ones(self.base, np.int64), [np.ones(len(values), np.int64) for _, values in self.by]
+        of_modality = []
+        for name in names:
+            column, found, value = name.partition("/")
+            known = dict(self.by)
+            if found and column in known and value in known[column]:
+                at = [c for c, _ in self.by].index(column)
+                columns[at] *= np.array([other == value for other in known[column]])
+            else:
+                of_modality.append(self.modalities.slice_weights(name, self.slices))
+        if self.patterns:
+            shown = self.modalities.table(range(self.base)).astype(np.int64)  # (2**M, M)
+            inside = np.concatenate([np.ones((self.base, 1), np.int64), shown], axis=1)
+            for weights in of_modality:
+                base *= inside @ weights
+        else:
+            told = [weights for weights in of_modality if weights[0] != 1 or weights[1:].any()]
+            if len(told) > 1:
+                raise ValueError(f"slice {slice!r} crosses modalities, and patterns of presence were not kept for that")
+            base = told[0] if told else self.modalities.slice_weights("all")
+        weights = base
+        for values in columns:
+            weights = np.multiply.outer(weights, values).reshape(-1)
+        return weights
 
-    First replicates keep the slice "all" only, then they are fewer, then full matrices are kept for the last coalition
-    only, then there are no replicates. Raises ValueError where even that does not fit.
-
-    >>> plan(Modalities(("text", "audio")), Reader(num_classes=2), None, 0)[1]
-    []
-    """
-    layout = Layout(modalities, reader.C, reader.L, None if masks is None else tuple(masks), R, patterns=False)
-    said = []
-    if 8 * layout.size > max_bytes and R:
-        layout = replace(layout, replicate_slices=False)
-        said.append("intervals are kept for the whole only, not for each modality's slice")
-    layout = _fewer_replicates(layout, max_bytes)
-    if 8 * layout.size > max_bytes and layout.K > 1:
-        layout = _fewer_replicates(replace(layout, full=False), max_bytes)
-        said.append("per-class sums are kept instead of full matrices for all coalitions but the last")
-    if 8 * layout.size > max_bytes:
-        layout = replace(layout, R=0)
-    if layout.R < R:
-        said.insert(1, f"{layout.R} bootstrap replicates are kept instead of {R}")
-    if 8 * layout.size > max_bytes:
-        raise ValueError(
-            f"max_bytes={max_bytes} is too little: {layout.C} classes, {layout.K} coalitions and {layout.R} replicates "
-            f"take {8 * layout.size} bytes; give more, or fewer of them"
-        )
-    finer = replace(layout, patterns=True)
-    if len(modalities) <= _PATTERNS_UP_TO and 8 * finer.size <= max_bytes // 4:
-        layout = finer
-    return layout, said
-
-
-def _fewer_replicates(layout: Layout, max_bytes: int) -> Layout:
-    """As many replicates as fit; all of them where fewer than 50 would, which give no interval worth the name."""
-    if 8 * layout.size <= max_bytes or not layout.R:
-        return layout
-    without = replace(layout, R=0).size
-    fit = (max_bytes // 8 - without) * layout.R // (layout.size - without)
-    return replace(layout, R=fit) if fit >= 50 else layout
+    def replicate_weights(self, slice: str | tuple[str, ...]) -> np.ndarray | None:
+        """``(A,)``: the same over the parts that have replicates; None for a slice that has none."""
+        if slice == "all" and self.replicate_cells == 1:
+            return np.ones(1, np.int64)
+        if not self.replicate_slices:
+            return None
+        if self.by:
+            return self.cell_weights(slice)
+        name = slice if isinstance(slice, str) else slice[0] if len(slice) == 1 else None
+        return None if name is None else self.modalities.slice_weights(name)

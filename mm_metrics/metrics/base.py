@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,10 @@ from torchmetrics import Metric
 
 from mm_metrics.counts.add import add
 from mm_metrics.counts.labels import Labels, Reader
-from mm_metrics.counts.layout import MAX_BYTES, REFUSED, plan
+from mm_metrics.counts.layout import REFUSED
+from mm_metrics.counts.measure import measure, needed
+from mm_metrics.counts.plan import MAX_BYTES, plan
+from mm_metrics.counts.truth import COPY, Truth, as_columns, read_truth
 from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.uncertainty import stream_key
@@ -43,14 +47,19 @@ class ModalityMetric(Metric):
         threshold: of probabilities in binary and multilabel, above which is positive; one, or one per label.
         from_logits: whether float predictions in binary and multilabel are logits instead of probabilities.
         ignore_index: a target that is not counted.
-        validate_args: whether values are checked in `update` on an accelerator too, which stalls it. On CPU they
-            always are; elsewhere what is wrong is counted apart and refused in `compute`.
+        validate_args: whether values are checked in `update` on an accelerator too, which stalls it. On a CPU they
+            always are; elsewhere what is wrong is counted apart and refused in `compute`. None, and False, is this.
         coalitions: as `Modalities.masks` takes them; None is the one of all.
         bootstrap: R, the number of replicates that intervals come from.
         seed: of the bootstrap weights; cards with other seeds do not add up.
         shard: tells apart shards that are scored by themselves and whose sample numbers both start at zero.
         max_bytes: a bound on the buffer; how it is kept, see `mm_metrics.counts.layout.plan`.
         class_names: names of classes, or of labels, for tables.
+        scores: names of scores beyond those of the confusion that the card is to tell, from ``auroc``,
+            ``average_precision``, ``eer``, ``dprime``, ``calibration_error``, ``brier``, ``log_loss``, ``top5``.
+        bins: B, of the histograms that rankings come from.
+        by: ``{column: its values}``, or an integer n for the codes 0…n-1: slices ``column/value``.
+        edges: of an ordinal task: rising numbers that cut the scale into classes, or "mosi".
         kwargs: torchmetrics' own.
 
     Raises TypeError or ValueError for arguments and inputs that do not fit, always naming the argument.
@@ -76,35 +85,44 @@ class ModalityMetric(Metric):
         threshold: float | Iterable[float] = 0.5,
         from_logits: bool = False,
         ignore_index: int | None = None,
-        validate_args: bool = True,
+        validate_args: bool | None = None,
         coalitions: object = None,
         bootstrap: int = 0,
         seed: int = 0,
         shard: int = 0,
         max_bytes: int = MAX_BYTES,
         class_names: Iterable[str] | None = None,
+        scores: Iterable[str] = (),
+        bins: int = 512,
+        by: Mapping[str, object] | None = None,
+        edges: Iterable[float] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dist_sync_fn": all_reduced, "compute_with_cache": False, **kwargs})
         self.modalities = Modalities(modalities)
         cut = threshold if isinstance(threshold, int | float) else tuple(float(t) for t in threshold)
-        self.reader = Reader(task, num_classes, num_labels, cut, from_logits, ignore_index)
+        cuts = edges if edges is None or isinstance(edges, str) else tuple(float(edge) for edge in edges)
+        self.reader = Reader(task, num_classes, num_labels, cut, from_logits, ignore_index, cuts)
         self.task = self.reader.task
         self.validate_args = validate_args
         if not isinstance(bootstrap, int) or bootstrap < 0:
             raise ValueError(f"bootstrap={bootstrap!r}: a number of replicates, 200 say, or 0 for none")
         masks = None if coalitions is None else self.modalities.masks(coalitions, seed)
-        self.layout, said = plan(self.modalities, self.reader, masks, bootstrap, max_bytes)
+        need = needed((scores,) if isinstance(scores, str) else tuple(scores), self.reader)
+        self.layout, said = plan(
+            self.modalities, self.reader, masks, bootstrap, max_bytes, by=as_columns(by), bins=bins, **need
+        )
         for sentence in said:
             warnings.warn(f"max_bytes={max_bytes}: {sentence}", stacklevel=2)
         self.seed, self.shard = seed, shard
-        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        self.class_names = self.reader.named if class_names is None else tuple(map(str, class_names))
         named = self.reader.L if self.task.by_label else self.reader.C
         if self.class_names is not None and len(self.class_names) != named:
             raise ValueError(f"class_names holds {len(self.class_names)} names, expected {named}: one each, in order")
         self._score_dtype: torch.dtype | None = None
         self._seen = 0  # samples that came without a number since reset; no state: each rank has its own
         self._numbered: bool | None = None
+        self._grouped: bool | None = None
         # MetricCollection lets metrics whose states are equal after one batch share one; this name keeps apart those
         # that would part ways later.
         arguments = (self.layout, self.reader, seed, shard, validate_args, max_bytes, self.class_names, self._sharing())
@@ -118,7 +136,7 @@ class ModalityMetric(Metric):
     @property
     def slices(self) -> tuple[str, ...]:
         """The names on the axis S."""
-        return self.modalities.slices
+        return self.layout.slices
 
     @property
     def coalitions(self) -> tuple[str, ...]:
@@ -130,61 +148,85 @@ class ModalityMetric(Metric):
         """The buffer."""
         return getattr(self, self._state)
 
-    def update(self, preds: Tensor, target: Tensor, presence: object = None, index: Tensor | None = None) -> None:
+    def update(
+        self,
+        preds: Tensor,
+        target: Tensor,
+        presence: object = None,
+        index: Tensor | None = None,
+        group: object = None,
+        by: Mapping[str, object] | None = None,
+    ) -> None:
         """Count a batch.
 
         Args:
             preds: ``(N,)`` labels, or ``(N, C)`` logits or probabilities; multilabel ``(N, L)``.
             target: ``(N,)``, multilabel ``(N, L)``.
             presence: ``(N, M)`` bool, where samples count; or ``{name: (N,)}``; None is everywhere.
-            index: ``(N,)`` global sample numbers, for intervals that are equal on any number of ranks; no sample of a
-                negative number is counted (`mm_metrics.sampler.numbered`).
+            index: ``(N,)`` global sample numbers, for intervals that are equal on any number of ranks; no sample of
+                number −1 is counted (`mm_metrics.sampler.numbered`).
+            group: ``(N,)`` integers or strings; samples of one group, as clips of a speaker, are not independent.
+            by: ``{column: (N,) codes or strings}``, the values of the columns that slices are asked by.
         """
-        self._count(preds.unsqueeze(0) if isinstance(preds, Tensor) else preds, target, presence, index)
+        self.count(preds.unsqueeze(0) if isinstance(preds, Tensor) else preds, target, presence, index, group, by)
 
-    def _count(
-        self, preds: Any, target: Tensor, presence: object, index: Tensor | None,
-        rows: list[int] | None = None, counted: Tensor | None = None,
-    ) -> Labels:  # fmt: skip
-        eager = self.validate_args or (isinstance(preds, Tensor) and preds.device.type == "cpu")
+    def count(
+        self,
+        preds: Any,
+        target: Tensor,
+        presence: object = None,
+        index: Tensor | None = None,
+        group: object = None,
+        by: Mapping[str, object] | None = None,
+        rows: list[int] | None = None,
+        counted: Tensor | None = None,
+    ) -> Labels:
+        """Count a batch of predictions ``(K, N, …)``, and give the labels that they and the target were read as.
+
+        `rows` are the coalitions that `preds` holds, all by default; `counted` ``(K, N)`` bool is which of them
+        answered which samples; the rest as in `update`.
+        """
+        eager = bool(self.validate_args) or (isinstance(preds, Tensor) and preds.device.type == "cpu")
         labels = self.reader.read(preds, target, eager)
-        N = preds.shape[1]
-        where = self.modalities.presence(presence, N, preds.device)
-        if self.counts.device != preds.device:
-            raise ValueError(
-                f"preds is on {preds.device}, the metric on {self.counts.device}: use metric.to(preds.device)"
-            )
+        N, device = preds.shape[1], preds.device
+        truth = read_truth(self.modalities, self.layout.by, N, device, target, presence, index, group, by)
+        if self.counts.device != device:
+            raise ValueError(f"preds is on {device}, the metric on {self.counts.device}: use metric.to(preds.device)")
+        if N and self._grouped is not None and self._grouped is not (group is not None):
+            raise ValueError("group came with some batches and not with others: give it with each, or with none")
+        measures = measure(self.reader, self.layout, preds, labels, target)
         if self.counts.is_inference() and not torch.is_inference_mode_enabled():
             setattr(self, self._state, self.counts.clone())
-        numbers, key = self._numbers(index, N, preds.device)
+        truth, key = self._numbers(truth, N, device)
         copies = None
         if index is not None and N and not (eager and int(index.min()) >= 0):
-            copies = (index < 0).unsqueeze(-1).expand_as(labels.target)  # (N, L), what a sampler added
+            copies = (index == COPY).unsqueeze(-1).expand_as(labels.target)  # (N, L), what a sampler added
             labels = labels._replace(ignored=copies if labels.ignored is None else labels.ignored | copies)
         add(
-            self.counts, self.layout, labels, where,
-            index=numbers, key=key, rows=rows, counted=counted, eager=eager,
+            self.counts, self.layout, labels, truth,
+            key=key, rows=rows, counted=counted, measures=measures, eager=eager,
         )  # fmt: skip
         if copies is not None:
             self.layout.view(self.counts, "samples").sub_(copies[:, 0].sum())
         if N:
-            if index is None:
+            numbered = index is not None or group is not None
+            if not numbered:
                 self._seen += N
-            if self._numbered is not False and self._numbered is not (index is not None):  # a module's setattr is slow
-                self._numbered = index is not None
+            if self._numbered is not False and self._numbered is not numbered:  # a module's setattr is slow
+                self._numbered = numbered
+            if self._grouped is None:
+                self._grouped = group is not None
         return labels
 
-    def _numbers(self, index: Tensor | None, N: int, device: torch.device) -> tuple[Tensor | None, int]:
-        if index is None:
-            if not self.layout.R:
-                return None, 0
-            rank = dist.get_rank() + 1 if dist.is_available() and dist.is_initialized() else 0
-            return torch.arange(self._seen, self._seen + N, device=device), stream_key(self.seed, self.shard, rank)
-        if not isinstance(index, Tensor) or index.dtype.is_floating_point or index.dtype == torch.bool:
-            raise TypeError(f"index is an integer tensor of sample numbers, got {getattr(index, 'dtype', type(index))}")
-        if tuple(index.shape) != (N,) or index.device != device:
-            raise ValueError(f"index has shape {tuple(index.shape)} on {index.device}, expected ({N},) on {device}")
-        return index.long(), stream_key(self.seed, self.shard)
+    def _numbers(self, truth: Truth, N: int, device: torch.device) -> tuple[Truth, int]:
+        """The truth with numbers of its samples, and the key of the stream that their weights come from."""
+        if truth.group is not None:  # the same weights wherever a group's samples lie
+            return truth, stream_key(self.seed)
+        if truth.index is not None or not self.layout.R:
+            return truth, stream_key(self.seed, self.shard)
+        rank = dist.get_rank() + 1 if dist.is_available() and dist.is_initialized() else 0
+        index = torch.arange(self._seen, self._seen + N, device=device)
+        return replace(truth, index=index), stream_key(self.seed, self.shard, rank)
 
     def _forward_reduce_state_update(self, *args: Any, **kwargs: Any) -> Any:
         """Count a batch and return that batch's own value, as ``forward`` does. A refused batch changes nothing."""
@@ -243,7 +285,7 @@ class ModalityMetric(Metric):
         """Forget everything counted."""
         with torch.inference_mode(False):  # what is made in inference mode can't be counted into outside it
             super().reset()
-        self._seen, self._numbered = 0, None
+        self._seen, self._numbered, self._grouped = 0, None, None
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add another metric's counts, or its `metric_state`, to this one's; ValueError if it counts otherwise."""

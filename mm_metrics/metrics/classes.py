@@ -53,6 +53,8 @@ class CoalitionConfusionMatrix(ModalityMetric):
         target: Tensor,
         presence: object = None,
         index: Tensor | None = None,
+        group: object = None,
+        by: Mapping[str, object] | None = None,
         counted: Tensor | None = None,
     ) -> None:
         """Count a batch.
@@ -62,6 +64,8 @@ class CoalitionConfusionMatrix(ModalityMetric):
             target: ``(N,)``, multilabel ``(N, L)``.
             presence: ``(N, M)`` bool, where samples count; or ``{name: (N,)}``; None is everywhere.
             index: ``(N,)`` global sample numbers.
+            group: ``(N,)`` integers or strings, of samples that are not independent.
+            by: ``{column: (N,) codes or strings}``.
             counted: ``(K, N)`` bool, which coalitions answered which samples; None is all. Rows as in `preds`.
         """
         rows = None
@@ -79,7 +83,7 @@ class CoalitionConfusionMatrix(ModalityMetric):
                 came = f"{counted.dtype} of {tuple(counted.shape)}" if isinstance(counted, Tensor) else type(counted)
                 raise ValueError(f"counted is a bool tensor of shape {shape}, got {came}")
             preds = answered(preds, counted)
-        self._count(preds, target, presence, index, rows, counted)
+        self.count(preds, target, presence, index, group, by, rows, counted)
 
     def _stacked(self, preds: Mapping[str, Tensor]) -> tuple[list[int], Tensor]:
         masks = self.layout.masks or ()

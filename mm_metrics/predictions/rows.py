@@ -133,7 +133,7 @@ def count(metric: CoalitionConfusionMatrix, coded: Coded, counted: np.ndarray | 
     metric.update(
         torch.from_numpy(np.ascontiguousarray(coded.predictions)), torch.from_numpy(coded.target),
         None if coded.presence is None else torch.from_numpy(coded.presence), torch.from_numpy(coded.numbers),
-        None if counted is None else torch.from_numpy(counted),
+        counted=None if counted is None else torch.from_numpy(counted),
     )  # fmt: skip
 
 

@@ -1,0 +1,130 @@
+"""Each sample's bootstrap weights, added to the sums of what it counts in: by class, bin, level and total.
+
+    weights (N, R) of the numbers (N,); for each coalition and each of X numbers a sample
+    rows (K, N, X) ─ and cells (W, N) ─▶ sums (rows · cells + 1, R) ─ cells to slices ─▶ view (K, rows, A, R)
+
+Sums of weights are exact in float32, and of weighted fixed-point numbers in int64; no matrix product rounds them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mm_metrics.counts.batch import Batch, Cells, any_of
+from mm_metrics.counts.layout import Layout
+from mm_metrics.moments import LEVELS
+from mm_metrics.uncertainty import poisson_weights
+
+_AT_ONCE = 4096  # samples; float32 holds the sums of that many weights exactly
+
+
+def add_replicates(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int] | None, key: int) -> None:
+    """Add a batch's weights, from the hash of its numbers and `key`, to every field of replicates."""
+    N = batch.predicted.shape[1]
+    for start in range(0, N, _AT_ONCE):
+        part = batch if N <= _AT_ONCE else batch.part(slice(start, start + _AT_ONCE))
+        assert part.numbers is not None
+        weights = poisson_weights(part.numbers, layout.R, key)
+        where = part.cells(layout)
+        if not layout.replicate_slices:
+            where = Cells(torch.zeros_like(part.numbers).unsqueeze(0), None)
+        ks = range(layout.K) if rows is None else rows
+        _add_class_sums(counts, layout, part, where, weights.float(), ks)
+        if part.measures is not None:
+            _add_measures(counts, layout, part, where, weights, ks)
+
+
+def _add_class_sums(
+    counts: Tensor, layout: Layout, batch: Batch, where: Cells, weights: Tensor, ks: Sequence[int]
+) -> None:
+    """Hits, predictions and actual samples of each class."""
+    L, C = layout.L, layout.C
+    predicted, target = batch.predicted, batch.target  # (K, N, L), (N, L)
+    label = torch.arange(L, device=target.device) * (3 * C)
+    drop = batch.dropped(L)
+    sums = [
+        (label + target, any_of(drop, predicted != target)),
+        (label + C + predicted, any_of(drop, predicted < 0)),
+        (label + 2 * C + target, drop),
+    ]
+    for row, out in sums:
+        _add(layout.view(counts, "replicates"), layout, row.expand_as(predicted), out, where, weights, ks)
+
+
+def _add_measures(
+    counts: Tensor, layout: Layout, batch: Batch, where: Cells, weights: Tensor, ks: Sequence[int]
+) -> None:
+    """Histograms of the score, tables of confidence and totals."""
+    measures = batch.measures
+    assert measures is not None
+    device = weights.device
+    if measures.bins is not None and measures.actual is not None:
+        H, B = layout.curves, layout.replicate_bins
+        coarse = measures.bins * B // layout.bins
+        row = (torch.arange(H, device=device) * 2 + measures.actual) * B + coarse
+        view = layout.view(counts, "replicate_curves")
+        _add(view, layout, row, batch.dropped(H), where, weights.float(), ks)
+    whole = weights.long()
+    if measures.level is not None and measures.hit is not None and measures.confidence is not None:
+        H, view = layout.levels, layout.view(counts, "replicate_levels")
+        row = (torch.arange(H, device=device) * LEVELS + measures.level) * 3
+        for i, value in enumerate((None, measures.hit, measures.confidence)):
+            _add(view, layout, row + i, batch.dropped(H), where, whole, ks, value)
+    if measures.totals is not None:
+        row = torch.arange(len(layout.sums), device=device).expand_as(measures.totals)
+        view = layout.view(counts, "replicate_totals")
+        _add(view, layout, row, batch.dropped(1), where, whole, ks, measures.totals)
+
+
+def _add(
+    view: Tensor,
+    layout: Layout,
+    rows: Tensor,
+    drop: Tensor | None,
+    where: Cells,
+    weights: Tensor,
+    ks: Sequence[int],
+    values: Tensor | None = None,
+) -> None:
+    """Add ``weights`` ``(N, R)``, times ``values`` ``(K, N, X)``, to ``view`` ``(K, …, A, R)`` at ``rows`` ``(K, N, X)``.
+
+    On a CPU one coalition and number at a time, whose weights then need no copies; on an accelerator in one launch.
+    """
+    (K, N, X), R = rows.shape, weights.shape[1]
+    n = math.prod(view.shape[1:-2])
+    cells = 1 if not layout.replicate_slices else layout.G
+    spare = n * cells
+    at = rows.unsqueeze(1) * cells + where.cell.unsqueeze(-1)  # (K, W, N, X)
+    gone = any_of(
+        None if drop is None else drop.unsqueeze(1), None if where.absent is None else where.absent.unsqueeze(-1)
+    )
+    at = at if gone is None else torch.where(gone, spare, at)
+    if weights.device.type == "cpu":
+        for k in range(K):
+            sums = weights.new_zeros(spare + 1, R)
+            for w in range(at.shape[1]):
+                for x in range(X):
+                    weighted = weights if values is None else weights * values[k, :, x, None]
+                    sums.index_add_(0, at[k, w, :, x].contiguous(), weighted)
+            view[ks[k]] += _sliced(layout, sums[:-1].view(n, cells, R)).view(view.shape[1:])
+        return
+    at = at + torch.arange(K, device=at.device).view(-1, 1, 1, 1) * (spare + 1)
+    weighted = weights.view(1, 1, N, 1, R).expand(*at.shape, R)
+    if values is not None:
+        weighted = weighted * values.unsqueeze(1).unsqueeze(-1)
+    sums = weights.new_zeros(K * (spare + 1), R).index_add_(0, at.flatten(), weighted.reshape(-1, R))
+    sliced = _sliced(layout, sums.view(K, spare + 1, R)[:, :-1].reshape(K * n, cells, R)).view(K, *view.shape[1:])
+    if list(ks) == list(range(len(view))):
+        view += sliced
+        return
+    for k, part in zip(ks, sliced, strict=True):
+        view[k] += part
+
+
+def _sliced(layout: Layout, sums: Tensor) -> Tensor:
+    """``(n, cells, R)`` to ``(n, A, R)`` int64: cells to slices, unless slices are asked by columns too."""
+    return (sums if layout.by or not layout.replicate_slices else layout.by_slice(sums)).long()

@@ -1,0 +1,78 @@
+"""Scores from sums over samples: calibration, Brier, log loss, top-k, and errors and correlations of ordinal targets.
+
+Sums are integers in fixed point, `SCALE` a unit, so that neither ranks nor the order of samples changes a digit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+SCALE = 2**20
+LARGEST = 1024.0  # of an ordinal target or prediction: beyond, sums of squares could overflow
+LEVELS = 16  # bins of confidence: fifteen of equal width, and exactly 1
+ORDINAL = ("error", "absolute_error", "squared_error", "target", "prediction", "product", "target_2", "prediction_2")
+MOSI = (
+    "acc2_00", "acc2_01", "acc2_10", "acc2_11", "nonzero_00", "nonzero_01", "nonzero_10", "nonzero_11",
+    "hits5", "hits7",
+)  # fmt: skip
+
+
+def calibration_error(levels: Tensor) -> Tensor:
+    """The mean distance of confidence and accuracy over bins, weighted by their samples (Guo et al. 2017, l1).
+
+    ``(..., LEVELS, 3)`` sums of samples, hits and confidence, the latter in fixed point, to ``(...)``; NaN of none.
+
+    >>> levels = torch.zeros(16, 3, dtype=torch.int64)
+    >>> levels[12] = torch.tensor([10, 6, int(8 * SCALE)])
+    >>> calibration_error(levels)
+    tensor(0.2000, dtype=torch.float64)
+    """
+    count, hits, confidence = levels.double().unbind(-1)
+    return (hits - confidence / SCALE).abs().sum(-1) / count.sum(-1)
+
+
+def ordinal_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:
+    """MAE, RMSE, Pearson's correlation and Lin's concordance (1989) from `ORDINAL` sums, each ``(...)``.
+
+    >>> one = {name: torch.tensor(float(v)) for name, v in zip(ORDINAL, (0, 0, 0, 3, 3, 5, 5, 5))}
+    >>> ordinal_scores(one, torch.tensor(2.0))["pearson"]
+    tensor(1., dtype=torch.float64)
+    """
+    mean = {name: total.double() / count for name, total in sums.items()}
+    spread_y = (mean["target_2"] - mean["target"] ** 2).clamp(min=0)
+    spread_p = (mean["prediction_2"] - mean["prediction"] ** 2).clamp(min=0)
+    together = mean["product"] - mean["target"] * mean["prediction"]
+    apart = spread_y + spread_p + (mean["target"] - mean["prediction"]) ** 2
+    scale = (spread_y * spread_p).sqrt()
+    return {
+        "mae": mean["absolute_error"],
+        "rmse": mean["squared_error"].clamp(min=0).sqrt(),
+        "pearson": torch.where(scale > 0, together / scale, torch.nan).clamp(-1, 1),
+        "ccc": torch.where(apart > 0, 2 * together / apart, torch.nan).clamp(-1, 1),
+    }
+
+
+def mosi_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:
+    """Accuracy of 2, 5 and 7 classes and weighted F1 of sentiment in -3…3, from `MOSI` sums, each ``(...)``.
+
+    ``acc2`` and ``f1_acc2`` tell negative from non-negative over all samples, as MISA's evaluation does (MulT's own,
+    without leaving out zeros, tells positive from not positive); ``…_nonzero`` negative from positive over samples
+    whose target is not 0, as both do. ``acc7`` and ``acc5`` clip to ±3 and ±2 and round halves to even, as both do:
+    `eval_mosei_senti` in MulT's ``src/eval_metrics.py``, `calc_metrics` in MISA's ``solver.py``.
+    """
+    scores = {}
+    for name, f1_name, prefix in (("acc2", "f1_acc2", "acc2"), ("acc2_nonzero", "f1_nonzero", "nonzero")):
+        cells = torch.stack([sums[f"{prefix}_{cell}"].double() for cell in ("00", "01", "10", "11")], dim=-1)
+        confusion = cells.unflatten(-1, (2, 2))  # targets by predictions
+        hits, predicted, actual = confusion.diagonal(dim1=-2, dim2=-1), confusion.sum(-2), confusion.sum(-1)
+        total = actual.sum(-1)
+        f1 = torch.where(predicted + actual > 0, 2 * hits / (predicted + actual).clamp(min=1), 0.0)
+        scores[name] = hits.sum(-1) / total
+        scores[f1_name] = (f1 * actual).sum(-1) / total
+    return scores | {"acc5": sums["hits5"].double() / count, "acc7": sums["hits7"].double() / count}
+
+
+ORDINAL_SCORES = ("mae", "rmse", "pearson", "ccc")
+MOSI_SCORES = ("acc2", "f1_acc2", "acc2_nonzero", "f1_nonzero", "acc5", "acc7")
+LOWER_IS_BETTER = ("mae", "rmse", "brier", "log_loss", "calibration_error", "eer")
