@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_leaves
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix
 from mm_metrics.counts.add import add
 from mm_metrics.counts.labels import Reader
-from mm_metrics.counts.layout import Layout, plan
+from mm_metrics.counts.layout import Layout
+from mm_metrics.counts.plan import plan
+from mm_metrics.counts.truth import Truth
 from mm_metrics.modalities import Modalities
 from mm_metrics.uncertainty import poisson_weights
 
@@ -78,7 +80,7 @@ def test_counts_are_those_of_a_loop(kind, ignore_index):
     }  # fmt: skip
     for other in layouts:
         counts = zeros(other)
-        add(counts, other, reader.read(preds, target), presence, index=index, key=11)
+        add(counts, other, reader.read(preds, target), Truth(target, presence, index), key=11)
         confusion = other.confusion(counts)
         assert torch.equal(confusion, expected if other.full else expected[-1:])
         for ours, theirs in zip(
@@ -86,7 +88,8 @@ def test_counts_are_those_of_a_loop(kind, ignore_index):
             strict=True,
         ):  # fmt: skip
             assert torch.equal(ours, theirs)
-        for ours, theirs in zip(other.replicate_sums(counts), sums, strict=True):
+        replicates = other.view(counts, "replicates").permute(5, 0, 4, 1, 2, 3).unbind(4)  # (R, K, S, L, C) each
+        for ours, theirs in zip(replicates, sums, strict=True):
             assert torch.equal(ours, theirs if other.replicate_slices else theirs[:, :, :1])
 
 
@@ -98,8 +101,9 @@ def test_hits_are_those_of_a_loop_as_patterns_and_as_pairs(kind, limit, monkeypa
     answered = torch.rand(4, 40, generator=torch.Generator().manual_seed(3)) < 0.9
     for other in (layout, replace(layout, patterns=False)):
         counts = zeros(other)
-        add(counts, other, reader.read(preds, target), presence, counted=answered)
+        add(counts, other, reader.read(preds, target), Truth(target, presence), counted=answered)
         hits = other.hits(counts)
+        hits = other.by_slice(hits.unsqueeze(0))[0] if other.hit_patterns else hits
         expected = torch.zeros_like(hits)
         for n in range(40):
             kept = target.reshape(40, -1)[n] != -1
@@ -123,16 +127,28 @@ def test_batches_of_any_size_in_any_order_add_up(seed, cuts, kind, random):
     layout, reader, preds, target, presence = case(seed, M=2, R=5, kind=kind, ignore_index=-1)
     index = torch.arange(40) + seed
     whole = zeros(layout)
-    add(whole, layout, reader.read(preds, target), presence, index=index, key=1)
+    add(whole, layout, reader.read(preds, target), Truth(target, presence, index), key=1)
     parts = list(itertools.pairwise([0, *sorted(cuts), 40]))
     random.shuffle(parts)
     counts = zeros(layout)
     for a, b in parts:
-        add(counts, layout, reader.read(preds[:, a:b], target[a:b]), presence[a:b], index=index[a:b], key=1)
+        add(
+            counts,
+            layout,
+            reader.read(preds[:, a:b], target[a:b]),
+            Truth(target[a:b], presence[a:b], index[a:b]),
+            key=1,
+        )
     assert torch.equal(counts[:-1], whole[:-1])  # the last cell is where nothing counts
     order = torch.tensor(random.sample(range(40), 40))
     permuted = zeros(layout)
-    add(permuted, layout, reader.read(preds[:, order], target[order]), presence[order], index=index[order], key=1)
+    add(
+        permuted,
+        layout,
+        reader.read(preds[:, order], target[order]),
+        Truth(target[order], presence[order], index[order]),
+        key=1,
+    )
     assert torch.equal(permuted, whole)
 
 
@@ -142,9 +158,9 @@ def test_slices_and_coalitions_have_no_place(seed, order):
     """Renaming modalities renames the slices and coalitions, and changes no number."""
     layout, reader, preds, target, presence = case(seed)
     counts, renamed = zeros(layout), zeros(layout)
-    add(counts, layout, reader.read(preds, target), presence)
+    add(counts, layout, reader.read(preds, target), Truth(target, presence))
     old = [sum(1 << order[i] for i in range(3) if mask >> i & 1) for mask in range(8)]
-    add(renamed, layout, reader.read(preds[old], target), presence[:, list(order)])
+    add(renamed, layout, reader.read(preds[old], target), Truth(target, presence[:, list(order)]))
     slices = [0, *(1 + m for m in order)]
     assert torch.equal(layout.confusion(renamed), layout.confusion(counts)[old][:, slices])
 
@@ -153,10 +169,10 @@ def test_a_large_batch_is_counted_in_parts(monkeypatch):
     layout, reader, preds, target, presence = case(4, R=4)
     index = torch.arange(40)
     whole, parts = zeros(layout), zeros(layout)
-    add(whole, layout, reader.read(preds, target), presence, index=index)
+    add(whole, layout, reader.read(preds, target), Truth(target, presence, index))
     monkeypatch.setattr("mm_metrics.counts.add._CELLS_AT_ONCE", 60)
-    monkeypatch.setattr("mm_metrics.counts.add._REPLICATES_AT_ONCE", 3)
-    add(parts, layout, reader.read(preds, target), presence, index=index)
+    monkeypatch.setattr("mm_metrics.counts.replicates._AT_ONCE", 3)
+    add(parts, layout, reader.read(preds, target), Truth(target, presence, index))
     assert torch.equal(whole, parts)
 
 
@@ -169,19 +185,20 @@ def test_the_deferred_path_counts_the_same_and_marks_the_bad(kind, scores):
         preds = torch.rand((*preds.shape, 4) if kind == "multiclass" else preds.shape, generator=random)
     index = torch.arange(40)
     eager, deferred = zeros(layout), zeros(layout)
-    add(eager, layout, reader.read(preds, target), presence, index=index)
-    add(deferred, layout, reader.read(preds, target, eager=False), presence, index=index, eager=False)
+    add(eager, layout, reader.read(preds, target), Truth(target, presence, index))
+    add(deferred, layout, reader.read(preds, target, eager=False), Truth(target, presence, index), eager=False)
     assert torch.equal(eager[:-1], deferred[:-1])
 
     preds, target, presence = preds.clone(), target.clone(), presence.long()
+    target[3:5] = 0  # what ignore_index leaves out may hold anything
     preds[0, 3] = float("nan") if scores == "scores" else 9
     preds[1, 4] = float("inf") if scores == "scores" else -9
     target[5], target[6], presence[7, 0], presence[8, 1] = 9, -9, 2, -1
     marked, expected = zeros(layout), zeros(layout)
-    add(marked, layout, reader.read(preds, target, eager=False), presence, index=index, eager=False)
+    add(marked, layout, reader.read(preds, target, eager=False), Truth(target, presence, index), eager=False)
     assert layout.view(marked, "refused").tolist() == [2, 2, 2]
     good = torch.tensor([0, 1, 2, *range(9, 40)])
-    add(expected, layout, reader.read(preds[:, good], target[good]), presence[good], index=index[good])
+    add(expected, layout, reader.read(preds[:, good], target[good]), Truth(target[good], presence[good], index[good]))
     for name in set(layout.fields) - {"refused", "samples", "spare"}:
         assert torch.equal(layout.view(marked, name), layout.view(expected, name)), name
 
@@ -308,7 +325,7 @@ def test_an_update_never_waits_for_a_real_device(what):
 
 
 def core(layout, reader, counts, preds, target, presence, index):
-    add(counts, layout, reader.read(preds, target, eager=False), presence, index=index, key=1, eager=False)
+    add(counts, layout, reader.read(preds, target, eager=False), Truth(target, presence, index), key=1, eager=False)
     return counts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -37,11 +37,6 @@ class Batch:
 
     def part(self, samples: slice) -> Batch:
         """The same of some of the samples."""
-        first = {
-            name: getattr(self, name)
-            for name in ("target", "present", "ignored", "refused", "columns", "numbers", "group")
-        }
-        rows = {name: getattr(self, name) for name in ("predicted", "skipped")}
         measures = self.measures
         if measures is not None:
             cut = {
@@ -49,11 +44,13 @@ class Batch:
                 for name, value in measures._asdict().items()
             }
             measures = Measures(**cut)
-        return Batch(
-            **{name: value if value is None else value[samples] for name, value in first.items()},
-            **{name: value if value is None else value[:, samples] for name, value in rows.items()},
-            measures=measures,
-        )
+        first = {
+            name: value[samples]
+            for name in ("target", "present", "ignored", "refused", "columns", "numbers", "group")
+            if (value := getattr(self, name)) is not None
+        }
+        skipped = None if self.skipped is None else self.skipped[:, samples]
+        return replace(self, predicted=self.predicted[:, samples], skipped=skipped, measures=measures, **first)
 
     @property
     def out(self) -> Tensor | None:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mm_metrics.counts.layout import Layout
 from mm_metrics.scores import SCORES, ClassSums
 from mm_metrics.tasks import JUDGED, OTHER, Task, task_of
+
+Slice = str | tuple[str, ...]  # a slice's name, or several: what lies in each of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class Counted:
     @property
     def slices(self) -> tuple[str, ...]:
         """The names on the axis S."""
-        return self.layout.modalities.slices
+        return self.layout.slices
 
     @property
     def coalitions(self) -> tuple[str, ...]:
@@ -97,50 +100,85 @@ class Counted:
         """Samples seen."""
         return int(self.layout.view(self.counts, "samples"))
 
-    def support(self, slice: str = "all", coalition: str | None = None) -> int:
+    def support(self, slice: Slice = "all", coalition: str | None = None) -> int:
         """Samples that count in a slice."""
         return int(self.sums(coalition, slice).actual.sum(-1).max())
 
-    def positives(self, slice: str = "all", coalition: str | None = None) -> int:
+    def positives(self, slice: Slice = "all", coalition: str | None = None) -> int:
         """Actual samples of class 1 on a slice: the events of a binary task."""
         return int(self.sums(coalition, slice).actual[0, 1])
 
     def outside(self, coalition: str | None = None) -> int:
         """How many answers were no class (in multilabel: named a label that is none); wrong ones where judged."""
-        if not self.other:
-            return 0
-        return int(self.layout.class_sums(self.counts).predicted[self.row(coalition), 0, -1, -1])
+        row = self.row(coalition)
+        if self.other:
+            return int(self.weighted(self.layout.cell_sums(self.counts).predicted[row], "all", 0)[-1, -1])
+        sums = self.sums(coalition)
+        return 0 if self.kind.by_label else int(sums.actual.sum() - sums.predicted.sum())
 
-    def confusion(self, coalition: str | None = None, slice: str = "all", other: bool = False) -> Tensor:
+    def confusion(self, coalition: str | None = None, slice: Slice = "all", other: bool = False) -> Tensor:
         """``(C, C)`` int64, targets by predictions; multilabel ``(L, 2, 2)``; with `other` what is no class too.
 
         Raises ValueError where it was not kept.
         """
         row = self.row(coalition)
-        if not self.layout.full and row != self.layout.K - 1:
+        if not self.layout.full and (row != self.layout.K - 1 or not self.layout.last):
             raise ValueError(f"the full matrix of {coalition!r} was not kept under max_bytes; its scores were")
-        confusion = self.weighted(self.layout.confusion(self.counts)[row if self.layout.full else 0], slice, 0)
+        confusion = self.weighted(self.layout.view(self.counts, "confusion")[row if self.layout.full else 0], slice, 0)
         confusion = confusion if self.kind.by_label else confusion[0]
         if not self.other or other:
             return confusion
         return confusion[:-1] if self.kind.by_label else confusion[:-1, :-1]
 
-    def sums(self, coalition: str | None = None, slice: str = "all") -> ClassSums:
+    def sums(self, coalition: str | None = None, slice: Slice = "all") -> ClassSums:
         """Hits, predictions and actual samples of the real classes, each ``(L, C)``."""
         row = self.row(coalition)
         return ClassSums(*(self.weighted(part[row], slice, 0) for part in self._class_sums))
 
-    def coalition_sums(self, slice: str = "all") -> ClassSums:
+    def coalition_sums(self, slice: Slice = "all") -> ClassSums:
         """The same of every coalition, each ``(K, L, C)``."""
         K = len(self.masks)
         return ClassSums(*(self.weighted(part[:K], slice, 1) for part in self._class_sums))
 
-    def replicate_sums(self, slice: str = "all") -> ClassSums | None:
+    def replicate_sums(self, slice: Slice = "all") -> ClassSums | None:
         """The same of every replicate, the model's own predictions included, each ``(R, K, L, C)``; None without."""
-        if not self.layout.R or (slice != "all" and not self.layout.replicate_slices):
+        replicates = self.replicate_field("replicates", slice)  # (R, K, L, 3, C)
+        return None if replicates is None else self._real(ClassSums(*replicates.unbind(3)))
+
+    def field(self, name: str, slice: Slice = "all") -> Tensor:
+        """A field of the layout on a slice, ``(K, …)``, the model's own predictions included."""
+        return self.weighted(self.layout.view(self.counts, name), slice, 1)
+
+    def replicate_field(self, name: str, slice: Slice = "all") -> Tensor | None:
+        """A field of replicates on a slice, ``(R, K, …)``; None where none were kept."""
+        weights = self.layout.replicate_weights(slice) if self.layout.R else None
+        if weights is None:
             return None
-        sums = self._replicate_sums
-        return ClassSums(*(part[:, :, 0] if slice == "all" else self.weighted(part, slice, 2) for part in sums))
+        return _combined(self.layout.view(self.counts, name), weights, -2).movedim(-1, 0)
+
+    def hits(self, slice: Slice = "all") -> Tensor:
+        """``(2**K,)`` samples by which coalitions get them right; ``(K, K)`` right by i, wrong by j, where K > 9."""
+        if self.layout.hit_patterns:
+            return self.weighted(self.layout.hits(self.counts), slice, 0)
+        names = (slice,) if isinstance(slice, str) else slice
+        return _combined(self.layout.hits(self.counts), self.layout.modalities.slice_weights(names[0]), 0)
+
+    @cached_property
+    def grouped(self) -> bool:
+        """Whether samples came in groups, as clips of a speaker do."""
+        return bool(self.layout.group_cells) and bool(self.layout.view(self.counts, "groups").any())
+
+    def groups(self, slice: Slice = "all", coalition: str | None = None) -> int:
+        """Different groups that the samples of a slice came in; the number of samples where none were given.
+
+        From a table of counts that adds up over shards: exact for integers below its length, and for others unless
+        three fall into one of its places (8,192 of them, unless max_bytes is small).
+        """
+        if not self.grouped:
+            return self.support(slice, coalition)
+        n, hashed, squared = self.weighted(self.layout.view(self.counts, "groups"), slice, 0).unbind(-1)
+        several = n * squared != hashed * hashed  # modulo 2^64: true of one group, however many samples it has
+        return int((n > 0).sum() + several.sum())
 
     def row(self, coalition: str | None) -> int:
         """A coalition's number on the axis K of the counts; ValueError where it was not counted."""
@@ -149,10 +187,9 @@ class Counted:
             raise ValueError(f"coalition {coalition!r} was not counted: {', '.join(self.coalitions)} were")
         return masks.index(mask)
 
-    def weighted(self, counts: Tensor, slice: str, dim: int) -> Tensor:
-        """Counts with the axis S at `dim` to those of one slice, ``-audio`` among them."""
-        weights = torch.as_tensor(self.layout.modalities.slice_weights(slice))
-        return torch.tensordot(counts.movedim(dim, -1), weights, dims=1)
+    def weighted(self, counts: Tensor, slice: Slice, dim: int) -> Tensor:
+        """Counts with the axis of cells at `dim` to those of one slice, ``-audio`` and crossings among them."""
+        return _combined(counts, self.layout.cell_weights(slice), dim)
 
     def __eq__(self, other: object) -> bool:
         """Whether both count the same; `info` does not matter."""
@@ -174,14 +211,23 @@ class Counted:
 
     @cached_property
     def _class_sums(self) -> ClassSums:
-        return self._real(self.layout.class_sums(self.counts))
-
-    @cached_property
-    def _replicate_sums(self) -> ClassSums:
-        return self._real(self.layout.replicate_sums(self.counts))
+        """Of every cell, each ``(K, G, L, C)``."""
+        return self._real(self.layout.cell_sums(self.counts))
 
     def _real(self, sums: ClassSums) -> ClassSums:
         """Each ``(…, L, C)`` without the last class, or label, where that is none."""
         if not self.other:
             return sums
         return ClassSums(*(part[..., :-1, :] if self.kind.by_label else part[..., :-1] for part in sums))
+
+
+def _combined(counts: Tensor, weights: np.ndarray, dim: int) -> Tensor:
+    """The weighted sum over one axis; of a single part that part itself."""
+    parts = [counts.select(dim, i) if weight == 1 else counts.select(dim, i) * int(weight) for i, weight in
+             enumerate(weights.tolist()) if weight]  # fmt: skip
+    if len(parts) > 2 and (weights == 1).all():
+        return counts.sum(dim)
+    total = parts[0] if parts else torch.zeros_like(counts.select(dim, 0))
+    for part in parts[1:]:
+        total = total + part
+    return total

@@ -158,7 +158,7 @@ class Reader:
             )
         if target.dtype.is_floating_point and self.task.by_class:
             raise TypeError(
-                f"target is {target.dtype}: class numbers are integers; numbers on a scale are task='ordinal', edges=(…)"
+                f"target is {target.dtype}: class numbers are integers, on a scale they are task='ordinal', edges=…"
             )
         if target.device != preds.device:
             raise ValueError(f"target is on {target.device}, preds on {preds.device}: use target.to(preds.device)")
@@ -293,7 +293,8 @@ def _outside(values: Tensor, top: int, what: str, ignore_index: int | None, eage
     elif what == "target" and ignore_index is None:
         hint = f"; ignore_index={_first(values, bad)} leaves it out"
     raise ValueError(
-        f"{what} holds {_first(values, bad)}, expected {'0' if what != 'preds' else '-1 for none, or 0'}…{top}: {int(bad.sum())} of {values.numel()}{hint}"
+        f"{what} holds {_first(values, bad)}, expected {'' if least == 0 else '-1 for no class, or '}0…{top}: "
+        f"{int(bad.sum())} of {values.numel()}{hint}"
     )
 
 

@@ -86,7 +86,10 @@ class Layout:
     @property
     def V(self) -> int:
         """Combinations of the columns' values."""
-        return math.prod(len(values) for _, values in self.by)
+        combinations = 1
+        for _, values in self.by:
+            combinations *= len(values)
+        return combinations
 
     @property
     def G(self) -> int:
@@ -168,6 +171,13 @@ class Layout:
                 return sums
             return sums._replace(actual=sums.actual + self.view(counts, "unanswered").unsqueeze(2))
         return ClassSums(*self.view(counts, "sums").unbind(3))
+
+    def hits(self, counts: Tensor) -> Tensor:
+        """``(G, 2**K)`` samples by which coalitions get them right, or ``(1 + M, K, K)``: right by i and wrong by j.
+
+        Only samples that every coalition answered; the diagonal of the latter is the number of each one's hits.
+        """
+        return self.view(counts, "hits")
 
     def by_slice(self, counts: Tensor) -> Tensor:
         """``(K, G, ...)`` to ``(K, S, ...)``, always a copy; made of sums, which every device has for integers."""

@@ -15,6 +15,7 @@ GROUP_CELLS = 8192
 _PATTERNS_UP_TO = 4  # modalities: 16 patterns of presence
 _LEAST_BINS = 64
 _MOST_CELLS = 4096
+_GROUPS_SHARE = 64  # the table of groups takes at most this part of the buffer
 
 
 def plan(
@@ -39,22 +40,23 @@ def plan(
     >>> plan(Modalities(("text", "audio")), Reader(num_classes=2), None, 0)[1]
     []
     """
-    if math.prod(len(values) for _, values in by) > _MOST_CELLS:
+    combinations = math.prod(len(values) for _, values in by)
+    if combinations > _MOST_CELLS:
         raise ValueError(
             f"by has {' x '.join(str(len(values)) for _, values in by)} combinations of values, more than "
             f"{_MOST_CELLS:,}: give fewer columns, or fewer values"
         )
+    cells = 2 ** min(len(modalities), _PATTERNS_UP_TO) * combinations
     layout = Layout(
         modalities, reader.C, reader.L, None if masks is None else tuple(masks), R, patterns=False, by=by,
-        answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels, sums=sums, group_cells=GROUP_CELLS if R else 0,
+        answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels, sums=sums,
+        group_cells=min(GROUP_CELLS, max(16, max_bytes // (_GROUPS_SHARE * 24 * cells))) if R else 0,
     )  # fmt: skip
     said = []
-    if 8 * layout.size > max_bytes and layout.group_cells:  # a small bound has no room for a table of groups
-        layout = replace(layout, group_cells=min(GROUP_CELLS, max(16, max_bytes // (8 * 16 * layout.G))))
     if 8 * layout.size > max_bytes and R:
         layout = replace(layout, replicate_slices=False)
         said.append("intervals are kept for the whole only, not for each modality's slice")
-    while 8 * layout.size > max_bytes and layout.bins > _LEAST_BINS and 8 * replace(layout, R=0).size > max_bytes // 2:
+    while layout.bins > _LEAST_BINS and 8 * layout.size > max_bytes < 16 * replace(layout, R=0).size:
         layout = replace(layout, bins=max(_LEAST_BINS, layout.bins // 2))
     layout = _fewer_replicates(layout, max_bytes)
     if 8 * layout.size > max_bytes and layout.K > 1:

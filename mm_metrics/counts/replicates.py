@@ -90,7 +90,7 @@ def _add(
     ks: Sequence[int],
     values: Tensor | None = None,
 ) -> None:
-    """Add ``weights`` ``(N, R)``, times ``values`` ``(K, N, X)``, to ``view`` ``(K, …, A, R)`` at ``rows`` ``(K, N, X)``.
+    """Add `weights` ``(N, R)``, times `values` ``(K, N, X)``, to `view` ``(K, …, A, R)`` at `rows` ``(K, N, X)``.
 
     On a CPU one coalition and number at a time, whose weights then need no copies; on an accelerator in one launch.
     """

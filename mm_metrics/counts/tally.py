@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
-from mm_metrics.counts.counted import Counted
+from mm_metrics.counts.counted import Counted, Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.scores import ClassSums
 from mm_metrics.uncertainty import Contribution, Estimate
@@ -23,14 +23,8 @@ class Tally(Counted):
     A score that the counts do not tell, as of answers that a judge marked, is NaN.
     """
 
-    grouped = False
-
-    def groups(self, slice: str = "all", coalition: str | None = None) -> int:
-        """Distinct groups on a slice."""
-        return self.support(slice, coalition)
-
     def score(
-        self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default"
+        self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> float:
         """A score of what a coalition gets right on a slice; NaN without samples. Names as in `mm_metrics.scores`."""
         value = self._score(score, self.sums(coalition, slice), average)
@@ -38,7 +32,7 @@ class Tally(Counted):
             raise ValueError("average='none' gives one score a class: use card.class_scores")
         return float(value)
 
-    def class_scores(self, score: str, coalition: str | None = None, slice: str = "all") -> dict[str, float]:
+    def class_scores(self, score: str, coalition: str | None = None, slice: Slice = "all") -> dict[str, float]:
         """A score of each class, or label, by its name; raises ValueError for one of the whole, such as matthews."""
         if not self.knows(score):
             return dict.fromkeys(self.names, math.nan)
@@ -51,7 +45,7 @@ class Tally(Counted):
         self,
         score: str,
         coalition: str | None = None,
-        slice: str = "all",
+        slice: Slice = "all",
         average: str | None = "default",
         confidence: float = 0.95,
     ) -> tuple[float, float]:
@@ -71,14 +65,14 @@ class Tally(Counted):
         return float(low), float(high)
 
     def estimate(
-        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
     ) -> Estimate:
         """A score with its interval."""
         bounds = self.interval(score, coalition, slice, confidence=confidence)
         return Estimate(self.score(score, coalition, slice), *bounds)
 
     def class_estimates(
-        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
     ) -> dict[str, Estimate]:
         """A score of each class, or label, with its interval, by name; NaN for one neither in target nor predicted.
 
@@ -97,7 +91,7 @@ class Tally(Counted):
         rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
         return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}
 
-    def coalition_scores(self, score: str, slice: str = "all") -> tuple[Tensor, Tensor | None]:
+    def coalition_scores(self, score: str, slice: Slice = "all") -> tuple[Tensor, Tensor | None]:
         """``(K,)`` scores of every coalition, and ``(K, R)`` of their bootstrap replicates, paired."""
         values = self._score(score, self.coalition_sums(slice))
         replicates = self.replicate_sums(slice)
@@ -105,7 +99,7 @@ class Tally(Counted):
         return values, spread
 
     def replicate_scores(
-        self, score: str, coalition: str | None = None, slice: str = "all", average: str | None = "default"
+        self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> Tensor | None:
         """``(R,)`` the score of every bootstrap replicate; None where none were kept."""
         sums = self.replicate_sums(slice)
@@ -114,7 +108,7 @@ class Tally(Counted):
         return self._score(score, ClassSums(*(part[:, self.row(coalition)] for part in sums)), average)
 
     def apply(
-        self, function: Callable[..., Tensor], score: str, slice: str = "all", confidence: float = 0.95
+        self, function: Callable[..., Tensor], score: str, slice: Slice = "all", confidence: float = 0.95
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Value, low and high of a function of `mm_metrics.contributions` over the coalitions' scores.
 
@@ -162,7 +156,7 @@ class Tally(Counted):
             low, high = low.clamp(min=0), high.clamp(max=1)
         return value, low, high
 
-    def contributions(self, score: str = "f1", slice: str = "all", confidence: float = 0.95) -> dict[str, Contribution]:
+    def contributions(self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95) -> dict[str, Contribution]:
         """What each modality gives: its drop, its gain alone and its Shapley value, each with an interval.
 
         In points of the score, as fractions. Where no coalition of none was counted, guessing the majority stands in.
@@ -173,33 +167,32 @@ class Tally(Counted):
             columns.append([Estimate(*row) for row in parts.tolist()])
         return {name: Contribution(*(column[m] for column in columns)) for m, name in enumerate(self.modalities)}
 
-    def answered(self, slice: str = "all") -> Tensor:
+    def answered(self, slice: Slice = "all") -> Tensor:
         """``(K,)`` int64, the model's own predictions last: coalitions of one number answered the same samples.
 
         Equal class sizes, whole and in every replicate, tell; without replicates, that every coalition answered them.
         """
-        parts = [self.weighted(self._class_sums.actual, slice, 1).flatten(1)]
+        parts = [self.weighted(self.cell_class_sums.actual, slice, 1).flatten(1)]
         if self.layout.R:
             resampled = self.replicate_sums(slice) or self.replicate_sums()
             assert resampled is not None
             parts.append(resampled.actual.movedim(1, 0).flatten(1))  # (K, R * L * C)
         elif shared := self.shared(slice):
-            support = self.weighted(self._class_sums.actual, slice, 1).sum(-1).amax(-1)  # (K,)
+            support = self.weighted(self.cell_class_sums.actual, slice, 1).sum(-1).amax(-1)  # (K,)
             parts.append(torch.where(support > shared, torch.arange(1, 1 + len(support)), 0).unsqueeze(1))
         return torch.cat(parts, dim=1).unique(dim=0, return_inverse=True)[1]
 
-    def shared(self, slice: str = "all") -> int | None:
+    def shared(self, slice: Slice = "all") -> int | None:
         """Samples that every coalition answered, of those counted together; None where that was not kept."""
-        hits = self.layout.hits(self.counts)
-        return int(self.weighted(hits, slice, 0).sum()) if self.layout.hit_patterns else None
+        return int(self.hits(slice).sum()) if self.layout.hit_patterns else None
 
-    def majority(self, score: str = "accuracy", slice: str = "all") -> float:
+    def majority(self, score: str = "accuracy", slice: Slice = "all") -> float:
         """What always guessing the most frequent class of the slice would score; NaN where classes are not known."""
         return math.nan if self.judged else float(self._score(score, _majority(self.sums(None, slice))))
 
-    def discordant(self, first: str, second: str, slice: str = "all") -> tuple[int, int]:
+    def discordant(self, first: str, second: str, slice: Slice = "all") -> tuple[int, int]:
         """Samples that only the first, and that only the second coalition gets right, of those both answered."""
-        hits = self.weighted(self.layout.hits(self.counts), slice, 0)
+        hits = self.hits(slice)
         i, j = self.row(first), self.row(second)
         if not self.layout.hit_patterns:
             return (int(hits[i, j]), int(hits[j, i])) if i != j else (0, 0)
@@ -207,7 +200,7 @@ class Tally(Counted):
         right_i, right_j = (patterns >> i & 1).bool(), (patterns >> j & 1).bool()
         return int(hits[right_i & ~right_j].sum()), int(hits[right_j & ~right_i].sum())
 
-    def mcnemar(self, first: str, second: str = "all", slice: str = "all") -> float:
+    def mcnemar(self, first: str, second: str = "all", slice: Slice = "all") -> float:
         """The p-value that two coalitions are right equally often on a slice: exact; in groups, of their difference.
 
         NaN where no sample was answered by all, or samples come in groups and no replicates were kept.
@@ -224,16 +217,16 @@ class Tally(Counted):
         error = float(uncertainty.difference_error(replicates[0] - replicates[1], self.support(slice), groups))
         return 1 - uncertainty.t_share(difference / error, groups - 1)
 
-    def modality_confusion(self, slice: str = "all") -> dict[str, float]:
+    def modality_confusion(self, slice: Slice = "all") -> dict[str, float]:
         """The share of samples right with a modality alone and wrong with all (VGGSounder's μ); "all": with each alone.
 
         Raises ValueError where hit patterns were not kept: beyond nine coalitions.
         """
         if not self.layout.hit_patterns:
             raise ValueError(f"modality_confusion needs at most 9 coalitions, {self.layout.K} were counted")
-        hits = self.weighted(self.layout.hits(self.counts), slice, 0).unflatten(0, (-1, 2 ** len(self.masks))).sum(0)
+        hits = self.hits(slice).unflatten(0, (-1, 2 ** len(self.masks))).sum(0)
         values = contributions.modality_confusion(hits, self.layout.modalities.table(self.masks))
-        return dict(zip(self.slices, values.tolist(), strict=True))
+        return dict(zip(("all", *self.modalities), values.tolist(), strict=True))
 
     def __add__(self, other: Tally) -> Self:
         """The counts of both; ValueError where they do not belong together."""
@@ -271,7 +264,7 @@ class Tally(Counted):
         value, floor = self._score(score, sums, average), scores.floor(score)
         return uncertainty.score_interval(value, spread, total, confidence, floor, groups, least)
 
-    def _clusters(self, slice: str, coalition: str | None = None) -> int | None:
+    def _clusters(self, slice: Slice, coalition: str | None = None) -> int | None:
         """How many groups the samples of a slice come in; None where every sample is one of its own."""
         groups = self.groups(slice, coalition) if self.grouped else 0
         return groups if self.grouped and groups < self.support(slice, coalition) else None

@@ -24,7 +24,11 @@ from mm_metrics.tasks import OTHER, task_of
 
 T = TypeVar("T", bound=Tally)
 FORMAT = "mm_metrics/scorecard"
-VERSION = 1
+VERSION = 2
+_OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what it has in a card of version 1
+    "patterns": None, "replicate_slices": None, "full": None, "last": True, "answers": False, "curves": 0, "bins": 0,
+    "levels": 0, "sums": (), "group_cells": 0,
+}  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them
 
@@ -46,9 +50,7 @@ def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
         "seed": card.seed,
         "shards": list(card.shards),
         "parts": sorted(card.parts),
-        "layout": {
-            "patterns": layout.patterns, "replicate_slices": layout.replicate_slices, "full": layout.full,
-        },
+        "layout": {"by": list(map(list, layout.by)), **{name: getattr(layout, name) for name in _OF_LAYOUT}},
         "info": finite(card.info),
         "sha256": hashlib.sha256(raw).hexdigest(),
         "counts": base64.b64encode(zlib.compress(raw, 6)).decode(),
@@ -71,9 +73,9 @@ def read(source: str | os.PathLike[str], make: type[T]) -> T:
         raise ValueError(f"{where} is not a scorecard: no valid JSON ({error}); was it cut off?") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{where} is not a scorecard: its 'format' is not {FORMAT!r}")
-    if content.get("version") != VERSION or isinstance(content["version"], bool):
+    if content.get("version") not in (1, VERSION) or isinstance(content["version"], bool):
         raise ValueError(
-            f"{where} is a scorecard of version {content.get('version')!r}, this library reads version {VERSION}: "
+            f"{where} is a scorecard of version {content.get('version')!r}, this library reads versions up to {VERSION}: "
             "write it again with this release, or read it with the one that wrote it"
         )
     try:
@@ -87,7 +89,7 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
     modalities = Modalities(_strings(content["modalities"], "modalities"))
     masks = modalities.masks(_strings(content["coalitions"], "coalitions"))
     task = task_of(content["task"])
-    kept = {name: _boolean(content["layout"][name], name) for name in ("patterns", "replicate_slices", "full")}
+    kept = _layout(content["layout"], content["version"])
     sizes = {name: _integer(content[name], name) for name in ("num_classes", "num_labels", "bootstrap")}
     if sizes["num_classes"] < 2 or sizes["num_labels"] < 1 or len(modalities) > 62:
         raise ValueError(f"sizes {sizes} make no scorecard")
@@ -129,6 +131,22 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
         "layout": layout, "task": task.name, "counts": counts, "seed": seed, "class_names": class_names,
         "shards": shards, "info": info, "added": parts,
     }  # fmt: skip
+
+
+def _layout(found: dict[str, Any], version: int) -> dict[str, Any]:
+    """Arguments of `Layout` beyond its sizes."""
+    kept: dict[str, Any] = {}
+    for name, old in _OF_LAYOUT.items():
+        value = old if version == 1 and old is not None else found[name]
+        if name == "sums":
+            kept[name] = tuple(_strings(list(value), name))
+        else:
+            kept[name] = _integer(value, name) if type(old) is int else _boolean(value, name)
+    columns = [] if version == 1 else found["by"]
+    by = tuple((_strings([column], "by")[0], tuple(_strings(values, "by"))) for column, values in columns)
+    if len({column for column, _ in by}) < len(by) or any(len(set(values)) < max(2, len(values)) for _, values in by):
+        raise ValueError("by names a column, or a value, twice")
+    return kept | {"by": by}
 
 
 def _strings(value: object, what: str) -> list[str]:

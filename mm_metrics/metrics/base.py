@@ -108,7 +108,7 @@ class ModalityMetric(Metric):
         if not isinstance(bootstrap, int) or bootstrap < 0:
             raise ValueError(f"bootstrap={bootstrap!r}: a number of replicates, 200 say, or 0 for none")
         masks = None if coalitions is None else self.modalities.masks(coalitions, seed)
-        need = needed((scores,) if isinstance(scores, str) else tuple(scores), self.reader)
+        need: dict[str, Any] = needed((scores,) if isinstance(scores, str) else tuple(scores), self.reader)
         self.layout, said = plan(
             self.modalities, self.reader, masks, bootstrap, max_bytes, by=as_columns(by), bins=bins, **need
         )
