@@ -133,12 +133,12 @@ class Counted:
     def sums(self, coalition: str | None = None, slice: Slice = "all") -> ClassSums:
         """Hits, predictions and actual samples of the real classes, each ``(L, C)``."""
         row = self.row(coalition)
-        return ClassSums(*(self.weighted(part[row], slice, 0) for part in self._class_sums))
+        return ClassSums(*(self.weighted(part[row], slice, 0) for part in self.cell_class_sums))
 
     def coalition_sums(self, slice: Slice = "all") -> ClassSums:
         """The same of every coalition, each ``(K, L, C)``."""
         K = len(self.masks)
-        return ClassSums(*(self.weighted(part[:K], slice, 1) for part in self._class_sums))
+        return ClassSums(*(self.weighted(part[:K], slice, 1) for part in self.cell_class_sums))
 
     def replicate_sums(self, slice: Slice = "all") -> ClassSums | None:
         """The same of every replicate, the model's own predictions included, each ``(R, K, L, C)``; None without."""
@@ -210,7 +210,7 @@ class Counted:
         }  # fmt: skip
 
     @cached_property
-    def _class_sums(self) -> ClassSums:
+    def cell_class_sums(self) -> ClassSums:
         """Of every cell, each ``(K, G, L, C)``."""
         return self._real(self.layout.cell_sums(self.counts))
 

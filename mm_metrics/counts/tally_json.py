@@ -75,8 +75,8 @@ def read(source: str | os.PathLike[str], make: type[T]) -> T:
         raise ValueError(f"{where} is not a scorecard: its 'format' is not {FORMAT!r}")
     if content.get("version") not in (1, VERSION) or isinstance(content["version"], bool):
         raise ValueError(
-            f"{where} is a scorecard of version {content.get('version')!r}, this library reads versions up to {VERSION}: "
-            "write it again with this release, or read it with the one that wrote it"
+            f"{where} is a scorecard of version {content.get('version')!r}, this library reads versions up to "
+            f"{VERSION}: write it again with this release, or read it with the one that wrote it"
         )
     try:
         return make(**_fields(content))
@@ -113,8 +113,10 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
     if len(raw) != 8 * layout.size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
         raise ValueError("its counts do not fit their layout or their checksum")
     counts = torch.from_numpy(np.frombuffer(raw, dtype="<i8").astype(np.int64))
-    if int(counts.min()) < 0 or int(counts.max()) > _MOST:
-        raise ValueError(f"it holds a count outside 0…{_MOST}")
+    for name in layout.fields.keys() - {"groups", "totals", "replicate_totals"}:  # hashes, and sums of any sign
+        field = layout.view(counts, name)
+        if field.numel() and (int(field.min()) < 0 or int(field.max()) > _MOST):
+            raise ValueError(f"{name} holds a count outside 0…{_MOST}")
     info = content["info"]
     if not isinstance(info, dict):
         raise TypeError("info is no object")
