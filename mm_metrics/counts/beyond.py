@@ -11,8 +11,16 @@ from torch import Tensor
 
 from mm_metrics.counts.counted import Counted, Slice
 from mm_metrics.counts.measure import score_names
-from mm_metrics.moments import MOSI, MOSI_SCORES, ORDINAL, ORDINAL_SCORES, SCALE, calibration_error, mosi_scores
-from mm_metrics.moments import ordinal_scores
+from mm_metrics.moments import (
+    MOSI,
+    MOSI_SCORES,
+    ORDINAL,
+    ORDINAL_SCORES,
+    SCALE,
+    calibration_error,
+    mosi_scores,
+    ordinal_scores,
+)
 from mm_metrics.ranking import RANKINGS, Bounded
 from mm_metrics.scores import AVERAGES
 
@@ -73,10 +81,7 @@ def _ranked(name: str, curves: Tensor, average: str | None) -> Bounded:
     found = RANKINGS[name](curves)  # (..., H)
     if average in ("none", None):
         return found
-    if average == "weighted":
-        weight = curves[..., 1, :].sum(-1).double()
-    else:
-        weight = torch.ones_like(found.value)
+    weight = curves[..., 1, :].sum(-1).double() if average == "weighted" else torch.ones_like(found.value)
     weight = torch.where(found.value.isnan(), 0.0, weight)
     weight = weight / weight.sum(-1, keepdim=True)
     return Bounded(*((torch.where(weight > 0, part, 0.0) * weight).sum(-1) for part in found))

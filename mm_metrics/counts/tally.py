@@ -156,7 +156,9 @@ class Tally(Counted):
             low, high = low.clamp(min=0), high.clamp(max=1)
         return value, low, high
 
-    def contributions(self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95) -> dict[str, Contribution]:
+    def contributions(
+        self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95
+    ) -> dict[str, Contribution]:
         """What each modality gives: its drop, its gain alone and its Shapley value, each with an interval.
 
         In points of the score, as fractions. Where no coalition of none was counted, guessing the majority stands in.
