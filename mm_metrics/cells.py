@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import math
+import unicodedata
 
-NO_UTF8 = b"\x1a"  # Unicode's "substitute" control: stands for a byte that is no UTF-8
 YES, NO = ("1", "true"), ("0", "false")
+
+
+class UnreadableError(ValueError):
+    """A cell, or a row, that can't be read: the reason in a sentence, and its kind in a word or two to count by."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(kind, sentence)
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 def as_text(cell: object) -> str | None:
     """A label as text, the same whatever program wrote it; None where there is none.
 
-    Spaces around it go, 3.0 is 3 (pandas writes whole numbers so where a column has gaps), True is true. Raises
-    ValueError for what is no label: a list, bytes that are no UTF-8, half a surrogate pair.
+    Spaces around it go, 3.0 is 3 (pandas writes whole numbers so where a column has gaps), True is true, and the two
+    ways of writing an accented letter are one. Raises ValueError for what is no label: a list, bytes that are no UTF-8,
+    half a surrogate pair.
 
     >>> as_text(" siren "), as_text(3.0), as_text("3.0"), as_text(True), as_text(float("nan"))
     ('siren', '3', '3', 'true', None)
     """
     if isinstance(cell, bytes):
-        if NO_UTF8 in cell:
-            raise ValueError("it is not UTF-8")
         cell = cell.decode()
     if isinstance(cell, str):
         text = cell.strip()
         if not text.isascii():
-            text.encode()
+            text.encode()  # half a surrogate pair, or a byte that was no letter, can't be
+            text = unicodedata.normalize("NFC", text)
         return text[:-2] if text.endswith(".0") and text[:-2].removeprefix("-").isdecimal() else text
     if isinstance(cell, bool):
         return "true" if cell else "false"
@@ -35,7 +46,7 @@ def as_text(cell: object) -> str | None:
         return None if math.isnan(cell) else str(int(cell)) if cell.is_integer() else repr(cell)
     if cell is None:
         return None
-    raise ValueError(f"a {type(cell).__name__} is no label")
+    raise UnreadableError("no label", f"a {type(cell).__name__} is no label")
 
 
 def as_labels(cell: object) -> list[str]:
@@ -53,7 +64,7 @@ def as_bit(cell: object) -> bool:
     """0, 1, true or false in any case and width; ValueError for all else."""
     text = (as_text(cell) or "").lower()
     if text not in YES + NO:
-        raise ValueError(f"{quoted(cell)} is neither 0 nor 1")
+        raise UnreadableError("neither 0 nor 1", f"{quoted(cell)} is neither 0 nor 1")
     return text in YES
 
 
@@ -61,7 +72,7 @@ def as_hash(cell: object) -> list[int]:
     """Two numbers of 64 bits that stand for an id; equal for 7, 7.0 and "7"."""
     text = as_text(cell)
     if not text:
-        raise ValueError("there is no id")
+        raise UnreadableError("no id", "there is no id")
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return [int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:])]
 

@@ -11,10 +11,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 UNHIDDEN = "nothing hidden"  # the model's own predictions, beside those under every coalition; no modality's name
@@ -155,6 +158,8 @@ class Modalities:
         """
         if presence is None:
             return None
+        import torch  # here, as the command line's options know modalities before torch is worth its seconds
+
         M = len(self)
         if isinstance(presence, Mapping):
             if set(presence) != set(self.names):
@@ -166,11 +171,12 @@ class Modalities:
                 self._check_presence(presence[name], (N,), f"presence[{name!r}]", device)
             return torch.stack([presence[name].to(torch.int64) for name in self.names], dim=-1)
         self._check_presence(presence, (N, M), "presence", device)
-        assert isinstance(presence, Tensor)
-        return presence
+        return cast("Tensor", presence)
 
     @staticmethod
     def _check_presence(value: object, shape: tuple[int, ...], what: str, device: torch.device) -> None:
+        from torch import Tensor
+
         if not isinstance(value, Tensor):
             raise TypeError(
                 f"{what} is a bool tensor of shape {shape}, got {type(value).__name__}: use torch.as_tensor"

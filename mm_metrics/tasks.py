@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OTHER = "(other)"  # the name of a last class, or label, for answers that are none
 JUDGED = ("correct", OTHER)  # the only class of answers that a judge marked: of scores, accuracy alone is known
-Sums = tuple[Tensor, Tensor, Tensor]  # hits, predictions and actual samples, each (..., L, C)
+Sums = tuple["Tensor", "Tensor", "Tensor"]  # hits, predictions and actual samples, each (..., L, C)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Prediction files: scored as scikit-learn scores them, the same in any blocks, order and format; junk is refused."""
 
 import csv
-import io
 import itertools
 import json
 import random
@@ -18,10 +17,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from mm_metrics import CoalitionConfusionMatrix, Scorecard
-from mm_metrics.cells import NO_UTF8, as_labels, as_text
+from mm_metrics.cells import as_labels, as_text
 from mm_metrics.counts.other import closed, opened
 from mm_metrics.predictions import Predictions, csv_file
 from mm_metrics.predictions.answers import found_classes
+from mm_metrics.predictions.reading import source
 from mm_metrics.predictions.rows import distinct
 from mm_metrics.tasks import OTHER
 
@@ -604,7 +604,8 @@ REFUSED = {
         {}, ("a.csv", b"target,prediction\n" + b"".join(b"%d x,a\n" % i for i in range(10_002))), "more than 10,000",
     ),
     "a long label": ({}, ("a.csv", b"target,prediction\n" + b"x" * 500 + b",a\n"), "500 characters is no label"),
-    "a long row": ({}, ("a.csv", b"target,prediction\na," + b"x" * 9_000_000), "can't be read"),
+    "a long row": ({}, ("a.csv", b"target,prediction\na," + b"x" * 17_000_000), "line 2: it is no CSV"),
+    "a longer row": ({}, ("a.csv", b"target,prediction\na," + b"x" * 25_000_000), "can't be read"),
     "probabilities": (
         {"task": "binary"}, ("a.csv", b"target,prediction\n1,0.7\n"), "'0.7' is none of .* needs threshold",
     ),
@@ -663,14 +664,34 @@ def test_a_cell_is_read_once_and_equal_is_not_the_same(wrap):
     assert distinct([None, ["a"], None])[0].tolist() == [0, 1, 0]
 
 
-@given(st.text().map(str.encode) | st.binary(), st.integers(1, 9))
-def test_bytes_are_made_utf8_in_reads_of_any_size(content, size):
-    file, parts = csv_file._Utf8(io.BytesIO(content)), []
-    while part := file.read(size + 4):
-        parts.append(part)
-    found = b"".join(parts)
-    found.decode()
-    assert found.replace(NO_UTF8, b"").decode() == content.replace(NO_UTF8, b"").decode(errors="ignore")
+CELL = st.text(alphabet='ab,;"\r\n\t é\u0301', max_size=4)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(CELL, CELL), min_size=1, max_size=20),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]), st.integers(1, 40), st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8", "utf-16"]), st.sampled_from(["\n", "\r\n"]),
+)  # fmt: skip
+def test_a_csv_is_read_as_its_writer_meant(tmp_path, rows, quoting, block, delimiter, encoding, newline):
+    """By the fast reader, the careful one and both, whatever the size of a piece."""
+    if quoting == csv.QUOTE_MINIMAL:  # the writer leaves a lone return unquoted, which is a line break to any reader
+        rows = [(a.replace("\r", ""), b.replace("\r", "")) for a, b in rows]
+    path, block_size = tmp_path / "a.csv", csv_file._BLOCK
+    with path.open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, quoting=quoting, delimiter=delimiter, lineterminator=newline).writerows([("a", "b"), *rows])
+    csv_file._BLOCK = block
+    try:
+        file = source(path, None, delimiter, encoding)
+        found = [(block.columns["a"], block.columns["b"]) for block in file.blocks(["a", "b"], pytest.fail)]
+    finally:
+        csv_file._BLOCK = block_size
+    plain = lambda cells: [as_plain(cell) for cell in getattr(cells, "to_pylist", lambda: cells)()]  # noqa: E731
+    assert [pair for a, b in found for pair in zip(plain(a), plain(b), strict=True)] == rows
+
+
+def as_plain(cell):
+    return cell.decode() if isinstance(cell, bytes) else cell
 
 
 def test_labels_are_the_same_whatever_wrote_them():

@@ -1,116 +1,140 @@
-"""JSON Lines, by the standard library.
+"""JSON Lines, the sample logs of lm-evaluation-harness and lmms-eval among them.
 
-pyarrow's reader fixes a column's type on its first block, refuses a label that is a number in one row and a word in
-another, and its errors name no line.
+A strict decoder reads a line, the standard library what that refuses: NaN, as Python writes it, is taken. pyarrow's
+reader fixes a column's type on its first block and its errors name no line.
 """
 
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 import numpy as np
 
-from mm_metrics.predictions.reading import Block, Refuse
+from mm_metrics.cells import UnreadableError, as_text, quoted
+from mm_metrics.predictions.reading import Block, Refuse, Source
 
-_LONGEST_LINE = 16 * 2**20  # bytes of one object
-_BLOCK = 64 * 2**20  # bytes of the lines of a block
+try:
+    from msgspec.json import Decoder
+
+    _fast: Callable[[str], Any] | None = Decoder().decode
+except ImportError:
+    _fast = None
+
+_LONGEST_LINE = 16 * 2**20  # characters of one object
+_BLOCK = 64 * 2**20  # characters of the lines of a block
 _PEEK = 1000  # lines whose keys are taken for the file's columns
+_HARNESS = "filtered_resps"  # the key under which evaluation harnesses keep what was answered
 
 
-def columns(path: Path) -> list[str]:
+def columns(source: Source) -> list[str]:
     """The keys of the first thousand objects."""
     names: dict[str, None] = {}
-    with path.open("rb") as file:
+    with source.text("\n") as file:
         for row, line in _lines(file):
             if row == _PEEK:
                 break
             try:
                 names |= dict.fromkeys(_object(line))
-            except ValueError as error:
+            except UnreadableError as error:
                 if row == 0:
-                    raise ValueError(f"{path}, {place(path, row)}: {error}") from None
-    return list(names)
+                    raise ValueError(f"{source.name}, {place(source, row)}: {error}") from None
+    return [*names, "prediction"] if _HARNESS in names and "prediction" not in names else list(names)
 
 
-def blocks(path: Path, wanted: list[str], refuse: Refuse, block_rows: int) -> Iterator[Block]:
+def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -> Iterator[Block]:
     """The wanted columns as lists; None where an object lacks the key."""
-    with path.open("rb") as file:
-        first, lines, size = 0, [], 0
+    with source.text("\n") as file:
+        objects: list[dict[str, Any]] = []
+        rows: list[int] = []
+        size, filters = 0, set()
+        row = -1
         for row, line in _lines(file):
-            lines.append(line)
             size += len(line)
-            if len(lines) == block_rows or size > _BLOCK:
-                yield _block(first, lines, wanted, refuse)
-                first, lines, size = row + 1, [], 0
-        yield _block(first, lines, wanted, refuse)
-
-
-def _block(first: int, lines: list[bytes], wanted: list[str], refuse: Refuse) -> Block:
-    rows = np.arange(first, first + len(lines))
-    objects = _together(lines)
-    if objects is None:
-        good, objects = [], []
-        for row, line in enumerate(lines, first):
             try:
-                objects.append(_object(line))
-                good.append(row)
-            except ValueError as error:
-                refuse(row, str(error))
-        rows = np.array(good, dtype=np.int64)
-    return Block(rows, {name: [content.get(name) for content in objects] for name in wanted}, first + len(lines))
+                content = _object(line)
+                if _HARNESS in content:
+                    filters.add(as_text(content.get("filter")))
+                    if "prediction" in wanted:
+                        content.setdefault("prediction", _response(content))
+                objects.append(content)
+                rows.append(row)
+            except UnreadableError as error:
+                refuse(row, error)
+            if len(filters) > 1:
+                raise ValueError(
+                    f"{source.name} holds each sample once for each of the filters {', '.join(map(quoted, filters))}: "
+                    "keep the lines of one"
+                )
+            if len(objects) == block_rows or size > _BLOCK:
+                yield _block(rows, objects, wanted, row + 1)
+                rows, objects, size = [], [], 0
+        yield _block(rows, objects, wanted, row + 1)
 
 
-def _together(lines: list[bytes]) -> list[dict[str, Any]] | None:
-    """The objects of all the lines in one call, ten times as fast as one by one; None where not every line is one.
-
-    Between the lines stands a word that no file can know, so none can pass for what lines are not by themselves.
-    """
-    between = secrets.token_hex(8)
-    if max(map(len, lines), default=0) >= _LONGEST_LINE:
-        return None
-    try:
-        content = json.loads("[" + f',"{between}",'.encode().join(lines).decode() + "]")
-    except (ValueError, RecursionError):
-        return None
-    whole = len(content) == max(0, 2 * len(lines) - 1) and set(map(type, content[::2])) <= {dict}
-    return content[::2] if whole and all(word == between for word in content[1::2]) else None
-
-
-def place(path: Path, row: int) -> str:
+def place(source: Source, row: int) -> str:
     """The physical line of a row: empty lines are no rows."""
-    with path.open("rb") as file:
+    with source.text("\n") as file:
         number = -1
-        for line, content in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), start=1):
+        for line, content in enumerate(iter(lambda: file.readline(_LONGEST_LINE), ""), start=1):
             number += bool(content.strip())
             if number == row:
                 return f"line {line}"
     return f"row {row + 1}"
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+def _block(rows: list[int], objects: list[dict[str, Any]], wanted: list[str], end: int) -> Block:
+    columns = {name: [content.get(name) for content in objects] for name in wanted}
+    return Block(np.array(rows, dtype=np.int64), columns, end)
+
+
+def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
     row = 0
     while line := file.readline(_LONGEST_LINE):
-        if row == 0:
-            line = line.removeprefix(b"\xef\xbb\xbf")
         if line.strip():
             yield row, line
             row += 1
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    """Raises ValueError, in words, for what is no JSON object."""
+def _object(line: str) -> dict[str, Any]:
+    """Raises `UnreadableError`, in words, for what is no JSON object."""
     if len(line) >= _LONGEST_LINE:
-        raise ValueError(f"it is longer than {_LONGEST_LINE:,} bytes")
-    try:
-        content = json.loads(line.decode())
-    except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON ({error})") from None
+        raise UnreadableError("too long", f"it is longer than {_LONGEST_LINE:,} characters")
+    content = None
+    if _fast is not None:
+        try:
+            content = _fast(line)
+        except Exception:  # whatever it is, the standard library says it below, or reads the line
+            content = None
+    if content is None:
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UnreadableError("no JSON", f"it is no JSON ({error})") from None
     if not isinstance(content, dict):
-        raise ValueError(f"it is a {type(content).__name__}, expected an object such as {{…}}")
+        raise UnreadableError("no JSON", f"it is a {type(content).__name__}, expected an object such as {{…}}")
     return content
+
+
+def _response(content: dict[str, Any]) -> Any:
+    """What a harness took for the answer: a text, or the number of the option with the best log-likelihood.
+
+    lm-evaluation-harness logs log-likelihoods, lmms-eval losses: of either the one nearest to 0 is the best.
+    """
+    answer = content[_HARNESS]
+    while isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    if not isinstance(answer, list):
+        return answer
+    try:
+        values = [float(option[0]) for option in answer]  # pairs of a value and whether it was the greedy choice
+    except (TypeError, ValueError, LookupError):
+        raise UnreadableError("several answers", f"{_HARNESS} holds {len(answer)} answers: one is due") from None
+    if min(values) < 0 < max(values):
+        raise UnreadableError("mixed signs", f"{_HARNESS} holds log-likelihoods and losses")
+    best = min(range(len(values)), key=lambda option: abs(values[option]))
+    target, right = as_text(content.get("target")), content.get("acc")
+    if isinstance(right, int | float) and str(target).isdecimal() and (target == str(best)) != bool(right):
+        raise UnreadableError("another answer", f"its acc is {right}, and option {best} of {_HARNESS} is the best")
+    return best

@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mm_metrics.predictions.reading import Block, Refuse, pyarrow
+from mm_metrics.predictions.reading import Block, Refuse, Source, pyarrow
 
 _BUFFER = 2**20  # bytes of a column chunk read at a time
 _LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 2**22}  # of a hostile footer
 
 
-def columns(path: Path) -> list[str]:
+def columns(source: Source) -> list[str]:
     """The names of the columns."""
-    pyarrow()
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path, **_LIMITS) as file:
+    with _opened(source) as file:
         return list(file.schema_arrow.names)
 
 
-def blocks(path: Path, wanted: list[str], refuse: Refuse, block_rows: int) -> Iterator[Block]:
+def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -> Iterator[Block]:
     """The wanted columns as they are; words stay in dictionaries, so that a block is no larger than the file says."""
     pa = pyarrow()
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path, **_LIMITS) as file:
+    with _opened(source) as file:
         words = [field.name for field in file.schema_arrow if field.name in wanted and _is_text(pa, field.type)]
-    options: dict[str, Any] = {"read_dictionary": words, "buffer_size": _BUFFER, "pre_buffer": False, **_LIMITS}
-    end = 0
-    with parquet.ParquetFile(path, **options) as file:
-        for batch in file.iter_batches(batch_size=block_rows, columns=wanted, use_threads=False):
+    with _opened(source, read_dictionary=words, buffer_size=_BUFFER, pre_buffer=False) as file:
+        meta, groups = file.metadata, range(file.num_row_groups) if source.groups is None else source.groups
+        end = sum(meta.row_group(i).num_rows for i in range(groups[0])) if len(groups) else 0
+        for batch in file.iter_batches(block_rows, groups, columns=wanted, use_threads=False):
             rows = np.arange(end, end + batch.num_rows)
             end += batch.num_rows
             yield Block(rows, {name: batch.column(name) for name in wanted}, end)
 
 
-def place(path: Path, row: int) -> str:
+def split(source: Source, rows: int) -> list[Source]:
+    """The same file in parts of whole row groups, each of at least so many rows but the last."""
+    with _opened(source) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    parts: list[list[int]] = [[]]
+    for i in range(len(sizes)):
+        if sum(sizes[j] for j in parts[-1]) >= rows:
+            parts.append([])
+        parts[-1].append(i)
+    return [replace(source, groups=tuple(part)) for part in parts]
+
+
+def place(source: Source, row: int) -> str:
     """The number of a row, from 1."""
     return f"row {row + 1}"
+
+
+def _opened(source: Source, **options: Any) -> Any:
+    pyarrow()
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(source.path, **options, **_LIMITS)
 
 
 def _is_text(pa: Any, type: Any) -> bool:

@@ -6,27 +6,34 @@ row that can't be read is refused by file and line, or, where the user says so, 
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import shutil
+import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from mm_metrics.cells import UnreadableError
 from mm_metrics.extras import install
 
 BLOCK_ROWS = 65_536
+FORMATS = {"csv": "csv_file", "tsv": "csv_file", "jsonl": "json_lines", "parquet": "parquet_file"}
 SUFFIXES = {
-    ".csv": "csv_file", ".tsv": "csv_file",
-    ".jsonl": "json_lines", ".ndjson": "json_lines",
-    ".parquet": "parquet_file", ".pq": "parquet_file",
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
 FilePath = str | os.PathLike[str]
-Refuse = Callable[[int, str], None]  # row, reason
+Refuse = Callable[[int, UnreadableError], None]  # row, reason
 
 
 @dataclass
@@ -38,28 +45,76 @@ class Block:
     end: int  # the number of the next row of the file
 
 
-def columns_of(path: FilePath) -> list[str]:
-    """The names of a file's columns. Raises ValueError for what is none of CSV, JSON Lines and Parquet."""
-    with _one_sentence(path):
-        return _format(path).columns(Path(path))
+@dataclass(frozen=True)
+class Source:
+    """A file and how it is read; of Parquet, where ``groups`` are named, those row groups alone."""
+
+    name: str
+    path: Path
+    format: str
+    delimiter: str
+    encoding: str
+    packed: bool = False  # by gzip
+    groups: tuple[int, ...] | None = None
+    spool: Any = None  # keeps what standard input held
+
+    def columns(self) -> list[str]:
+        """The names of the columns. Raises ValueError where there are none to be read."""
+        with _one_sentence(self.name):
+            return self._reader.columns(self)
+
+    def blocks(self, wanted: Collection[str], refuse: Refuse, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
+        """The wanted columns, block by block, in order; at least one, and the last may be empty.
+
+        `refuse` is called with the number of each row that can't be read, and why; it raises, or the row is left out.
+        """
+        with _one_sentence(self.name):
+            block = None
+            for block in self._reader.blocks(self, list(wanted), refuse, block_rows):
+                yield block
+            if block is None:
+                yield Block(np.empty(0, np.int64), {name: [] for name in wanted}, 0)
+
+    def place(self, row: int) -> str:
+        """Where a person finds a row, by reading the file again: "line 12", or "row 12" in Parquet."""
+        return self._reader.place(self, row)
+
+    def open(self) -> BinaryIO:
+        """The file's bytes, unpacked."""
+        return gzip.open(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]
+
+    def text(self, newline: str) -> TextIO:
+        """The file's letters; a byte that is none comes as half a surrogate pair, which `as_text` refuses."""
+        return io.TextIOWrapper(self.open(), encoding=self.encoding, errors="surrogateescape", newline=newline)
+
+    @property
+    def _reader(self) -> ModuleType:
+        return import_module(f"mm_metrics.predictions.{FORMATS[self.format]}")
 
 
-def blocks(path: FilePath, wanted: Collection[str], refuse: Refuse, block_rows: int = BLOCK_ROWS) -> Iterator[Block]:
-    """The wanted columns of a file, block by block, in order; at least one, and the last may be empty.
-
-    `refuse` is called with the number of each row that can't be read, and why; it raises, or the row is left out.
-    """
-    with _one_sentence(path):
-        block = None
-        for block in _format(path).blocks(Path(path), list(wanted), refuse, block_rows):
-            yield block
-        if block is None:
-            yield Block(np.empty(0, np.int64), {name: [] for name in wanted}, 0)
-
-
-def place(path: FilePath, row: int) -> str:
-    """Where in the file a person finds a row, by reading it again: "line 12", or "row 12" in Parquet."""
-    return _format(path).place(Path(path), row)
+def source(path: FilePath, format: str | None = None, delimiter: str | None = None, encoding: str = "utf-8") -> Source:
+    """A file by its path, or standard input by ``-``. ValueError for what is none of CSV, JSON Lines, Parquet."""
+    if os.fspath(path) == "-":
+        if format is None:
+            raise ValueError(f"standard input has no suffix: --format says which, one of {', '.join(FORMATS)}")
+        spool = tempfile.NamedTemporaryFile(prefix="mm_metrics.")  # noqa: SIM115  (read twice, and gone with its source)
+        shutil.copyfileobj(sys.stdin.buffer, spool)
+        spool.flush()
+        return replace(source(spool.name, format, delimiter, encoding), name="standard input", spool=spool)
+    place = Path(path)
+    packed = place.suffix.lower() == ".gz"
+    suffix = (place.with_suffix("") if packed else place).suffix.lower()
+    if format is None and suffix not in SUFFIXES:
+        raise ValueError(f"{path}: a file is read by its suffix, one of {', '.join(SUFFIXES)}, or by --format")
+    if not place.exists():
+        raise ValueError(f"{path}: there is no such file")
+    if not place.is_file():
+        raise ValueError(f"{path}: it is no file that can be read twice; - and --format read standard input")
+    format = format or SUFFIXES[suffix]
+    if packed and format == "parquet":
+        raise ValueError(f"{path}: Parquet is packed in itself and read from both ends: unpack the .gz first")
+    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    return Source(str(path), place, format, delimiter or ("\t" if format == "tsv" else ","), encoding, packed)
 
 
 def pyarrow() -> ModuleType:
@@ -73,32 +128,16 @@ def pyarrow() -> ModuleType:
     return pyarrow
 
 
-def parts(batch: Any, block_rows: int) -> Iterator[Any]:
-    """A record batch in slices of at most `block_rows`."""
-    for start in range(0, batch.num_rows, block_rows):
-        yield batch.slice(start, block_rows)
-
-
-def _format(path: FilePath) -> ModuleType:
-    from importlib import import_module
-
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a file is read by its suffix, one of {', '.join(SUFFIXES)}")
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: there is no such file")
-    return import_module(f"mm_metrics.predictions.{SUFFIXES[suffix]}")
-
-
 @contextmanager
-def _one_sentence(path: FilePath) -> Iterator[None]:
-    """What pyarrow raises, as a ValueError of one line that names the file."""
+def _one_sentence(name: str) -> Iterator[None]:
+    """What pyarrow and gzip raise, as a ValueError of one line that names the file."""
     try:
         yield
     except Exception as error:
         # pyarrow says OSError of damaged content too; where the disk is at fault there is an errno.
         damaged = isinstance(error, OSError) and error.errno is None
-        if not (damaged or type(error).__module__.startswith("pyarrow") or isinstance(error, UnicodeError)):
+        damaged |= isinstance(error, UnicodeError | EOFError | zlib.error)
+        if not (damaged or type(error).__module__.startswith("pyarrow")):
             raise
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise ValueError(f"{path} can't be read, is it cut off or damaged? {ascii(lines[0][:300])[1:-1]}") from None
+        raise ValueError(f"{name} can't be read, is it cut off or damaged? {ascii(lines[0][:300])[1:-1]}") from None

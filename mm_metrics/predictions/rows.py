@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from mm_metrics.cells import as_bit, as_hash
+from mm_metrics.counts.other import closed
 from mm_metrics.metrics import CoalitionConfusionMatrix
-from mm_metrics.modalities import Modalities
-from mm_metrics.predictions.answers import Answers, parsed
+from mm_metrics.predictions.answers import parsed
 from mm_metrics.predictions.columns import Columns
+from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import Block
 from mm_metrics.predictions.strays import Outside, Problem
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tasks import JUDGED
-
-if TYPE_CHECKING:
-    from mm_metrics.predictions.scoring import Predictions
 
 
 @dataclass
@@ -33,54 +31,57 @@ class Coded:
     target: np.ndarray | None  # (N,), multilabel (N, L + 1)
     predictions: np.ndarray  # (K, N), multilabel (K, N, L + 1); K as the columns name them
     presence: np.ndarray | None  # (N, M) bool
+    counted: np.ndarray  # (K, N) bool: which answers could be read
 
 
 def coded(
-    block: Block, columns: Columns, answers: Answers, modalities: Modalities, first: int = 0,
-    outside: Outside | None = None,
-) -> tuple[Coded, list[Problem]]:  # fmt: skip
+    block: Block, columns: Columns, how: Options, first: int = 0, outside: Outside | None = None
+) -> tuple[Coded, list[Problem]]:
     """A block's cells as numbers, and the cells that can't be read, whose rows are left out.
 
-    `first` is the number of the file's first row among all the files.
+    A cell of a coalition other than the whole costs that coalition's answer alone. `first` is the number of the file's
+    first row among all the files.
     """
+    answers, modalities, N = how.answers, how.modalities, len(block.rows)
     problems: list[Problem] = []
-    ok = np.ones(len(block.rows), dtype=bool)
+    ok = np.ones(N, dtype=bool)
+    counted = np.ones((len(columns.predictions), N), dtype=bool)
 
-    labels = len(answers.names) if answers.task == "multilabel" else 0
-
-    def read(column: str, parse: Callable[[Any], Any], width: int = 0) -> np.ndarray:
+    def read(column: str, parse: Callable[[Any], Any], width: int = 0, coalition: str = "") -> np.ndarray:
         where, cells = distinct(block.columns[column])
         table, reasons = parsed(cells, parse, width)
         if reasons:
             broken = np.zeros(len(cells), dtype=bool)
             broken[list(reasons)] = True
             at = np.flatnonzero(broken[where])
-            problems.extend(Problem(int(block.rows[i]), column, reasons[int(where[i])]) for i in at)
-            ok[at] = False
+            problems.extend(Problem(int(block.rows[i]), column, reasons[int(where[i])], coalition) for i in at)
+            (counted[list(columns.predictions.values()).index(column)] if coalition else ok)[at] = False
         if outside is not None and parse == answers.prediction and answers.names != JUDGED and len(cells):
-            stray = table[:, -1] == 1 if width else table == len(answers.classes)
+            stray = answers.stray(table)
             if stray.any():
                 times = np.bincount(where, minlength=len(cells))[stray]
                 outside.note([cells[i] for i in np.flatnonzero(stray)], times.tolist())
         return table[where]
 
     ids = None if columns.id is None else read(columns.id, as_hash, 2)
-    target = None if columns.target is None else read(columns.target, answers.target, labels)
+    target = None if columns.target is None else read(columns.target, answers.target, answers.width)
     presence = None
     if columns.presence:
-        presence = np.ones((len(ok), len(modalities)), dtype=bool)
+        presence = np.ones((N, len(modalities)), dtype=bool)
         for name, column in columns.presence.items():
             presence[:, modalities.names.index(name)] = read(column, as_bit) != 0
-    empty = np.zeros((0, len(ok), labels) if labels else (0, len(ok)), dtype=np.int64)
-    predictions = [read(column, answers.prediction, labels) for column in columns.predictions.values()]
+    predictions = np.zeros((len(columns.predictions), N, *[answers.width] * bool(answers.width)), dtype=np.int64)
+    whole = max(columns.predictions, default=0)
+    for k, (mask, column) in enumerate(columns.predictions.items()):
+        coalition = "" if mask == whole else modalities.name(mask)
+        predictions[k] = read(column, answers.prediction, answers.width, coalition)
     if columns.target is None and answers.names == JUDGED:
-        target = np.zeros(len(ok), dtype=np.int64)
+        target = np.zeros(N, dtype=np.int64)
     index = block.rows + first if ids is None else ids[:, 0]
-    stacked = np.stack(predictions) if predictions else empty
     return Coded(
         block.rows[ok], index[ok], None if ids is None else ids[ok], None if target is None else target[ok],
-        stacked[:, ok], None if presence is None else presence[ok],
-    ), sorted(problems)  # fmt: skip
+        predictions[:, ok], None if presence is None else presence[ok], counted[:, ok],
+    ), sorted(problems, key=lambda problem: (problem.row, problem.column))  # fmt: skip
 
 
 def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
@@ -115,33 +116,44 @@ def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
     return where, [cell for _, cell in cells.values()]
 
 
-def metric(how: Predictions, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
+def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
     """The counter of coded rows. Binary tasks are counted as any other classes: `card_of` names them again."""
-    names, multilabel = how.answers.names, how.task == "multilabel"
+    names, by_label = JUDGED if how.judged else how.answers.names, how.kind.by_label
     return CoalitionConfusionMatrix(
-        how.modalities, None if multilabel else len(names), "multilabel" if multilabel else "multiclass",
-        len(names) if multilabel else None, coalitions=[how.modalities.name(mask) for mask in masks],
+        how.modalities, None if by_label else len(names), "multilabel" if by_label else "multiclass",
+        len(names) if by_label else None, coalitions=[how.modalities.name(mask) for mask in masks],
         bootstrap=how.bootstrap, seed=how.seed, shard=how.shard, class_names=names,
     )  # fmt: skip
 
 
-def count(metric: CoalitionConfusionMatrix, coded: Coded, counted: np.ndarray | None = None) -> None:
-    """Add coded rows to the counts; `counted` ``(K, N)`` bool is which coalitions answered which samples."""
+def count(metric: CoalitionConfusionMatrix, coded: Coded, how: Options) -> None:
+    """Add coded rows to the counts."""
     if not len(coded.rows):
         return
     assert coded.target is not None
+    target, predictions = coded.target, coded.predictions
+    if how.multiple_choice:  # right, or wrong: which letter it was means nothing over the samples
+        target, predictions = np.zeros_like(target), (predictions != target).astype(np.int64)
     metric.update(
-        torch.from_numpy(np.ascontiguousarray(coded.predictions)), torch.from_numpy(coded.target),
+        torch.from_numpy(np.ascontiguousarray(predictions)), torch.from_numpy(target),
         None if coded.presence is None else torch.from_numpy(coded.presence), torch.from_numpy(coded.numbers),
-        counted=None if counted is None else torch.from_numpy(counted),
+        counted=None if coded.counted.all() else torch.from_numpy(np.ascontiguousarray(coded.counted)),
     )  # fmt: skip
 
 
-def card_of(metric: CoalitionConfusionMatrix, task: str, by_id: bool, **info: Any) -> Scorecard:
-    """What was counted as a card.
+def card_of(
+    metric: CoalitionConfusionMatrix, how: Options, by_id: bool, info: dict[str, Any], part: str = ""
+) -> Scorecard:
+    """What was counted as a card, without a class for stray answers where there were none.
 
-    Samples without ids are numbered from zero; their shard is kept, as it tells them from another file's.
+    Samples without ids are numbered from zero; their shard is kept, as it tells them from another file's. `part` tells
+    blocks of equal counts apart.
     """
-    card = metric.scorecard(**info)
-    shards = () if by_id and card.layout.R else (metric.shard,)
-    return replace(card, task=task, shards=shards)
+    shards = () if by_id and metric.layout.R else (metric.shard,)
+    card = Scorecard(metric.layout, how.task, metric.counts, how.seed, metric.class_names, shards, info)
+    if card.judged and how.multiple_choice:
+        info["multiple_choice"] = True
+    strays = {} if card.judged else {name: card.outside(name) for name in card.coalitions}
+    if any(strays.values()):
+        info["answers_outside_the_classes"] = strays
+    return closed(replace(card, added=frozenset(f"{part}:{name}" for name in card.parts)) if part else card)

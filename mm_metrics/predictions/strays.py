@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from mm_metrics.cells import as_text
-from mm_metrics.predictions.reading import FilePath, Refuse, place
+from mm_metrics.cells import UnreadableError, as_text
+from mm_metrics.predictions.reading import Refuse, Source
 from mm_metrics.scorecard import Scorecard
 
 _BAD_SHOWN = 3
@@ -16,42 +16,69 @@ _MOST_REMEMBERED = 1000  # different answers that are no class
 
 
 class Problem(NamedTuple):
-    """A cell that can't be read."""
+    """A cell that can't be read; `coalition` where it costs that coalition's answer and not the row."""
 
     row: int
     column: str
-    reason: str
+    reason: UnreadableError
+    coalition: str = ""
+
+
+def place(source: Source | None, row: int) -> str:
+    """Where a person finds a row: in a file, or among rows in memory."""
+    return f"row {row}" if source is None else f"{source.name}, {source.place(row)}"
 
 
 @dataclass
 class BadRows:
-    """Rows that can't be read: the first raises, or they are counted."""
+    """Rows that can't be read: the first raises, or they are counted by reason."""
 
     skip: bool
-    rows: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)  # of rows that are left out
+    answers: Counter[str] = field(default_factory=Counter)  # of coalitions, where the row counts in others
     examples: list[str] = field(default_factory=list)
 
-    def unreadable(self, path: FilePath) -> Refuse:
-        """What `blocks` calls with a row and a reason."""
-        return lambda row, reason: self._add(path, row, "", reason)
+    def unreadable(self, source: Source) -> Refuse:
+        """What `Source.blocks` calls with a row and a reason."""
+        return lambda row, reason: self._add(source, Problem(row, "", reason))
 
-    def add(self, path: FilePath, problems: list[Problem]) -> None:
-        """Take a block's problems, several in a row as one row."""
-        for i, (row, column, reason) in enumerate(problems):
-            if i == 0 or problems[i - 1].row != row:
-                self._add(path, row, f", column {column!r}", reason)
+    def add(self, source: Source | None, problems: list[Problem]) -> None:
+        """Take a block's problems in the order of its rows; of several that cost one row the first."""
+        last = -1
+        for problem in problems:
+            if problem.coalition or problem.row != last:
+                self._add(source, problem)
+                last = last if problem.coalition else problem.row
 
-    def said(self) -> str:
-        """How many there were, and the first of them."""
-        return f"{self.rows:,} rows can't be read and are left out: {'; '.join(self.examples)}."
+    def update(self, other: BadRows) -> None:
+        """Take over what was found in further files."""
+        self.kinds.update(other.kinds)
+        self.answers.update(other.answers)
+        self.examples = (self.examples + other.examples)[:_BAD_SHOWN]
 
-    def _add(self, path: FilePath, row: int, column: str, reason: str) -> None:
+    def notes(self) -> list[str]:
+        """How many there were, why, and the first of them."""
+        notes = []
+        if self.kinds:
+            kinds = ", ".join(f"{kind} {count:,}×" for kind, count in self.kinds.most_common())
+            rows = f"{self.kinds.total():,} rows can't be read and are left out: {kinds}"
+            notes.append(f"{rows}; {'; '.join(self.examples)}.")
+        if self.answers:
+            listed = ", ".join(f"{count:,} of {name}" for name, count in self.answers.items())
+            notes.append(f"Answers that can't be read, and are left out of their coalition's scores: {listed}.")
+        return notes
+
+    def _add(self, source: Source | None, problem: Problem) -> None:
         if not self.skip or len(self.examples) < _BAD_SHOWN:
-            sentence = f"{path}, {place(path, row)}{column}: {reason}"
+            column = f", column {problem.column!r}" if problem.column else ""
+            sentence = f"{place(source, problem.row)}{column}: {problem.reason}"
             if not self.skip:
                 raise ValueError(f"{sentence}; --skip-bad counts such rows and leaves them out")
             self.examples.append(sentence)
-        self.rows += 1
+        if problem.coalition:
+            self.answers[problem.coalition] += 1
+        else:
+            self.kinds[problem.reason.kind] += 1
 
 
 @dataclass
@@ -67,15 +94,25 @@ class Outside:
                 text = "|".join(map(str, cell)) if isinstance(cell, list) else as_text(cell) or ""
             except ValueError:
                 text = repr(cell)
-            if text[:60] in self.examples or len(self.examples) < _MOST_REMEMBERED:
-                self.examples[text[:60]] += count
+            self._add(text[:60], count)
+
+    def update(self, other: Outside) -> None:
+        """Take over what was found in further files."""
+        for text, count in other.examples.items():
+            self._add(text, count)
 
     def said(self, card: Scorecard) -> str:
         """Their share in every coalition, and the most frequent."""
+        common = ", ".join(f"{text!r} {times:,}×" for text, times in self.examples.most_common(5))
+        if card.judged:
+            return f"Answers that name none of the choices, and count as wrong: such as {common}."
         shares = []
         for name in card.coalitions:
             if (number := card.outside(name)) and (answered := card.support(coalition=name)):
                 shares.append(f"{number / answered:.1%} of {name} ({number:,} of {answered:,})")
-        common = ", ".join(f"{text!r} {times:,}×" for text, times in self.examples.most_common(5))
-        what = "name a label that is none" if card.task == "multilabel" else "are no class and count as a miss"
+        what = "name a label that is none" if card.kind.by_label else "are no class and count as a miss"
         return f"Answers that {what}: {', '.join(shares)}; such as {common}."
+
+    def _add(self, text: str, count: int) -> None:
+        if count and (text in self.examples or len(self.examples) < _MOST_REMEMBERED):
+            self.examples[text] += count

@@ -1,0 +1,191 @@
+"""Files or blocks of predictions to a scorecard: which columns and classes there are, then one pass that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mm_metrics.predictions.classes import Labels, with_classes
+from mm_metrics.predictions.columns import Columns, shown
+from mm_metrics.predictions.options import Options
+from mm_metrics.predictions.reading import Block, FilePath, Source
+from mm_metrics.predictions.rows import card_of, coded, count, metric
+from mm_metrics.predictions.runs import Joined, join
+from mm_metrics.predictions.strays import BadRows, Outside
+from mm_metrics.scorecard import Scorecard
+
+
+class Scored(NamedTuple):
+    """A scorecard, and what a reader of it has to know, one sentence each."""
+
+    card: Scorecard
+    notes: list[str]
+
+
+class Predictions(Options):
+    """Files of predictions to scorecards; the arguments are those of `mm_metrics.predictions.options.Options`.
+
+    >>> how = Predictions(("text", "audio"), classes=("flood", "siren"), bootstrap=0)
+    >>> rows = {"target": ["flood", "siren"], "prediction": ["flood", "don't know"], "presence_audio": [0, 1]}
+    >>> card = how.score_rows(rows)
+    >>> card.score("accuracy"), card.score("accuracy", slice="audio"), card.score("recall")
+    (0.5, 0.0, 0.5)
+    """
+
+    def score_rows(self, rows: Any, first: int = 0) -> Scorecard:
+        """A block of rows to a scorecard; cards of several blocks add up, so that any engine can map this.
+
+        `rows` is a mapping from column to list, array or pyarrow array, or a pyarrow batch or table; `first` the
+        number of its first row among all rows, so that blocks do not share bootstrap weights. Raises ValueError for
+        cells that can't be read, `skip_bad` or not.
+        """
+        counting = Counting(replace(self, skip_bad=False), self.columns(_names(rows)))
+        counting.block(rows, first)
+        # Blocks may well hold equal counts: what tells them apart is where they begin.
+        return card_of(counting.counter, self, True, {}, part=f"{first}:{counting.rows}")
+
+    def score_files(self, files: Sequence[FilePath]) -> Scored:
+        """Files to one scorecard, in one pass, or two where the classes have to be found; rows are numbered through.
+
+        Raises ValueError for what can't be read, naming file, line and column.
+        """
+        how, sources, columns, notes = prepared(self, files)
+        counting = Counting(how, columns)
+        for source in sources:
+            counting.file(source, counting.rows)
+        return counting.scored([source.name for source in sources], notes)
+
+    def score_runs(self, runs: Iterable[tuple[str, FilePath]], files: Sequence[FilePath] = ()) -> Scored:
+        """Runs that were each shown one coalition, ``(coalition, file)``, joined by `id` to one scorecard.
+
+        Targets and presence come from the runs or from further `files`. Raises ValueError for what can't be read, an
+        id twice in a file, and files that do not agree on a sample.
+        """
+        joined = join(self, runs, files)
+        counting = Counting(joined.how, joined.columns)
+        counting.joined(joined)
+        return counting.scored(joined.names, joined.notes)
+
+
+def score_blocks(blocks: Iterable[Any], options: Options) -> Scorecard:
+    """Blocks of rows, in order, to the one scorecard of them all: what any engine or database can hand over.
+
+    `blocks` are pyarrow tables or batches, or mappings from column to ``(N,)`` cells; one is in memory at a time. Where
+    `options` name no classes, blocks that can be walked twice are. Raises ValueError for cells that can't be read.
+
+    >>> options = Options(("text", "audio"), classes=("flood", "siren"), bootstrap=0)
+    >>> blocks = ({"target": [name], "prediction": ["siren"]} for name in ("flood", "siren", "siren"))
+    >>> score_blocks(blocks, options).confusion()
+    tensor([[0, 1],
+            [0, 2]])
+    """
+    if options.classes is None and not isinstance(blocks, Iterator):
+        labels = Labels(options)
+        for block in blocks:
+            cells = block[options.target]
+            labels.cells(cells, options.target, None, np.arange(labels.rows, labels.rows + len(cells)))
+            labels.rows += len(cells)
+        options = labels.options(options, [])
+    counting = None
+    for block in blocks:
+        columns = options.columns(_names(block))
+        if counting is None:
+            counting = Counting(options, columns)
+        elif columns != counting.columns:
+            raise ValueError(f"block at row {counting.rows}: its columns are {shown(columns.wanted)}, the first "
+                             f"block's {shown(counting.columns.wanted)}")  # fmt: skip
+        counting.block(block, counting.rows)
+    if counting is None:
+        raise ValueError("blocks is empty: at least one is due")
+    return counting.scored([], []).card
+
+
+class Counting:
+    """Counts of rows, file by file or block by block, with what could not be read."""
+
+    def __init__(self, how: Options, columns: Columns) -> None:
+        self.how, self.columns, self.rows = how, columns, 0
+        self.counter = metric(how, tuple(columns.predictions))
+        self.bad, self.outside = BadRows(how.skip_bad), Outside()
+        self.info: dict[str, Any] = {}
+
+    def file(self, source: Source, first: int) -> None:
+        """Count a file whose first row has a number among all rows."""
+        end = 0
+        for block in source.blocks(self.columns.wanted, self.bad.unreadable(source), self.how.block_rows):
+            found, problems = coded(block, self.columns, self.how, first, self.outside)
+            self.bad.add(source, problems)
+            count(self.counter, found, self.how)
+            end = block.end
+        self.rows = first + end
+
+    def block(self, rows: Any, first: int) -> None:
+        """Count a block in memory."""
+        table = {name: rows[name] for name in self.columns.wanted}
+        sizes = {len(cells) for cells in table.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"rows: columns of {sorted(sizes)} cells each")
+        N = sizes.pop()
+        for start in range(0, N, self.how.block_rows):
+            end = min(start + self.how.block_rows, N)
+            part = Block(np.arange(start, end), {name: cells[start:end] for name, cells in table.items()}, end)
+            found, problems = coded(part, self.columns, self.how, first, self.outside)
+            self.bad.add(None, [problem._replace(row=problem.row + first) for problem in problems])
+            count(self.counter, found, self.how)
+        self.rows = first + N
+
+    def joined(self, joined: Joined) -> None:
+        """Count runs that were joined."""
+        self.bad, self.outside, self.rows = joined.bad, joined.outside, joined.rows
+        for part in joined.parts(self.how.block_rows):
+            count(self.counter, part, self.how)
+
+    def update(self, other: Counting) -> None:
+        """Take over what was counted elsewhere, of the files after these."""
+        self.counter.counts.add_(other.counter.counts)
+        self.bad.update(other.bad)
+        self.outside.update(other.outside)
+        self.rows += other.rows
+
+    def scored(self, files: list[str], notes: list[str]) -> Scored:
+        """The card with its notes; ValueError where nothing was counted."""
+        bad = self.bad.notes()
+        if not int(self.counter.layout.view(self.counter.counts, "samples")):
+            raise ValueError(f"no row was counted: {bad[0] if bad else 'there is none'}")
+        info: dict[str, Any] = {"files": files, "rows": self.rows}
+        if self.bad.kinds:
+            info["skipped_rows"] = dict(self.bad.kinds)
+        if self.bad.answers:
+            info["skipped_answers"] = dict(self.bad.answers)
+        card = card_of(self.counter, self.how, self.how.id is not None, info)
+        strays = [self.outside.said(card)] if self.outside.examples else []
+        return Scored(card, [*strays, *bad, *notes])
+
+
+def prepared(how: Options, files: Sequence[FilePath]) -> tuple[Options, list[Source], Columns, list[str]]:
+    """Options with their classes, the files, the columns that all of them have, and what is to be said."""
+    if not files:
+        raise ValueError("files is empty: at least one is due")
+    notes: list[str] = []
+    sources = [how.source(path) for path in files]
+    columns = how.columns(sources[0].columns(), sources[0].name)
+    for source in sources[1:]:
+        other = how.columns(source.columns(), source.name)
+        if set(other.wanted) != set(columns.wanted):
+            different = sorted(set(other.wanted) ^ set(columns.wanted))
+            raise ValueError(
+                f"{source.name} and {sources[0].name} have different columns: {shown(different)} in one of them only"
+            )
+    missing = [name for name in how.modalities if name not in columns.presence]
+    if missing:
+        notes.append(f"No presence column for {', '.join(missing)}: taken as present in every sample.")
+    if columns.unread:
+        notes.append(f"Not read, as they name no coalition of {how.modalities.names}: {shown(columns.unread)}.")
+    return with_classes(how, [(source, columns.target) for source in sources], notes), sources, columns, notes
+
+
+def _names(rows: Any) -> list[str]:
+    return list(rows) if isinstance(rows, Mapping) else rows.schema.names
