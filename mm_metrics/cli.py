@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from glob import glob
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,17 +62,16 @@ def score(settings: Any) -> int:
 
     options = settings.as_dict()
     runs = [_run(text) for text in options.pop("run")]
-    files, output = options.pop("files"), options.pop("output")
-    options.pop("config")
+    files, output, config = options.pop("files"), options.pop("output"), options.pop("config")
     for name in ("classes", "modalities", "always"):
         options[name] = None if options[name] is None else tuple(options[name])
     predictions = Predictions(**options)
-    scored = predictions.score_runs(runs, files) if runs else predictions.score_files(files)
-    for note in scored.notes:
-        print(note)
-    if output:
-        scored.card.to_json(output)
-    print(scored.card.table())
+    with _written(output, [*files, *(path for _, path in runs), *(config or ())]) as (path, say):
+        scored = predictions.score_runs(runs, files) if runs else predictions.score_files(files)
+        if path:
+            scored.card.to_json(path)
+        for text in (*scored.notes, scored.card.table()):
+            say(text)
     return 0
 
 
@@ -111,8 +115,9 @@ def report(settings: Any) -> int:
 
         leaks = Leakage.from_json(settings.leakage).summary()
     cards = {name: _card(path) for name, path in zip(names, settings.cards, strict=True)}
-    page.write(settings.output, cards, leakage=leaks)
-    print(f"wrote {settings.output}")
+    with _written(settings.output, [*settings.cards, settings.leakage]) as (path, say):
+        page.write(path, cards, leakage=leaks)
+        say(f"wrote {settings.output}")
     return 0
 
 
@@ -126,6 +131,7 @@ def leakage(settings: Any) -> int:
     kinds = _pairs(settings.kinds, "NAME=KIND, such as text=text")
     if bool(settings.splits) == bool(settings.datamodule):
         raise ValueError("expected SPLIT=FILE, such as train=train.csv test=test.csv, or --datamodule module:Class")
+    files: dict[str, list[str]] = {}
     if settings.datamodule:
         data, keys = named(settings.datamodule)(), {name: tuple(key.split(",")) for name, key in modalities.items()}
         found = find_leakage(data, keys, group, near, settings.target, bar, within=within, kinds=kinds)
@@ -133,9 +139,10 @@ def leakage(settings: Any) -> int:
         splits = _pairs(settings.splits, "SPLIT=FILE, such as train=train.csv")
         files = {name: sorted(glob(path)) or [_file(path)] for name, path in splits.items()}
         found = from_files(files, modalities, group, near, settings.target, bar, kinds, within)
-    print(found)
-    if settings.output:
-        found.to_json(settings.output)
+    with _written(settings.output, chain(*files.values())) as (path, say):
+        say(str(found))
+        if path:
+            found.to_json(path)
     return 1 if found.findings else 0
 
 
@@ -148,8 +155,9 @@ def merge(settings: Any) -> int:
             total = total + card
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-    total.to_json(settings.output)
-    print(f"wrote {settings.output}: {total.samples:,} samples of {len(cards)} scorecards")
+    with _written(settings.output, settings.cards) as (path, say):
+        total.to_json(path)
+        say(f"wrote {settings.output}: {total.samples:,} samples of {len(cards)} scorecards")
     return 0
 
 
@@ -160,6 +168,22 @@ COMMANDS: dict[str, Callable[[Any], int]] = {
     "leakage": leakage,
     "merge": merge,
 }
+
+
+@contextmanager
+def _written(output: str | None, inputs: Iterable[Any]) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """Where to write, and how to speak: ``-`` is standard output, whose reader wants nothing else there."""
+    for path in filter(None, inputs):
+        if output and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
+            raise ValueError(f"--output {output} is one of the files that are read: it would be lost")
+    if output != "-":
+        yield output or "", print
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "output")
+        yield path, partial(print, file=sys.stderr)
+        with open(path, encoding="utf-8") as file:
+            shutil.copyfileobj(file, sys.stdout)
 
 
 def _pairs(texts: Sequence[str], expected: str) -> dict[str, str]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Literal
+import dataclasses
+import inspect
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, get_type_hints
+
+OUTPUT = "the file to write; - is standard output"
 
 ABOUT = """What a multimodal model gets right on each modality, and what it would lose without it.
 
@@ -77,12 +83,12 @@ def parser() -> Any:
 
     main = ArgumentParser(prog="mm-metrics", description=ABOUT, formatter_class=Help)
     commands = main.add_subcommands(required=True, dest="command")
-    commands.add_subcommand("score", _score_options(sub(SCORE)), help="predictions to a scorecard")
-    commands.add_subcommand("gate", _gate_options(sub(GATE)), help="good, bad, mixed or undecided")
+    commands.add_subcommand("score", score_options(sub(SCORE)), help="predictions to a scorecard")
+    commands.add_subcommand("gate", gate_options(sub(GATE)), help="good, bad, mixed or undecided")
     for name, about, what in (("report", REPORT, "one HTML page"), ("merge", MERGE, "add scorecards up")):
         command = sub(about)
         command.add_argument("cards", nargs="+", metavar="CARD", help="scorecards, as score and the monitor write them")
-        command.add_argument("--output", required=True, type=str, help="the file to write")
+        command.add_argument("--output", required=True, type=str, help=OUTPUT)
         if name == "report":
             command.add_argument("--leakage", type=str | None, default=None, help="what leakage --output wrote")
         commands.add_subcommand(name, command, help=what)
@@ -90,50 +96,63 @@ def parser() -> Any:
     return main
 
 
-def _score_options(parser: Any) -> Any:
+def score_options(parser: Any) -> Any:
+    """The options of ``score``: its files, and every field of `mm_metrics.predictions.Options`."""
+    from mm_metrics.predictions.options import Options
+    from mm_metrics.predictions.reading import SUFFIXES
+
     add = parser.add_argument
-    columns = dict[str, str] | str
-    add("files", nargs="*", default=[], metavar="FILE", help=".csv, .tsv, .jsonl, .ndjson, .parquet or .pq")
-    add("--modalities", nargs="+", required=True, metavar="NAME", help="their names, in order")
-    add("--output", type=str | None, default=None, help="the scorecard's file (JSON)")
-    add("--task", type=Literal["multiclass", "binary", "multilabel"], default="multiclass", help="what a target is")
-    add("--classes", nargs="+", default=None, metavar="NAME", help="classes, or labels; found in a first pass if not")
-    add("--positive", type=str | None, default=None, help="the positive class in --task binary")
-    add("--threshold", type=float | None, default=None, help="predictions are probabilities, positive above it")
-    add("--ignore_case", "--ignore-case", action="store_true", help='"Yes" is "yes"')
-    add("--correct", type=str | None, default=None, help="the column of a judge's marks: accuracy only, no target")
-    add("--target", type=str, default="target", help="its column")
-    add("--prediction", type=str, default="prediction", help="its column")
-    add("--presence", type=columns, default="presence_{modality}", help="pattern, or --presence.audio NAME")
-    add("--coalition", type=columns, default="prediction_{coalition}", help="pattern, or --coalition.text NAME")
-    add("--id", type=str | None, default=None, help="the column of the samples' ids; the order of rows is then free")
+    add(
+        "files",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help=f"{', '.join(SUFFIXES)}, packed as .gz too; - is standard input",
+    )
+    add("--output", type=str | None, default=None, help=f"of the scorecard (JSON): {OUTPUT}")
     add("--run", action="append", default=[], metavar="COALITION=FILE", help="a run that was shown only these")
-    add("--always", nargs="+", default=[], metavar="NAME", help="modalities in every run, whatever its name says")
-    add("--bootstrap", type=int, default=200, help="replicates that intervals come from")
-    add("--seed", type=int, default=0, help="of the bootstrap; cards with other seeds do not add up")
-    add("--shard", type=int, default=0, help="tells apart shards that are scored by themselves")
-    add("--skip_bad", "--skip-bad", action="store_true", help="count rows that can't be read, and leave them out")
+    add_fields(parser, Options, hidden=("block_rows",))
     return parser
 
 
-def _gate_options(parser: Any) -> Any:
+def gate_options(parser: Any) -> Any:
+    """The options of ``gate``: its card, and every field of `mm_metrics.QualityGate`."""
+    from mm_metrics.verdict import QualityGate
+
     add = parser.add_argument
-    bars = dict[str, float | tuple[float, float]] | float | tuple[float, float]
     add("card", metavar="CARD", help="a scorecard, as score and the monitor write them")
     add("--against", type=str | None, default=None, metavar="LAST_CARD", help="what fell surely against it is bad")
     add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
-    add("--accuracy", type=bars, default=(0.70, 0.85), help="(bad, good)")
-    add("--precision", type=bars, default=(0.50, 0.80), help="(bad, good)")
-    add("--recall", type=bars, default=(0.50, 0.80), help="(bad, good)")
-    add("--f1", type=bars, default=(0.0, 0.80), help="(bad, good)")
-    add("--gap", type=float, default=0.30, help="between precision and recall; above it is bad")
-    add("--min_support", "--min-support", type=int, default=30, help="samples; fewer are undecided")
-    add("--min_positives", "--min-positives", type=int, default=10, help="actual positives; fewer are undecided")
-    add("--critical", nargs="+", default=[], metavar="CLASS", help="classes that set the level, among more than 20")
-    add("--unused", type=float, default=0.02, help="of F1: a modality that gives no more is not used")
-    add("--dominant", type=float, default=0.80, help="a modality that gives a larger share dominates")
-    add("--confidence", type=float, default=0.95, help="of every interval")
+    add_fields(parser, QualityGate)
     return parser
+
+
+def add_fields(parser: Any, cls: type, hidden: Collection[str] = ()) -> None:
+    """Each field of a dataclass as an option, with its type, its default, and what the docstring says of it."""
+    hints, texts = get_type_hints(cls), _arguments(cls.__doc__ or "")
+    for field in dataclasses.fields(cls):
+        if field.name in hidden:
+            continue
+        name, hint = field.name, hints[field.name]
+        names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+        options: dict[str, Any] = {"help": texts[name].replace("%", "%%"), "default": field.default}
+        if field.default is dataclasses.MISSING:
+            options |= {"nargs": "+", "required": True, "metavar": "NAME"}
+            del options["default"]
+        elif hint is bool:
+            options["action"] = "store_true"
+        elif hint in (tuple[str, ...], tuple[str, ...] | None, Sequence[str]):
+            options |= {"nargs": "+", "metavar": "NAME"}
+        else:
+            options["type"] = hint
+        parser.add_argument(*names, **options)
+
+
+def _arguments(doc: str) -> dict[str, str]:
+    """What a docstring's ``Args:`` say of each argument, as one line each."""
+    section = inspect.cleandoc(doc).partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w+): ((?:.|\n(?!    \w+: ))*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
 
 
 def _leakage_options(parser: Any) -> Any:

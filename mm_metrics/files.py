@@ -12,14 +12,19 @@ from typing import Any
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     """Write `content` to `path` by a temporary file beside it, so that no reader ever sees half of it.
 
-    Missing folders are made. Raises OSError (no room, no permission) with nothing left behind.
+    Missing folders are made. A link stays one and its file is written; a device or a pipe is written to, as what else
+    uses it must not find a file there. Raises OSError (no room, no permission) with nothing left behind.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    data = content.encode() if isinstance(content, str) else content
+    if target.exists() and not target.is_file() and not target.is_dir():
+        target.write_bytes(data)
+        return Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(data)
         mask = os.umask(0)  # mkstemp's files are the owner's alone; ours are as any other
         os.umask(mask)
         os.chmod(name, 0o666 & ~mask)
@@ -27,7 +32,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return target
+    return Path(path)
 
 
 def finite(value: Any) -> Any:

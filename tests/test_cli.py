@@ -72,7 +72,8 @@ def test_every_option_of_score_reaches_the_reader(monkeypatch):
     arguments = (
         "score a.csv b.pq --modalities text audio --task binary --classes no yes --positive no --threshold 0.3 "
         "--ignore-case --target y --prediction p --presence.audio has_sound --coalition run_{coalition} --id qid "
-        "--always text --bootstrap 7 --seed 3 --shard 2 --skip-bad"
+        "--always text --bootstrap 7 --seed 3 --shard 2 --skip-bad --delimiter tab --encoding latin-1 --format csv "
+        "--extract x(.)"
     )
     assert main(arguments.split()) == cli.INTERRUPTED
     assert seen["files"] == ["a.csv", "b.pq"]
@@ -80,9 +81,10 @@ def test_every_option_of_score_reaches_the_reader(monkeypatch):
         ("text", "audio"), task="binary", classes=("no", "yes"), positive="no", threshold=0.3, ignore_case=True,
         target="y", prediction="p", presence={"audio": "has_sound"}, coalition="run_{coalition}", id="qid",
         always=("text",), bootstrap=7, seed=3, shard=2, skip_bad=True,
+        delimiter="\t", encoding="latin-1", format="csv", extract="x(.)",
     )  # fmt: skip
     options = {field.name for field in dataclasses.fields(Predictions)} - {"block_rows"}
-    named = {action.dest for action in cli_options._score_options(_Plain()).actions}
+    named = {action.dest for action in cli_options.score_options(_Plain()).actions}
     assert named == options | {"files", "output", "run"}
 
 
@@ -181,11 +183,11 @@ class _Plain:
 
 
 def test_the_gates_options_are_its_arguments_with_their_defaults():
-    actions = {action.dest: action.default for action in cli_options._gate_options(_Plain()).actions}
+    actions = {action.dest: action.default for action in cli_options.gate_options(_Plain()).actions}
     for name in ("card", "against", "require"):
         del actions[name]
     default = {field.name: getattr(QualityGate(), field.name) for field in dataclasses.fields(QualityGate)}
-    assert actions == {**default, "critical": list(default["critical"])}
+    assert actions == default
 
 
 def test_retraining_that_cost_a_modality_something_is_bad(tmp_path, capsys):
@@ -231,6 +233,60 @@ def test_cards_that_measure_other_things_do_not_compare(tmp_path):
     predictions().to_csv("a.csv", index=False)
     assert main(["score", "a.csv", "--modalities", "text", "video", "--output", "other.json"]) == 0
     assert main(["gate", card, "--against", "other.json"]) == cli.REFUSED
+
+
+# Where what is written goes.
+
+
+def test_a_dash_is_standard_output_with_nothing_else_on_it(tmp_path, capsys):
+    card = scored(tmp_path)
+    capsys.readouterr()
+    how = ["score", "card.csv", "--modalities", "text", "audio", "--classes", "flood", "siren", "--bootstrap", "100"]
+    assert main([*how, "--output", "-"]) == 0
+    said = capsys.readouterr()
+    assert Scorecard.from_json(said.out) == Scorecard.from_json(card)
+    assert "GOOD: accuracy" in said.err
+    assert main(["merge", card, "--output", "-"]) == 0
+    assert Scorecard.from_json(capsys.readouterr().out) == Scorecard.from_json(card)
+
+
+def test_standard_input_is_read_by_its_format(tmp_path, monkeypatch, capsys):
+    card = Scorecard.from_json(scored(tmp_path))
+    how = ["score", "-", "--modalities", "text", "audio", "--bootstrap", "100", "--output", "b.json"]
+    with open("card.csv", encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert main([*how, "--format", "csv"]) == 0
+    assert Scorecard.from_json("b.json").counts.equal(card.counts)
+    assert main(how) == cli.REFUSED
+    assert "--format" in capsys.readouterr().err
+
+
+def test_links_pipes_and_devices_are_written_through(tmp_path):
+    card = scored(tmp_path)
+    os.mkdir("elsewhere")
+    Path("link.json").symlink_to("elsewhere/card.json")
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE, text=True) as reader:
+        for output in ("link.json", "pipe", "/dev/null"):
+            assert main(["merge", card, "--output", output]) == 0
+        assert Scorecard.from_json(reader.stdout.read()) == Scorecard.from_json(card)
+    assert Path("link.json").is_symlink()
+    assert Scorecard.from_json("elsewhere/card.json") == Scorecard.from_json("link.json")
+    assert Path("pipe").is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path, capsys):
+    card = scored(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    os.link("card.csv", "same")
+    score = ["score", "card.csv", "--modalities", "text", "audio", "--output"]
+    for arguments in (
+        [*score, "./card.csv"], [*score, "same"], ["merge", card, "--output", card], ["report", card, "--output", card]
+    ):  # fmt: skip
+        assert main(arguments) == cli.REFUSED
+        assert "would be lost" in capsys.readouterr().err
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 # merge, report, leakage

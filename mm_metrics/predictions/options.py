@@ -33,8 +33,9 @@ class Options:
             {correct}_{coalition}
         target: the column of the targets
         prediction: the column of the predictions from all modalities
-        presence: the columns that say who has a modality, by a pattern or one by one
-        coalition: the columns of predictions from fewer modalities, by a pattern or one by one
+        presence: the columns that say who has a modality, by a pattern or one by one (--presence.audio NAME)
+        coalition: the columns of predictions from fewer modalities, by a pattern or one by one (--coalition.text
+            NAME)
         id: the column that names a sample; its bootstrap weights follow from it, so that the order of rows does not
             matter and files scored apart are paired
         always: modalities that every coalition shows, whatever its name says
@@ -89,7 +90,7 @@ class Options:
         if self.multiple_choice and not (self.kind.by_class and self.correct is None):
             raise ValueError("multiple_choice is for task=multiclass, and needs no correct, which says as much")
         if self.correct is not None:
-            if not self.kind.by_class or self.classes or self.extract:
+            if not self.kind.by_class or (self.classes or JUDGED[:1]) != JUDGED[:1] or self.extract:
                 raise ValueError(f"correct={self.correct!r}: marks need no task, classes or extract, leave them out")
             set_("prediction", self.correct)
             if self.coalition == "prediction_{coalition}":

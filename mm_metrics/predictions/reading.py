@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -97,10 +98,8 @@ def source(path: FilePath, format: str | None = None, delimiter: str | None = No
     if os.fspath(path) == "-":
         if format is None:
             raise ValueError(f"standard input has no suffix: --format says which, one of {', '.join(FORMATS)}")
-        spool = tempfile.NamedTemporaryFile(prefix="mm_metrics.")  # noqa: SIM115  (read twice, and gone with its source)
-        shutil.copyfileobj(sys.stdin.buffer, spool)
-        spool.flush()
-        return replace(source(spool.name, format, delimiter, encoding), name="standard input", spool=spool)
+        spool = _Spool()
+        return replace(source(spool.path, format, delimiter, encoding), name="standard input", spool=spool)
     place = Path(path)
     packed = place.suffix.lower() == ".gz"
     suffix = (place.with_suffix("") if packed else place).suffix.lower()
@@ -115,6 +114,16 @@ def source(path: FilePath, format: str | None = None, delimiter: str | None = No
         raise ValueError(f"{path}: Parquet is packed in itself and read from both ends: unpack the .gz first")
     encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     return Source(str(path), place, format, delimiter or ("\t" if format == "tsv" else ","), encoding, packed)
+
+
+class _Spool:
+    """A copy of standard input, which is read more than once, and gone with its source."""
+
+    def __init__(self) -> None:
+        handle, self.path = tempfile.mkstemp(prefix="mm_metrics.")
+        weakref.finalize(self, os.unlink, self.path)
+        with os.fdopen(handle, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
 
 
 def pyarrow() -> ModuleType:

@@ -19,6 +19,19 @@ class QualityGate:
     for what it leaves out. No threshold adapts itself. The defaults are the project's own; they suit no task in
     particular. Raises ValueError for thresholds out of 0…1 or in the wrong order.
 
+    Args:
+        accuracy: (bad, good)
+        precision: (bad, good)
+        recall: (bad, good)
+        f1: (bad, good)
+        gap: between precision and recall; above it is bad
+        min_support: samples; fewer are undecided
+        min_positives: actual positives; fewer are undecided
+        critical: classes that set the level, among more than 20
+        unused: of F1: a modality that gives no more is not used
+        dominant: a modality that gives a larger share dominates
+        confidence: of every interval
+
     >>> from mm_metrics import ModalityConfusionMatrix
     >>> import torch
     >>> metric = ModalityConfusionMatrix(("text",), task="binary")
