@@ -69,12 +69,12 @@ def as_bit(cell: object) -> bool:
 
 
 def as_hash(cell: object) -> list[int]:
-    """Two numbers of 64 bits that stand for an id; equal for 7, 7.0 and "7"."""
+    """Two numbers of 63 bits that stand for an id, as no sample has a negative number; equal for 7, 7.0 and "7"."""
     text = as_text(cell)
     if not text:
         raise UnreadableError("no id", "there is no id")
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    return [int.from_bytes(half, "little", signed=True) for half in (digest[:8], digest[8:])]
+    return [int.from_bytes(half, "little") >> 1 for half in (digest[:8], digest[8:])]
 
 
 def quoted(cell: object) -> str:

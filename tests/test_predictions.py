@@ -375,6 +375,7 @@ def test_with_ids_the_order_of_rows_does_not_matter():
     ordered = how.score_rows(pa.Table.from_pandas(data))
     shuffled = how.score_rows(pa.Table.from_pandas(data.sample(frac=1, random_state=0), preserve_index=False))
     assert ordered == shuffled
+    assert ordered.samples == int(ordered.confusion().sum()) == N
     by_row = Predictions(MODALITIES, classes=WORDS, bootstrap=20)
     ordered, shuffled = (by_row.score_rows(pa.Table.from_pandas(d)) for d in (data, data.sample(frac=1)))
     assert torch.equal(ordered.confusion("none", "audio"), shuffled.confusion("none", "audio"))
