@@ -14,6 +14,14 @@ from mm_metrics.verdict import QualityGate, Verdict, judge
 __all__ = ["Contribution", "Estimate", "Scorecard"]
 
 
+class Difference(Comparison):
+    """``new - old`` with its table; every question is that of `mm_metrics.counts.compare.Comparison`."""
+
+    def table(self, **options: Any) -> str:
+        """The differences as text of 80 columns."""
+        return console.difference(self, **options)
+
+
 class Scorecard(Tally):
     """Counts per coalition, slice and class, and every question that they answer.
 
@@ -39,9 +47,9 @@ class Scorecard(Tally):
         """The scorecard as text of 80 columns."""
         return console.text(self, **options)
 
-    def __sub__(self, other: Scorecard) -> Comparison:
+    def __sub__(self, other: Scorecard) -> Difference:
         """This card against another of the same data: `mm_metrics.counts.compare.Comparison`."""
-        return Comparison(self, other)
+        return Difference(self, other)
 
     def to_json(self, path: Any = None) -> str:
         """The card as JSON; written to `path`, whole or not at all, where one is given."""

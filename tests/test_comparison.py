@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mm_metrics import CoalitionConfusionMatrix
+from mm_metrics.counts.compare import Comparison
 
 NAMES = ("text", "audio")
 
@@ -21,6 +23,11 @@ def card(accuracy: float, seed: int, n: int = 400, start: int = 0, data: int = 0
     metric = CoalitionConfusionMatrix(NAMES, **({"num_classes": 3, "bootstrap": 200, "coalitions": ["all"]} | more))
     metric.update(preds.unsqueeze(0), target, index=torch.arange(n) + start)
     return metric.scorecard()
+
+
+def union(value):
+    confusion = value.confusion()
+    return (confusion.sum(0) + confusion.sum(1) - confusion.diagonal()).tolist()
 
 
 def width(comparison, score="accuracy"):
@@ -45,7 +52,9 @@ def test_the_paired_interval_is_that_of_the_differences():
     assert (new - old).estimate("f1")[0] == new.score("f1") - old.score("f1")
     spread = new.replicate_scores("f1") - old.replicate_scores("f1")
     low, high = (new - old).interval("f1")
-    assert (high - low) / 2 == pytest.approx(1.96 * math.hypot(float(spread.std()), 1 / 400), rel=1e-3)
+    sizes = [min(part[c] for part in (union(new), union(old))) for c in range(3)]  # one more sample of each class
+    least = math.hypot(*(1 / 3 / size for size in sizes))
+    assert (high - low) / 2 == pytest.approx(1.96 * math.hypot(float(spread.std()), least), rel=1e-3)
     assert (old - new).interval("f1") == pytest.approx((-high, -low))
 
 
@@ -54,6 +63,73 @@ def test_a_card_against_itself_is_no_difference():
     low, high = (value - value).interval("f1")
     assert (value - value).score("f1") == 0
     assert low < 0 < high < 0.01
+
+
+def test_rows_that_one_side_skipped_do_not_unpair_the_rest():
+    whole, n = card(0.85, 1), 400
+    target = torch.randint(3, (n,), generator=torch.Generator().manual_seed(0))
+    metric = CoalitionConfusionMatrix(NAMES, num_classes=3, bootstrap=200, coalitions=["all"])
+    kept = torch.arange(n) % 50 != 7  # 8 rows could not be read
+    metric.update(target[kept].unsqueeze(0), target[kept], index=torch.arange(n)[kept])
+    paired, perfect = whole - metric.scorecard(), width(whole - card(1.1, 3))
+    assert paired.paired
+    assert width(paired) == pytest.approx(perfect, rel=0.1)
+
+
+def test_other_samples_of_the_same_numbers_are_not_paired():
+    assert not (card(0.85, 1) - card(0.85, 1, data=1)).paired
+    assert not (card(0.85, 1, n=60) - card(0.85, 1, n=60, data=1)).paired
+
+
+def test_cards_of_one_data_set_do_not_add_up():
+    with pytest.raises(ValueError, match="new - old"):
+        card(0.85, 1) + card(0.8, 2)
+    assert (card(0.85, 1) + card(0.8, 2, start=400)).samples == 800
+
+
+def test_contributions_and_classes_of_a_difference():
+    def both(seed, skill):
+        shared, own = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
+        target = torch.randint(3, (300,), generator=shared)
+        luck = torch.rand(300, generator=shared) * 0.7 + torch.rand(300, generator=own) * 0.3
+        right = luck < torch.tensor([0.3, skill, 0.4, 0.9]).unsqueeze(1)
+        metric = CoalitionConfusionMatrix(NAMES, num_classes=3, bootstrap=200)
+        metric.update(torch.where(right, target, (target + 1) % 3), target, index=torch.arange(300))
+        return metric.scorecard()
+
+    new, old = both(1, 0.8), both(2, 0.4)
+    difference = new - old
+    for name in NAMES:
+        mine, first, second = (part.contributions("f1")[name] for part in (difference, new, old))
+        for part, x, y in zip(mine, first, second, strict=True):
+            assert part.value == pytest.approx(x.value - y.value)
+            assert part.low < part.value < part.high
+    # Text alone got better, so that audio is missed less.
+    assert (
+        difference.contributions("f1")["text"].unimodal_gain.low
+        > 0.2
+        > difference.contributions("f1")["audio"].drop.high
+    )
+    values = difference.class_estimates("recall", coalition="text")
+    for name, part in values.items():
+        assert part.value == pytest.approx(
+            new.class_scores("recall", "text")[name] - old.class_scores("recall", "text")[name]
+        )
+        assert 0 < part.low < part.high <= 1
+    assert "What each modality gives more" in difference.table()
+
+
+def test_seeds_that_differ_widen_a_difference():
+    news, olds = [card(0.8, seed) for seed in (1, 2, 3)], [card(0.8, seed) for seed in (4, 5)]
+    several = Comparison(news[0], olds[0], tuple(news[1:]), tuple(olds[1:]))
+    assert several.paired
+    values = [[part.score("accuracy") for part in side] for side in (news, olds)]
+    assert several.score("accuracy") == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
+    spare = (2 * np.var(values[0], ddof=1) + np.var(values[1], ddof=1)) / 3 * (1 / 3 + 1 / 2)
+    spread = [np.mean([part.replicate_scores("accuracy").numpy() for part in side], axis=0) for side in (news, olds)]
+    data = np.var(spread[0] - spread[1], ddof=1) + 1 / 400**2
+    assert several.difference("accuracy").error == pytest.approx((spare + data) ** 0.5)
+    assert several.difference("accuracy").freedom == pytest.approx((spare + data) ** 2 / (spare**2 / 3))
 
 
 def test_another_seed_is_not_paired():

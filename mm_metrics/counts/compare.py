@@ -1,16 +1,37 @@
-"""Two scorecards of the same data, a model and its retrained self say: paired differences with intervals."""
+"""Scorecards of the same data, a model and its retrained self say: paired differences with intervals."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from mm_metrics import uncertainty
+from mm_metrics import contributions, scores, uncertainty
+from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
+from mm_metrics.counts.overlap import SAME, overlap
 from mm_metrics.counts.tally import Tally
-from mm_metrics.uncertainty import Estimate
+from mm_metrics.uncertainty import Contribution, Estimate
+
+
+class Difference(NamedTuple):
+    """A difference of scores with its standard error and the degrees of freedom of that; None is many."""
+
+    value: float
+    error: float
+    freedom: float | None
+
+
+class _Read(NamedTuple):
+    """What one card says: a number ``(...)``, its replicates ``(R, ...)``, and the samples of `least_size`."""
+
+    value: Tensor
+    replicates: Tensor | None
+    total: Tensor
 
 
 @dataclass(frozen=True)
@@ -18,8 +39,9 @@ class Comparison:
     """What ``new - old`` answers: the difference of any score, new less old, with its interval.
 
     Where both cards saw the same samples under the same numbers and seed, their bootstrap weights are the same and the
-    difference is paired; otherwise it is that of two independent samples, and wider. Raises ValueError for cards of
-    other modalities or classes.
+    difference is paired, whatever rows one side skipped; otherwise it is that of two independent samples, and wider.
+    Further cards of the same data, of models trained with other seeds, make it a difference of means, and what they
+    differ by widens it. Raises ValueError for cards of other modalities or classes.
 
     >>> from mm_metrics import CoalitionConfusionMatrix
     >>> def card(prediction):
@@ -33,53 +55,138 @@ class Comparison:
 
     new: Tally
     old: Tally
+    more_new: tuple[Tally, ...] = ()
+    more_old: tuple[Tally, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse cards that measure different things."""
-        if self.new.other != self.old.other:
-            object.__setattr__(self, "new", opened(self.new))
-            object.__setattr__(self, "old", opened(self.old))
-        for what in ("modalities", "task", "classes", "class names"):
-            new, old = self.new.identity()[what], self.old.identity()[what]
-            if new != old:
-                raise ValueError(f"scorecards with different {what} do not compare: {new} and {old}")
+        cards = [self.new, self.old, *self.more_new, *self.more_old]
+        if len({card.other for card in cards}) > 1:
+            cards = [opened(card) for card in cards]
+            object.__setattr__(self, "new", cards[0])
+            object.__setattr__(self, "old", cards[1])
+            object.__setattr__(self, "more_new", tuple(cards[2 : 2 + len(self.more_new)]))
+            object.__setattr__(self, "more_old", tuple(cards[2 + len(self.more_new) :]))
+        for card in cards[1:]:
+            for what in ("modalities", "task", "classes", "class names"):
+                new, old = self.new.identity()[what], card.identity()[what]
+                if new != old:
+                    raise ValueError(f"scorecards with different {what} do not compare: {new} and {old}")
+
+    @property
+    def news(self) -> tuple[Tally, ...]:
+        """The new side's cards."""
+        return (self.new, *self.more_new)
+
+    @property
+    def olds(self) -> tuple[Tally, ...]:
+        """The old side's cards."""
+        return (self.old, *self.more_old)
 
     @property
     def paired(self) -> bool:
-        """Whether both saw the same samples with the same weights: their resampled class sizes are equal."""
-        new, old = (card.replicate_sums("all") for card in (self.new, self.old))
-        if new is None or old is None:
-            return False
-        size = min(len(new.actual), len(old.actual))  # a replicate's weights do not depend on how many there are
-        return torch.equal(new.actual[:size, -1], old.actual[:size, -1])
+        """Whether all saw the same samples with the same weights, but for rows that some skipped."""
+        return all(overlap(self.new, card) > SAME for card in (*self.more_new, *self.olds))
 
-    def score(self, score: str, coalition: str | None = None, slice: str = "all") -> float:
-        """The new card's score less the old one's."""
-        return self.new.score(score, coalition, slice) - self.old.score(score, coalition, slice)
+    def score(self, score: str, coalition: str | None = None, slice: Slice = "all") -> float:
+        """The new side's score less the old one's."""
+        new, old = ([card.score(score, coalition, slice) for card in cards] for cards in (self.news, self.olds))
+        return sum(new) / len(new) - sum(old) / len(old)
 
     def interval(
-        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
     ) -> tuple[float, float]:
         """``(low, high)`` of the difference; NaN where a card has no bootstrap replicates."""
-        spreads = []
-        for card in (self.new, self.old):
-            spread = card.replicate_scores(score, coalition, slice)
-            if spread is None:
-                return math.nan, math.nan
-            spreads.append(spread)
-        size = min(map(len, spreads))
-        new, old = (spread[:size] for spread in spreads)
-        if not self.paired:  # the variances add up, which shifting one of two independent columns gives too
-            old = old.roll(1)
-        support = min(card.support(slice, coalition) for card in (self.new, self.old))
-        value = torch.tensor(self.score(score, coalition, slice), dtype=torch.float64)
-        low, high = uncertainty.difference_interval(value, new - old, support, confidence)
-        return float(low), float(high)
+        difference = self.difference(score, coalition, slice)
+        estimate = _estimate(difference, confidence, 1 - scores.floor(score))
+        return estimate.low, estimate.high
 
     def estimate(
-        self, score: str, coalition: str | None = None, slice: str = "all", confidence: float = 0.95
+        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
     ) -> Estimate:
         """A difference with its interval."""
-        return Estimate(
-            self.score(score, coalition, slice), *self.interval(score, coalition, slice, confidence=confidence)
-        )
+        low, high = self.interval(score, coalition, slice, confidence)
+        return Estimate(self.score(score, coalition, slice), low, high)
+
+    def difference(self, score: str, coalition: str | None = None, slice: Slice = "all") -> Difference:
+        """A difference with its standard error, which is NaN where a card has no bootstrap replicates."""
+
+        def read(card: Tally) -> _Read:
+            value = torch.tensor(card.score(score, coalition, slice), dtype=torch.float64)
+            return _Read(value, card.replicate_scores(score, coalition, slice), _size(card, score, coalition, slice))
+
+        return self._differences(read, slice)[0]
+
+    def class_estimates(
+        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
+    ) -> dict[str, Estimate]:
+        """The difference of each class, or label, with its interval, by name."""
+
+        def read(card: Tally) -> _Read:
+            values = [part.value for part in card.class_estimates(score, coalition, slice).values()]
+            spread = card.replicate_scores(score, coalition, slice, "none")
+            return _Read(torch.tensor(values).double(), spread, _size(card, score, coalition, slice, "none"))
+
+        differences = self._differences(read, slice)
+        return {name: _estimate(part, confidence, 1.0) for name, part in zip(self.new.names, differences, strict=True)}
+
+    def contributions(self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95) -> dict[str, Contribution]:
+        """How each modality's drop, gain alone and Shapley value differ, each with an interval."""
+        columns = []
+        for function in (contributions.leave_one_out, contributions.unimodal_gain, contributions.shapley_values):
+
+            def read(card: Tally, function: Callable[..., Tensor] = function) -> _Read:
+                part = card.applied(function, score, slice)
+                return _Read(part.value, part.replicates, part.total)
+
+            part = self.new.applied(function, score, slice)
+            ranges = (part.most - part.least).expand(part.value.shape).tolist()
+            differences = zip(self._differences(read, slice), ranges, strict=True)
+            columns.append([_estimate(difference, confidence, most) for difference, most in differences])
+        names = self.new.modalities
+        return {name: Contribution(*(column[m] for column in columns)) for m, name in enumerate(names)}
+
+    def _differences(self, read: Callable[[Tally], _Read], slice: Slice) -> list[Difference]:
+        """What `read` says of the new side's cards less the old side's, an entry a number of its value."""
+        sides = [[read(card) for card in cards] for cards in (self.news, self.olds)]
+        new, old = (torch.stack([part.value.flatten() for part in side]) for side in sides)  # (cards, P)
+        values = new.mean(0) - old.mean(0)
+        spreads = [[part.replicates for part in side] for side in sides]
+        if any(spread is None for side in spreads for spread in side):
+            return [Difference(value, math.nan, None) for value in values.tolist()]
+        size = min(len(spread) for side in spreads for spread in side if spread is not None)
+        first, second = (
+            torch.stack([spread[:size].reshape(size, -1) for spread in side if spread is not None]).mean(0)
+            for side in spreads
+        )  # (R, P) each
+        if not self.paired:  # the variances add up, which shifting one of two independent columns gives too
+            second = second.roll(1, 0)
+        total = torch.stack([part.total.flatten() for side in sides for part in side]).amin(0)
+        clusters = [groups for card in (*self.news, *self.olds) if (groups := card.clusters(slice)) is not None]
+        groups = min(clusters, default=None)
+        errors = uncertainty.difference_error(first - second, total, groups)
+        spare = len(new) + len(old) - 2  # degrees of freedom of what seeds differ by
+        seeds = ((new - new.mean(0)) ** 2).sum(0) + ((old - old.mean(0)) ** 2).sum(0)
+        seeds = seeds / max(spare, 1) * (1 / len(new) + 1 / len(old)) * (spare > 0)
+        return [
+            Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare))
+            for value, error, seed in zip(values.tolist(), errors.tolist(), seeds.tolist(), strict=True)
+        ]
+
+
+def _size(card: Tally, score: str, coalition: str | None, slice: Slice, average: str = "default") -> Tensor:
+    behind = scores.behind(score, card.sums(coalition, slice), card.kind, average)
+    return uncertainty.least_size(behind.weights, behind.sizes)
+
+
+def _freedom(data: float, groups: int | None, seeds: float, spare: int) -> float | None:
+    """Degrees of freedom of a sum of two variances (Satterthwaite 1946)."""
+    parts = [(data, groups - 1) if groups else None, (seeds, spare) if spare else None]
+    lost = sum(variance**2 / freedom for variance, freedom in filter(None, parts) if freedom)
+    return (data + seeds) ** 2 / lost if lost > 0 else None
+
+
+def _estimate(difference: Difference, confidence: float, most: float) -> Estimate:
+    half = uncertainty.t_quantile(confidence, difference.freedom) * difference.error
+    low, high = difference.value - half, difference.value + half
+    return Estimate(difference.value, max(low, -most) if low == low else low, min(high, most) if high == high else high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -13,8 +13,20 @@ from torch import Tensor
 from mm_metrics import contributions, scores, uncertainty
 from mm_metrics.counts.counted import Counted, Slice
 from mm_metrics.counts.other import opened
+from mm_metrics.counts.overlap import SAME, overlap
 from mm_metrics.scores import ClassSums
 from mm_metrics.uncertainty import Contribution, Estimate
+
+
+class Applied(NamedTuple):
+    """A function of the coalitions' scores: its value ``(...)``, and what its interval is made of."""
+
+    value: Tensor
+    replicates: Tensor | None  # (R, ...)
+    total: Tensor  # samples, as `uncertainty.least_size` counts them
+    sampling: Tensor  # the standard error of having sampled coalitions
+    least: Tensor  # what it can be
+    most: Tensor
 
 
 class Tally(Counted):
@@ -53,7 +65,7 @@ class Tally(Counted):
 
         Samples that come in groups are resampled by group, proportions too.
         """
-        sums, groups = self.sums(coalition, slice), self._clusters(slice, coalition)
+        sums, groups = self.sums(coalition, slice), self.clusters(slice, coalition)
         plain = self.kind.proportion(score, sums, average) if self.knows(score) and groups is None else None
         if plain is not None:
             low, high = uncertainty.wilson(*plain, confidence)
@@ -79,7 +91,7 @@ class Tally(Counted):
         Raises ValueError as `class_scores`.
         """
         values = torch.tensor(list(self.class_scores(score, coalition, slice).values()), dtype=torch.float64)
-        sums, groups = self.sums(coalition, slice), self._clusters(slice, coalition)
+        sums, groups = self.sums(coalition, slice), self.clusters(slice, coalition)
         spread = self.replicate_scores(score, coalition, slice, "none")
         low = high = torch.full_like(values, torch.nan)
         if groups is None and score in scores.PROPORTIONS:
@@ -120,6 +132,16 @@ class Tally(Counted):
         >>> metric.scorecard().apply(contributions.cooperation, "accuracy")[0]
         tensor(0.5000, dtype=torch.float64)
         """
+        value, spread, total, sampling, least, most = self.applied(function, score, slice)
+        if spread is None:
+            nan = torch.full_like(value, torch.nan)
+            return value, nan, nan
+        low, high = uncertainty.difference_interval(value, spread, total, confidence, self.clusters(slice))
+        half = torch.hypot((high - low) / 2, sampling * uncertainty.normal_quantile(confidence))
+        return value, torch.maximum(value - half, least), torch.minimum(value + half, most)
+
+    def applied(self, function: Callable[..., Tensor], score: str, slice: Slice = "all") -> Applied:
+        """The same with what an interval is made of."""
         values, replicates = self.coalition_scores(score, slice)
         table, floor = self.layout.modalities.table(self.masks), scores.floor(score)
         keywords: dict[str, Any] = {}
@@ -133,28 +155,24 @@ class Tally(Counted):
         first = torch.where(concerned, answered, len(answered)).amin(-1)
         several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
-        if replicates is None:
-            nan = torch.full_like(value, torch.nan)
-            return value, nan, nan
-        if keywords:
-            keywords["empty"] = self._score(score, _majority(self.replicate_sums(slice)))[:, -1]
-        spread = function(replicates, table, **keywords).movedim(-1, 0)
         behind = scores.behind(score, self.coalition_sums(slice), self.kind)
         sizes = uncertainty.least_size(behind.weights, behind.sizes)  # (K,)
         sizes = torch.cat([sizes, sizes.new_tensor([torch.inf])])  # guessing the majority is no class's doing
         total = torch.where(concerned, sizes, torch.inf).amin(-1)
-        low, high = uncertainty.difference_interval(value, spread, total, confidence, self._clusters(slice))
+        sampling, least, most = torch.zeros_like(value), value.new_tensor(-torch.inf), value.new_tensor(torch.inf)
         if function is contributions.shapley_values and len(table) < 2 ** len(self.modalities):
-            z = uncertainty.normal_quantile(confidence)
-            sampling = z * contributions.shapley_error(values, table)
-            half = (((high - low) / 2) ** 2 + sampling**2).sqrt()
-            low, high = value - half, value + half
+            sampling = contributions.shapley_error(values, table)
         if weights is not None:  # what scores of `floor` … 1 can differ by
             gains, losses = weights.clamp(min=0).sum(-1), weights.clamp(max=0).sum(-1)
-            low, high = torch.maximum(low, gains * floor + losses), torch.minimum(high, gains + losses * floor)
+            least, most = gains * floor + losses, gains + losses * floor
         elif function is contributions.interaction_share:
-            low, high = low.clamp(min=0), high.clamp(max=1)
-        return value, low, high
+            least, most = value.new_tensor(0.0), value.new_tensor(1.0)
+        if replicates is None:
+            return Applied(value, None, total, sampling, least, most)
+        if keywords:
+            keywords["empty"] = self._score(score, _majority(self.replicate_sums(slice)))[:, -1]
+        spread = function(replicates, table, **keywords).movedim(-1, 0)
+        return Applied(value, spread, total, sampling, least, most)
 
     def contributions(
         self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95
@@ -188,6 +206,11 @@ class Tally(Counted):
         """Samples that every coalition answered, of those counted together; None where that was not kept."""
         return int(self.hits(slice).sum()) if self.layout.hit_patterns else None
 
+    def clusters(self, slice: Slice = "all", coalition: str | None = None) -> int | None:
+        """How many groups the samples of a slice come in; None where every sample is one of its own."""
+        groups = self.groups(slice, coalition) if self.grouped else 0
+        return groups if self.grouped and groups < self.support(slice, coalition) else None
+
     def majority(self, score: str = "accuracy", slice: Slice = "all") -> float:
         """What always guessing the most frequent class of the slice would score; NaN where classes are not known."""
         return math.nan if self.judged else float(self._score(score, _majority(self.sums(None, slice))))
@@ -207,7 +230,7 @@ class Tally(Counted):
 
         NaN where no sample was answered by all, or samples come in groups and no replicates were kept.
         """
-        groups = self._clusters(slice)
+        groups = self.clusters(slice)
         if groups is None:
             if self.shared(slice) == 0:
                 return math.nan
@@ -251,6 +274,11 @@ class Tally(Counted):
                 f"both scorecards number their samples from zero in shard {twice[0]}, so they would share bootstrap "
                 "weights: make the metrics with shard=0, shard=1, … or give update(index=…)"
             )
+        if overlap(self, other) > SAME:
+            raise ValueError(
+                "both scorecards count the same samples, so they would be counted twice: compare models by new - old, "
+                "give the gate several cards of one data set, and add up shards, which share no sample"
+            )
         info = {key: value for key, value in self.info.items() if other.info.get(key) == value}
         shards = tuple(sorted({*self.shards, *other.shards}))
         return replace(
@@ -265,11 +293,6 @@ class Tally(Counted):
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
         value, floor = self._score(score, sums, average), scores.floor(score)
         return uncertainty.score_interval(value, spread, total, confidence, floor, groups, least)
-
-    def _clusters(self, slice: Slice, coalition: str | None = None) -> int | None:
-        """How many groups the samples of a slice come in; None where every sample is one of its own."""
-        groups = self.groups(slice, coalition) if self.grouped else 0
-        return groups if self.grouped and groups < self.support(slice, coalition) else None
 
     def _score(self, score: str, sums: ClassSums, average: str | None = "default") -> Tensor:
         """``(..., L, C)`` to ``(...)``."""

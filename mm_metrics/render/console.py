@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from mm_metrics.render.tables import Number, Table
 from mm_metrics.verdict import QualityGate, Verdict, judge
 
 if TYPE_CHECKING:
+    from mm_metrics.counts.compare import Comparison
     from mm_metrics.counts.tally import Tally
 
 LEVEL_STYLES = {"good": "bold green", "mixed": "bold yellow", "bad": "bold red", "undecided": "bold"}
@@ -71,6 +73,19 @@ def text(
         page.gap()
     for note in verdict.notes:
         page.sentence(note, "dim")
+    return page.end()
+
+
+def difference(comparison: Comparison, *, width: int = 80, color: bool | None = None) -> str:
+    """New less old as text of at most `width` columns: every score of every slice, and what each modality gives."""
+    page = _Page(max(50, width), bool(color))
+    how = "the same samples" if comparison.paired else "not the same samples, or other numbers or seeds: unpaired"
+    new, old = (card.support() for card in (comparison.new, comparison.old))
+    page.sentence(f"New less old, in points: {new:,} and {old:,} samples, {how}.", "bold")
+    page.table(tables.differences(comparison), "Differences by slice, with 95% intervals")
+    gains = tables.contribution_points(comparison, phrases.telling(comparison.new))
+    if any(math.isfinite(cell.value) for row in gains.rows for cell in row[1:]):
+        page.table(gains, f"What each modality gives more, in points of {words.label(phrases.telling(comparison.new))}")
     return page.end()
 
 

@@ -94,9 +94,9 @@ def coalition_label(card: Tally, name: str) -> str:
     return f"all but {hidden[0]}" if hidden else "all"
 
 
-def contribution_points(card: Tally, score: str | None = None, slice: str = "all") -> Table:
-    """Drop, gain alone and Shapley value of every modality, in points of a score."""
-    score = score or phrases.telling(card)
+def contribution_points(card: Tally | Comparison, score: str | None = None, slice: str = "all") -> Table:
+    """Drop, gain alone and Shapley value of every modality, in points of a score; of two cards, what they differ by."""
+    score = score or phrases.telling(card if isinstance(card, Tally) else card.new)
     rows = [
         (name, *(_points(estimate) for estimate in parts)) for name, parts in card.contributions(score, slice).items()
     ]

@@ -1,0 +1,48 @@
+"""Whether two cards count the same samples, told from their bootstrap weights alone."""
+
+from __future__ import annotations
+
+import torch
+
+from mm_metrics.counts.counted import Counted
+
+SAME = 0.5  # of the samples, beyond chance: from here on two cards are of one data set
+_ENOUGH = 30  # replicates
+
+
+def overlap(first: Counted, second: Counted) -> float:
+    """How much of two cards is the same samples: 1 all, 0 or less no more than chance; 0 without replicates.
+
+    A sample weighs the same in replicate r wherever it is counted. So class sizes vary alike over the replicates in as
+    far as they are made of the same samples: their covariance over their variance is the share that both have. Rows
+    that one side skipped lower it by little. Cards that number other samples alike agree by chance where the labels
+    do; that is taken off, as Cohen's kappa does.
+
+    >>> from mm_metrics import CoalitionConfusionMatrix
+    >>> def card(start):
+    ...     metric = CoalitionConfusionMatrix(("text",), num_classes=2, coalitions=["all"], bootstrap=100)
+    ...     metric.update(torch.zeros(1, 50, dtype=torch.int64), torch.arange(50) % 2, index=torch.arange(50) + start)
+    ...     return metric.scorecard()
+    >>> overlap(card(0), card(4)) > 0.5, overlap(card(0), card(50)) < 0.5
+    (True, True)
+    """
+    sums = [card.replicate_sums() for card in (first, second)]
+    if first.seed != second.seed or sums[0] is None or sums[1] is None:
+        return 0.0
+    size = min(len(part.actual) for part in sums if part is not None)  # a weight does not hang on how many there are
+    a, b = (
+        part.actual[:size, card.row(None)].flatten(1).double()  # (R, L * C)
+        for part, card in zip(sums, (first, second), strict=True)
+        if part is not None
+    )
+    if a.shape != b.shape or not a.any():
+        return 0.0
+    if torch.equal(a, b):
+        return 1.0
+    if size < _ENOUGH:
+        return 0.0
+    share = 1 - float((a - b).var(0).sum() / (a.var(0).sum() + b.var(0).sum()))
+    totals = [card.sums().actual.double() for card in (first, second)]  # (L, C) each
+    whole = totals[0].sum(-1, keepdim=True).clamp(min=1)
+    chance = float((2 * totals[0] * totals[1] / whole).sum() / (totals[0] + totals[1]).sum())
+    return (share - chance) / (1 - chance) if chance < 1 else share
