@@ -130,7 +130,9 @@ class Comparison:
         differences = self._differences(read, slice)
         return {name: _estimate(part, confidence, 1.0) for name, part in zip(self.new.names, differences, strict=True)}
 
-    def contributions(self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95) -> dict[str, Contribution]:
+    def contributions(
+        self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95
+    ) -> dict[str, Contribution]:
         """How each modality's drop, gain alone and Shapley value differ, each with an interval."""
         columns = []
         for function in (contributions.leave_one_out, contributions.unimodal_gain, contributions.shapley_values):
