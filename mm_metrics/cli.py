@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from glob import glob
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from mm_metrics.files import finite, write_whole
 
 if TYPE_CHECKING:
     from mm_metrics.scorecard import Scorecard
@@ -76,29 +80,36 @@ def score(settings: Any) -> int:
 
 
 def gate(settings: Any) -> int:
-    """A scorecard to a verdict and its exit code."""
-    from mm_metrics.scorecard import Scorecard
-    from mm_metrics.verdict import QualityGate
-    from mm_metrics.verdict.regression import losses
+    """Scorecards to a verdict, the worst of theirs, and its exit code."""
+    from mm_metrics.counts.compare import Comparison
+    from mm_metrics.verdict import QualityGate, regression
+    from mm_metrics.verdict.rules import LEVELS
 
     options = settings.as_dict()
-    card = Scorecard.from_json(_file(options.pop("card")))
-    against, require = options.pop("against"), options.pop("require")
-    options.pop("config")
+    paths, against = options.pop("card"), options.pop("against")
+    require, only, tolerance, output = (options.pop(name) for name in ("require", "only", "tolerance", "json"))
+    config = options.pop("config")
     bars = QualityGate(**{**options, "critical": tuple(options["critical"])})
-    extra, notes = [], []
-    if against:
-        last = Scorecard.from_json(_file(against))
-        extra = losses(card, last, bars.confidence)
-        if not extra:
-            notes.append("Against last: no score of any modality has surely fallen.")
-        if not (card - last).paired:
-            notes.append("Not the same samples as last (or other numbers, seed or bootstrap): compared unpaired.")
-    verdict = card.verdict(bars, extra=extra)
-    print(verdict)
-    for note in notes:
-        print(note)
-    return 0 if verdict.level == require else EXIT[verdict.level]
+    if (only or tolerance) and not against:
+        raise ValueError("--only and --tolerance are about falls: say --against LAST_CARD too")
+    cards, lasts = [_card(path) for path in paths], [_card(path) for path in against]
+    extra, said, found = [], [], []
+    if lasts:
+        comparison = Comparison(cards[0], lasts[0], tuple(cards[1:]), tuple(lasts[1:]))
+        found = regression.changes(comparison, bars.confidence, only, tolerance)
+        extra, said = regression.losses(comparison, found, tolerance), regression.notes(comparison, found)
+    if only:
+        verdict = regression.verdict(extra, said)
+    else:
+        verdicts = [card.verdict(bars, extra=extra) for card in cards]
+        verdict = min(verdicts, key=lambda verdict: LEVELS.index(verdict.level))
+        verdict = replace(verdict, notes=(*verdict.notes, *said))
+    code = 0 if verdict.level == require else EXIT[verdict.level]
+    with _written(output, [*paths, *against, *(config or ())]) as (path, say):
+        if path:
+            write_whole(path, json.dumps(finite(verdict.as_dict(code, found)), indent=1, ensure_ascii=False) + "\n")
+        say(str(verdict))
+    return code
 
 
 def report(settings: Any) -> int:
@@ -175,7 +186,7 @@ def _written(output: str | None, inputs: Iterable[Any]) -> Iterator[tuple[str, C
     """Where to write, and how to speak: ``-`` is standard output, whose reader wants nothing else there."""
     for path in filter(None, inputs):
         if output and os.path.exists(output) and os.path.exists(path) and os.path.samefile(output, path):
-            raise ValueError(f"--output {output} is one of the files that are read: it would be lost")
+            raise ValueError(f"{output} is one of the files that are read: it would be lost")
     if output != "-":
         yield output or "", print
         return

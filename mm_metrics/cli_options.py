@@ -45,7 +45,9 @@ Bars are (bad, good) fractions; one number is the good bar; per modality where w
   mm-metrics gate card.json
   mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
   mm-metrics gate card.json --require mixed              mixed passes, with 0
-  mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen"""
+  mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen
+  mm-metrics gate new.json --against last.json --only recall.audio --tolerance 0.01 --json gate.json
+  mm-metrics gate new_seed_*.json --against last_seed_*.json     what seeds differ by is no fall"""
 
 REPORT = """Scorecards as one HTML page that needs no network.
 
@@ -120,8 +122,11 @@ def gate_options(parser: Any) -> Any:
     from mm_metrics.verdict import QualityGate
 
     add = parser.add_argument
-    add("card", metavar="CARD", help="a scorecard, as score and the monitor write them")
-    add("--against", type=str | None, default=None, metavar="LAST_CARD", help="what fell surely against it is bad")
+    add("card", nargs="+", metavar="CARD", help="a scorecard; several are of one data set, trained with other seeds")
+    add("--against", nargs="+", default=[], metavar="LAST_CARD", help="what fell surely against these is bad")
+    add("--only", nargs="+", default=[], metavar="SCORE", help="falls of these alone: recall.audio, or f1 anywhere")
+    add("--tolerance", type=float, default=0.0, help="a fall of no more, as a fraction, is none")
+    add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes: {OUTPUT}")
     add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
     add_fields(parser, QualityGate)
     return parser

@@ -16,7 +16,6 @@ from mm_metrics import QualityGate, Scorecard, cli, cli_options
 from mm_metrics.cli import main
 from mm_metrics.extras import install
 from mm_metrics.predictions import Predictions
-from mm_metrics.verdict.regression import losses
 
 pytest.importorskip("jsonargparse")
 pytest.importorskip("pyarrow")
@@ -184,7 +183,7 @@ class _Plain:
 
 def test_the_gates_options_are_its_arguments_with_their_defaults():
     actions = {action.dest: action.default for action in cli_options.gate_options(_Plain()).actions}
-    for name in ("card", "against", "require"):
+    for name in ("card", "against", "only", "tolerance", "json", "require"):
         del actions[name]
     default = {field.name: getattr(QualityGate(), field.name) for field in dataclasses.fields(QualityGate)}
     assert actions == default
@@ -203,9 +202,34 @@ def test_retraining_that_cost_a_modality_something_is_bad(tmp_path, capsys):
     assert "unpaired" not in said
     assert main(["gate", last, "--against", card]) == 0
     assert "no score of any modality has surely fallen" in capsys.readouterr().out
-    text = [loss for loss in losses(Scorecard.from_json(card), Scorecard.from_json(last)) if loss.score == "accuracy"]
-    assert [loss.modality for loss in text] == ["all", "audio"]  # every sample has text: said once, of the whole
-    assert all(loss.level == "bad" and loss.low < loss.value < loss.high < 0 for loss in text)
+
+
+def test_what_ci_reads_of_falls_alone(tmp_path):
+    last = scored(tmp_path, "last", right=0.97, audio=0.97, n=3000)
+    card = scored(tmp_path, "card", right=0.97, audio=0.93, n=3000)
+    assert main(["gate", card, "--against", last, "--json", "all.json"]) == 1
+    said = json.loads(Path("all.json").read_text())
+    falls = [part for part in said["findings"] if part["kind"] == "regression" and part["score"] == "accuracy"]
+    assert [part["modality"] for part in falls] == ["all", "audio"]  # every sample has text: said once, of the whole
+    assert all(part["level"] == "bad" and part["low"] < part["value"] < part["high"] < 0 for part in falls)
+    assert (said["level"], said["code"], len(said["changes"])) == ("bad", 1, 8)
+    only = ["gate", card, "--against", last, "--only", "recall.audio", "--json", "one.json"]
+    assert main(only) == 1
+    said = json.loads(Path("one.json").read_text())
+    assert [(part["score"], part["slice"], part["fell"]) for part in said["changes"]] == [("recall", "audio", True)]
+    assert main([*only, "--tolerance", "0.1"]) == 0
+    assert main(["gate", card, "--against", last, "--only", "recall.text", "--recall", "[0.98,0.99]"]) == 1  # all rows
+    assert main(["gate", last, "--against", card, "--only", "f1", "--recall", "[0.98,0.99]"]) == 0  # no bar is asked
+    assert main(["gate", card, "--only", "recall.audio"]) >= 4
+    assert main(["gate", card, "--against", last, "--only", "recall.video"]) >= 4
+    assert main([*only[:-1], card]) >= 4  # a file that is read
+
+
+def test_seeds_of_one_training_are_no_fall(tmp_path):
+    news = [scored(tmp_path, f"new{i}", right=right, n=3000) for i, right in enumerate((0.97, 0.90))]
+    olds = [scored(tmp_path, f"old{i}", right=right, n=3000) for i, right in enumerate((0.98, 0.91))]
+    assert main(["gate", news[1], "--against", olds[0], "--only", "accuracy"]) == 1
+    assert main(["gate", *news, "--against", *olds, "--only", "accuracy"]) == 0
 
 
 def test_a_paired_fall_is_seen_where_an_unpaired_one_is_not(tmp_path, capsys):

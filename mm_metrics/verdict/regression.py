@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from mm_metrics import words
+from mm_metrics import scores, words
 from mm_metrics.counts.compare import Comparison
-from mm_metrics.counts.tally import Tally
+from mm_metrics.uncertainty import Estimate, holm, t_share
 from mm_metrics.verdict.gate import SCORES
-from mm_metrics.verdict.rules import Finding
+from mm_metrics.verdict.rules import Finding, Verdict
 
 
-def losses(card: Tally, last: Tally, confidence: float = 0.95) -> list[Finding]:
-    """A finding for every score, of the whole and of every slice, that fell surely: its interval lies below 0.
+class Change(NamedTuple):
+    """A score of a slice, new less old, and whether it surely fell by more than the tolerance.
 
-    Where a card holds no bootstrap replicates nothing is sure of a fall, and the finding is undecided. Raises
-    ValueError for cards of other modalities or classes.
+    `p` is adjusted by Holm for all that was asked; NaN where a card holds no replicates.
+    """
+
+    score: str
+    slice: str
+    value: float
+    low: float
+    high: float
+    p: float
+    fell: bool
+
+
+def changes(
+    comparison: Comparison, confidence: float = 0.95, only: Sequence[str] = (), tolerance: float = 0.0
+) -> list[Change]:
+    """Every question: each score of the whole and of every slice, or `only` some, as ``recall.audio`` or ``f1``.
+
+    All falls together are false alarms in at most ``1 - confidence`` of comparisons of equal models (Holm 1979). Raises
+    ValueError for an unknown score or slice.
 
     >>> import torch
     >>> from mm_metrics import CoalitionConfusionMatrix
@@ -24,30 +43,86 @@ def losses(card: Tally, last: Tally, confidence: float = 0.95) -> list[Finding]:
     ...     target = torch.arange(200) % 2
     ...     metric.update(torch.where(torch.arange(200) < wrong, 1 - target, target)[None], target)
     ...     return metric.scorecard()
-    >>> losses(card(40), card(10))[0].message
-    'overall accuracy −15.0 points [−20.0, −10.0] against last: 0.80, was 0.95'
+    >>> fall = changes(card(40) - card(10), only=["accuracy.all"])[0]
+    >>> round(fall.value, 2), fall.fell
+    (-0.15, True)
     """
-    comparison = Comparison(card, last)
-    findings: list[Finding] = []
-    seen: list[object] = []
-    for slice in card.slices:
-        samples = [part.tolist() for side in (card, last) for part in side.sums(None, slice)]
-        if samples in seen:  # the same samples under another name
+    asked = _asked(comparison, only)
+    estimates = [comparison.estimate(score, slice=slice, confidence=confidence) for score, slice in asked]
+    p_values = []
+    for (score, slice), estimate in zip(asked, estimates, strict=True):
+        _, error, freedom = comparison.difference(score, slice=slice)
+        beyond = estimate.value + tolerance
+        p_values.append(math.nan if math.isnan(error) else 1 - t_share(beyond / error, freedom) if beyond < 0 else 1.0)
+    adjusted = iter(holm([p for p in p_values if not math.isnan(p)]))
+    p_values = [p if math.isnan(p) else next(adjusted) for p in p_values]
+    return [
+        Change(score, slice, *estimate, p, p < 1 - confidence)
+        for (score, slice), estimate, p in zip(asked, estimates, p_values, strict=True)
+    ]
+
+
+def losses(comparison: Comparison, found: Sequence[Change], tolerance: float = 0.0) -> list[Finding]:
+    """A finding for every change that surely fell; undecided where a card holds no replicates to be sure by."""
+    findings = []
+    for change in found:
+        unknown = math.isnan(change.p) and change.value < -tolerance
+        if not (change.fell or unknown):
             continue
-        seen.append(samples)
-        for score in SCORES:
-            change = comparison.estimate(score, slice=slice, confidence=confidence)
-            known = not math.isnan(change.high)
-            if not change.value < 0 or (known and change.high >= 0):
-                continue
-            interval = words.points_interval(change.low, change.high) or "(no interval: score both with bootstrap=200)"
-            message = (
-                f"{'overall' if slice == 'all' else slice} {words.label(score)} {words.points(change.value)} points "
-                f"{interval} against last: {words.score(card.score(score, slice=slice))}, was "
-                f"{words.score(last.score(score, slice=slice))}"
-            )
-            level = "bad" if known else "undecided"
-            findings.append(
-                Finding("regression", slice, score, change.value, change.low, change.high, 0.0, message, level)
-            )
+        interval = words.points_interval(change.low, change.high) or "(no interval: score both with bootstrap=200)"
+        was = [
+            sum(card.score(change.score, slice=change.slice) for card in side) / len(side)
+            for side in (comparison.news, comparison.olds)
+        ]
+        message = (
+            f"{'overall' if change.slice == 'all' else change.slice} {words.label(change.score)} "
+            f"{words.points(change.value)} points {interval} against last: {words.score(was[0])}, was "
+            f"{words.score(was[1])}"
+        )
+        estimate = Estimate(change.value, change.low, change.high)
+        level = "undecided" if unknown else "bad"
+        findings.append(Finding("regression", change.slice, change.score, *estimate, -tolerance, message, level))
     return findings
+
+
+def notes(comparison: Comparison, found: Sequence[Change]) -> list[str]:
+    """What the comparison rests on, a sentence each."""
+    said = []
+    if not any(change.fell or math.isnan(change.p) for change in found):
+        what = "no score of any modality has" if len(found) > 1 else f"{found[0].slice} {found[0].score} has not"
+        said.append(f"Against last: {what} surely fallen.")
+    if not comparison.paired:
+        said.append("Not the same samples as last (or other numbers, seed or bootstrap): compared unpaired.")
+    if len(comparison.news) + len(comparison.olds) == 2:
+        said.append("One card a side: what another seed of the same training would change is not in the interval.")
+    return said
+
+
+def verdict(found: Sequence[Finding], said: Sequence[str]) -> Verdict:
+    """The verdict on falls alone: bad where any score surely fell, undecided where that is not known, else good."""
+    level = "bad" if any(part.level == "bad" for part in found) else "undecided" if found else "good"
+    worst = next((part.message for part in found if part.level == level), "nothing that was asked has surely fallen")
+    return Verdict(level, level != "undecided", tuple(found), f"{level.upper()}: {worst}.", tuple(said))
+
+
+def _asked(comparison: Comparison, only: Sequence[str]) -> list[tuple[str, str]]:
+    """Score and slice of every question, once: a slice of the same samples as one before asks nothing new."""
+    slices = comparison.new.slices
+    pairs = []
+    for text in only:
+        score, dot, slice = text.partition(".")
+        if score not in scores.SCORES or (dot and slice not in slices):
+            raise ValueError(
+                f"only={text!r}: a score, or score.slice as in recall.{slices[-1]}; scores are "
+                f"{', '.join(scores.SCORES)}, slices {', '.join(slices)}"
+            )
+        pairs += [(score, name) for name in ([slice] if dot else slices)]
+    if only:
+        return list(dict.fromkeys(pairs))
+    seen: list[object] = []
+    for name in slices:
+        samples = [part.tolist() for card in (*comparison.news, *comparison.olds) for part in card.sums(None, name)]
+        if samples not in seen:
+            seen.append(samples)
+            pairs += [(score, name) for score in SCORES if comparison.new.knows(score)]
+    return pairs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mm_metrics.uncertainty import Estimate
 from mm_metrics.verdict.gate import Bars
@@ -98,6 +99,20 @@ class Verdict:
     def number(self) -> int:
         """2 good, 1 mixed, 0 bad, -1 undecided, as ``{stage}/verdict`` logs it."""
         return {"good": 2, "mixed": 1, "bad": 0, "undecided": -1}[self.level]
+
+    def as_dict(self, code: int, changes: Sequence[Any] = ()) -> dict[str, Any]:
+        """What a machine reads: the fields, the exit code, and what changed against other cards."""
+        return {
+            "format": "mm_metrics/gate",
+            "version": 1,
+            "level": self.level,
+            "firm": self.firm,
+            "code": code,
+            "headline": self.headline,
+            "findings": [finding._asdict() for finding in self.findings],
+            "changes": [change._asdict() for change in changes],
+            "notes": list(self.notes),
+        }
 
     def __str__(self) -> str:
         lines = [self.headline, *(f"- {finding.message}" for finding in self.findings), *self.notes]
