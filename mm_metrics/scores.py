@@ -170,7 +170,7 @@ def floor(name: str) -> float:
     >>> floor("matthews"), floor("f1")
     (-1.0, 0.0)
     """
-    return -1.0 if name in ("matthews", "cohen_kappa") else 0.0
+    return -1.0 if name in ("matthews", "cohen_kappa", "pearson", "ccc") else 0.0
 
 
 def score(name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default") -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics.counts.counted import Counted, Slice
-from mm_metrics.counts.measure import score_names
+from mm_metrics.counts.measure import TOP, score_names
 from mm_metrics.moments import (
     MOSI,
     MOSI_SCORES,
@@ -23,6 +23,14 @@ from mm_metrics.moments import (
 )
 from mm_metrics.ranking import RANKINGS, Bounded
 from mm_metrics.scores import AVERAGES
+
+UNBOUNDED = ("mae", "rmse", "log_loss", "dprime")  # scores that have no largest value
+
+
+def known(name: str) -> bool:
+    """Whether there is such a score, whatever counts it needs."""
+    exact = ("calibration_error", "brier", "log_loss", *ORDINAL_SCORES, *MOSI_SCORES)
+    return name in RANKINGS or name in exact or TOP.fullmatch(name) is not None
 
 
 def told(card: Counted) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from mm_metrics.counts.layout import Layout
 from mm_metrics.moments import LARGEST, LEVELS, MOSI, MOSI_SCORES, ORDINAL, ORDINAL_SCORES, SCALE
 from mm_metrics.ranking import RANKINGS, bin_of
 
-_TOP = re.compile(r"top([1-9]\d*)")
+TOP = re.compile(r"top([1-9]\d*)")
 _MOST_LOSS = 64.0  # of one sample's log loss, in nats
 
 
@@ -44,9 +44,9 @@ def needed(scores: tuple[str, ...], reader: Reader) -> dict[str, object]:
             need["curves"] = H
         elif score == "calibration_error":
             need["levels"] = 1 if reader.task.by_class else H
-        elif score in ("brier", "log_loss") or (_TOP.fullmatch(score) and reader.task.by_class):
+        elif score in ("brier", "log_loss") or (TOP.fullmatch(score) and reader.task.by_class):
             sums.append(score)
-        elif _TOP.fullmatch(score):
+        elif TOP.fullmatch(score):
             raise ValueError(f"scores has {score!r}, which is of more than two classes: it needs task='multiclass'")
     return need | {"sums": tuple(dict.fromkeys(sums))}
 

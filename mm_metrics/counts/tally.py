@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
-from mm_metrics.counts.counted import Counted, Slice
+from mm_metrics.counts.beyond import UNBOUNDED
+from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import SAME, overlap
-from mm_metrics.scores import ClassSums
+from mm_metrics.counts.scored import Scored
+from mm_metrics.moments import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
 
 
@@ -29,98 +31,19 @@ class Applied(NamedTuple):
     most: Tensor
 
 
-class Tally(Counted):
+class Tally(Scored):
     """A tally that answers: each score of every coalition on every slice, its interval, and what a modality gives.
 
     A score that the counts do not tell, as of answers that a judge marked, is NaN.
     """
 
-    def score(
-        self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
-    ) -> float:
-        """A score of what a coalition gets right on a slice; NaN without samples. Names as in `mm_metrics.scores`."""
-        value = self._score(score, self.sums(coalition, slice), average)
-        if value.ndim:
-            raise ValueError("average='none' gives one score a class: use card.class_scores")
-        return float(value)
-
-    def class_scores(self, score: str, coalition: str | None = None, slice: Slice = "all") -> dict[str, float]:
-        """A score of each class, or label, by its name; raises ValueError for one of the whole, such as matthews."""
-        if not self.knows(score):
-            return dict.fromkeys(self.names, math.nan)
-        if score in scores.WHOLE:
-            raise ValueError(f"score={score!r} is one number for all classes: use card.score({score!r})")
-        values = self._score(score, self.sums(coalition, slice), "none")
-        return dict(zip(self.names, values.tolist(), strict=True))
-
-    def interval(
-        self,
-        score: str,
-        coalition: str | None = None,
-        slice: Slice = "all",
-        average: str | None = "default",
-        confidence: float = 0.95,
-    ) -> tuple[float, float]:
-        """``(low, high)`` of a score: Wilson's for plain proportions, else from the bootstrap, NaN without one.
-
-        Samples that come in groups are resampled by group, proportions too.
-        """
-        sums, groups = self.sums(coalition, slice), self.clusters(slice, coalition)
-        plain = self.kind.proportion(score, sums, average) if self.knows(score) and groups is None else None
-        if plain is not None:
-            low, high = uncertainty.wilson(*plain, confidence)
-            return float(low), float(high)
-        spread = self.replicate_scores(score, coalition, slice, average)
-        if spread is None:
-            return math.nan, math.nan
-        low, high = self._bounds(score, sums, spread, average, confidence, groups)
-        return float(low), float(high)
-
-    def estimate(
-        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
-    ) -> Estimate:
-        """A score with its interval."""
-        bounds = self.interval(score, coalition, slice, confidence=confidence)
-        return Estimate(self.score(score, coalition, slice), *bounds)
-
-    def class_estimates(
-        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
-    ) -> dict[str, Estimate]:
-        """A score of each class, or label, with its interval, by name; NaN for one neither in target nor predicted.
-
-        Raises ValueError as `class_scores`.
-        """
-        values = torch.tensor(list(self.class_scores(score, coalition, slice).values()), dtype=torch.float64)
-        sums, groups = self.sums(coalition, slice), self.clusters(slice, coalition)
-        spread = self.replicate_scores(score, coalition, slice, "none")
-        low = high = torch.full_like(values, torch.nan)
-        if groups is None and score in scores.PROPORTIONS:
-            total = scores.behind(score, sums, self.kind, "none").sizes.squeeze(-1)  # (C,), of labels (L,)
-            low, high = uncertainty.wilson(values * total, total, confidence)
-        elif spread is not None:
-            low, high = self._bounds(score, sums, spread, "none", confidence, groups)
-        seen = (sums.predicted + sums.actual)[:, 1] if self.kind.by_label else (sums.predicted + sums.actual)[0]
-        rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
-        return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}
-
-    def coalition_scores(self, score: str, slice: Slice = "all") -> tuple[Tensor, Tensor | None]:
-        """``(K,)`` scores of every coalition, and ``(K, R)`` of their bootstrap replicates, paired."""
-        values = self._score(score, self.coalition_sums(slice))
-        replicates = self.replicate_sums(slice)
-        spread = None if replicates is None else self._score(score, replicates)[:, : len(values)].T
-        return values, spread
-
-    def replicate_scores(
-        self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
-    ) -> Tensor | None:
-        """``(R,)`` the score of every bootstrap replicate; None where none were kept."""
-        sums = self.replicate_sums(slice)
-        if sums is None:
-            return None
-        return self._score(score, ClassSums(*(part[:, self.row(coalition)] for part in sums)), average)
-
     def apply(
-        self, function: Callable[..., Tensor], score: str, slice: Slice = "all", confidence: float = 0.95
+        self,
+        function: Callable[..., Tensor],
+        score: str,
+        slice: Slice = "all",
+        confidence: float = 0.95,
+        average: str | None = "default",
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Value, low and high of a function of `mm_metrics.contributions` over the coalitions' scores.
 
@@ -132,7 +55,7 @@ class Tally(Counted):
         >>> metric.scorecard().apply(contributions.cooperation, "accuracy")[0]
         tensor(0.5000, dtype=torch.float64)
         """
-        value, spread, total, sampling, least, most = self.applied(function, score, slice)
+        value, spread, total, sampling, least, most = self.applied(function, score, slice, average)
         if spread is None:
             nan = torch.full_like(value, torch.nan)
             return value, nan, nan
@@ -140,10 +63,15 @@ class Tally(Counted):
         half = torch.hypot((high - low) / 2, sampling * uncertainty.normal_quantile(confidence))
         return value, torch.maximum(value - half, least), torch.minimum(value + half, most)
 
-    def applied(self, function: Callable[..., Tensor], score: str, slice: Slice = "all") -> Applied:
+    def applied(
+        self, function: Callable[..., Tensor], score: str, slice: Slice = "all", average: str | None = "default"
+    ) -> Applied:
         """The same with what an interval is made of."""
-        values, replicates = self.coalition_scores(score, slice)
-        table, floor = self.layout.modalities.table(self.masks), scores.floor(score)
+        name, _ = self.named(score, average)
+        sign = -1 if name in LOWER_IS_BETTER else 1  # what is gained is better, what is lost is worse
+        values, replicates = self.coalition_scores(score, slice, average)
+        values, replicates = sign * values, None if replicates is None else sign * replicates
+        table, floor = self.layout.modalities.table(self.masks), scores.floor(name)
         keywords: dict[str, Any] = {}
         if function in (contributions.unimodal_gain, contributions.cooperation):
             keywords["empty"] = self.majority(score, slice)
@@ -155,27 +83,32 @@ class Tally(Counted):
         first = torch.where(concerned, answered, len(answered)).amin(-1)
         several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
-        behind = scores.behind(score, self.coalition_sums(slice), self.kind)
+        behind = self.behind(score, self.coalition_sums(slice), average)
         sizes = uncertainty.least_size(behind.weights, behind.sizes)  # (K,)
         sizes = torch.cat([sizes, sizes.new_tensor([torch.inf])])  # guessing the majority is no class's doing
         total = torch.where(concerned, sizes, torch.inf).amin(-1)
         sampling, least, most = torch.zeros_like(value), value.new_tensor(-torch.inf), value.new_tensor(torch.inf)
         if function is contributions.shapley_values and len(table) < 2 ** len(self.modalities):
             sampling = contributions.shapley_error(values, table)
-        if weights is not None:  # what scores of `floor` … 1 can differ by
+        if weights is not None and name not in UNBOUNDED:  # what scores of `floor` … 1 can differ by
             gains, losses = weights.clamp(min=0).sum(-1), weights.clamp(max=0).sum(-1)
-            least, most = gains * floor + losses, gains + losses * floor
+            low, top = (floor, 1.0) if sign > 0 else (-1.0, -floor)
+            least, most = gains * low + losses * top, gains * top + losses * low
         elif function is contributions.interaction_share:
             least, most = value.new_tensor(0.0), value.new_tensor(1.0)
         if replicates is None:
             return Applied(value, None, total, sampling, least, most)
         if keywords:
-            keywords["empty"] = self._score(score, _majority(self.replicate_sums(slice)))[:, -1]
+            keywords["empty"] = self.replicate_majority(score, slice)
         spread = function(replicates, table, **keywords).movedim(-1, 0)
         return Applied(value, spread, total, sampling, least, most)
 
     def contributions(
-        self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95
+        self,
+        score: str = "f1",
+        slice: Slice = "all",
+        confidence: float = 0.95,
+        average: str | None = "default",
     ) -> dict[str, Contribution]:
         """What each modality gives: its drop, its gain alone and its Shapley value, each with an interval.
 
@@ -183,7 +116,7 @@ class Tally(Counted):
         """
         columns = []
         for function in (contributions.leave_one_out, contributions.unimodal_gain, contributions.shapley_values):
-            parts = torch.stack(self.apply(function, score, slice, confidence), dim=-1)  # (M, 3)
+            parts = torch.stack(self.apply(function, score, slice, confidence, average), dim=-1)  # (M, 3)
             columns.append([Estimate(*row) for row in parts.tolist()])
         return {name: Contribution(*(column[m] for column in columns)) for m, name in enumerate(self.modalities)}
 
@@ -205,15 +138,6 @@ class Tally(Counted):
     def shared(self, slice: Slice = "all") -> int | None:
         """Samples that every coalition answered, of those counted together; None where that was not kept."""
         return int(self.hits(slice).sum()) if self.layout.hit_patterns else None
-
-    def clusters(self, slice: Slice = "all", coalition: str | None = None) -> int | None:
-        """How many groups the samples of a slice come in; None where every sample is one of its own."""
-        groups = self.groups(slice, coalition) if self.grouped else 0
-        return groups if self.grouped and groups < self.support(slice, coalition) else None
-
-    def majority(self, score: str = "accuracy", slice: Slice = "all") -> float:
-        """What always guessing the most frequent class of the slice would score; NaN where classes are not known."""
-        return math.nan if self.judged else float(self._score(score, _majority(self.sums(None, slice))))
 
     def discordant(self, first: str, second: str, slice: Slice = "all") -> tuple[int, int]:
         """Samples that only the first, and that only the second coalition gets right, of those both answered."""
@@ -284,24 +208,3 @@ class Tally(Counted):
         return replace(
             self, counts=self.counts + other.counts, shards=shards, added=self.parts | other.parts, info=info
         )
-
-    def _bounds(
-        self, score: str, sums: ClassSums, spread: Tensor, average: str | None, confidence: float, groups: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """Low and high of a score from its replicates ``(R, ...)``."""
-        behind = scores.behind(score, sums, self.kind, average)
-        total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
-        value, floor = self._score(score, sums, average), scores.floor(score)
-        return uncertainty.score_interval(value, spread, total, confidence, floor, groups, least)
-
-    def _score(self, score: str, sums: ClassSums, average: str | None = "default") -> Tensor:
-        """``(..., L, C)`` to ``(...)``."""
-        value = scores.score(score, sums, self.kind, average)
-        return value if self.knows(score) else torch.full_like(value, torch.nan)
-
-
-def _majority(sums: ClassSums | None) -> ClassSums:
-    assert sums is not None
-    actual = sums.actual
-    guess = torch.zeros_like(actual).scatter_(-1, actual.argmax(-1, keepdim=True), 1)
-    return ClassSums(actual * guess, actual.sum(-1, keepdim=True) * guess, actual)
