@@ -44,7 +44,14 @@ MAY["callbacks"] = MAY["predictions"] | {"ablation", "leakage", "callbacks"}
 MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
-BOUNDS = {"core": 4190, "ablation": 1750, "callbacks": 1400, "render": 1200, "predictions": 1290, "leakage": 1380}
+BOUNDS = {
+    "core": 4400,
+    "ablation": 1750,
+    "callbacks": 1400,
+    "render": 1200,
+    "predictions": 1290,
+    "leakage": 1380,
+}
 
 
 def room(module: str) -> str:
