@@ -46,7 +46,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 4400,
-    "ablation": 1750,
+    "ablation": 2210,
     "callbacks": 1400,
     "render": 1200,
     "predictions": 1290,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from mm_metrics.ablation.batch import Inputs, Key, Path
 
-NAMED = ("zero", "mean", "shuffle", "presence")
+NAMED = ("zero", "mean", "shuffle", "presence", "keep")
+LENGTHS = re.compile(r"(.*[_./])?(lengths?|lens?|sizes?|durations?)")
+ROWS = 64  # stand-ins that are held on their device
 Kind = Literal["row", "rows", "shift", "same"]
 
 
@@ -27,6 +30,14 @@ class StandIn:
     values: Tensor | None = None  # (1, ...) or (N, ...)
     shift: int = 0
     token: Hashable = None
+
+    @property
+    def told(self) -> str:
+        """In words, for an error."""
+        if self.kind in ("same", "shift"):
+            return "left as it is" if self.kind == "same" else "another sample's"
+        only = self.values is not None and self.values.numel() and bool((self.values == self.values.flatten()[0]).all())
+        return f"{self.values.flatten()[0].item():g} throughout" if only else "your own"  # type: ignore[union-attr]
 
     def of(self, x: Tensor) -> Tensor:
         """``(1, ...)`` or ``(N, ...)``: what a hidden sample shows in place of ``x``."""
@@ -46,6 +57,7 @@ class Baselines:
         """Raise ValueError for a name that is not known, or that needs a presence entry and has none."""
         self.baseline, self.inputs, self.seed, self.say = baseline, inputs, seed, say
         self.means: Mapping[Any, Tensor] = {}
+        self._rows: dict[Hashable, StandIn] = {}
         if isinstance(baseline, Mapping):
             known = [*inputs.keys, *(key for keys in inputs.keys.values() for key in keys)]
             unknown = [name for name in baseline if name not in known]
@@ -80,32 +92,52 @@ class Baselines:
             spec = spec[path[-1]] if path[-1] in spec else spec.get(key, "zero")
         return spec
 
-    def stand_in(self, modality: str, key: Key, path: Path, x: Tensor, there: Tensor) -> StandIn:
-        """The stand-in of input ``x`` ``(N, ...)``; ``there`` ``(N,)`` bool says which samples have it."""
+    def stand_in(self, modality: str, key: Key, path: Path, x: Tensor, there: Tensor | None) -> StandIn:
+        """The stand-in of input ``x`` ``(N, ...)``; ``there`` ``(N,)`` bool says which samples have it, None all."""
         spec, where = self.spec(modality, key, path), "/".join(map(str, (key, *path[1:])))
         real = x.is_floating_point() or x.is_complex()
         if isinstance(spec, str):
-            if spec == "presence":
+            if spec in ("presence", "keep"):
                 return StandIn("same")
             if spec == "shuffle":
                 return StandIn("shift", shift=self._shift(len(x)))
             if x.dtype == torch.bool or where.endswith("mask"):
-                return _row(x, self._open(where, x), token="mask")
+                return self._row(x, self._open(where, x), token="mask")
             if spec == "mean" and real:
                 return self._mean(path, key, x, there)
             if not real:
-                self.say(
-                    ("zero", where),
-                    f"{where!r} holds integers; a hidden {modality} shows 0 in their place, which may be a word: "
-                    f"to show another, write baseline={{{modality!r}: {{{where.split('/')[-1]!r}: ids}}}}",
-                )
-            return _row(x, 0, token="zero")
+                self._say_integers(modality, where)
+            return self._row(x, 0, token="zero")
         if callable(spec) and not isinstance(spec, Tensor):
             values = torch.as_tensor(spec(x.clone())).detach().to(x.device, x.dtype)
             if values.ndim == x.ndim and len(values) == len(x) > 1:
                 return StandIn("rows", torch.broadcast_to(values, x.shape))
             return _row(x, values, f"baseline of {where!r}")
-        return _row(x, spec, f"baseline of {where!r}", token="given")
+        version = spec._version if isinstance(spec, Tensor) and not spec.is_inference() else None
+        return self._row(x, spec, f"baseline of {where!r}", token=("given", where, version))
+
+    def _row(self, x: Tensor, value: Any, what: str = "", token: Hashable = None) -> StandIn:
+        """A stand-in of one row, held on its device under its ``token``."""
+        key = (token, tuple(x.shape[1:]), x.dtype, x.device)
+        if key not in self._rows:
+            while len(self._rows) >= ROWS:
+                del self._rows[next(iter(self._rows))]
+            self._rows[key] = _row(x, value, what, key)
+        return self._rows[key]
+
+    def _say_integers(self, modality: str, where: str) -> None:
+        name = where.split("/")[-1]
+        if is_lengths((where,)):
+            message = (
+                f"{where!r} holds lengths; a hidden {modality} shows 0 in their place, which some models can't take: "
+                f"to leave them as they are, write baseline={{{modality!r}: {{{name!r}: 'keep'}}}}"
+            )
+        else:
+            message = (
+                f"{where!r} holds integers; a hidden {modality} shows 0 in their place, which may be a word: "
+                f"to show another, write baseline={{{modality!r}: {{{name!r}: ids}}}}"
+            )
+        self.say(("zero", where), message)
 
     def _open(self, where: str, x: Tensor) -> int:
         if x.dtype == torch.bool and "pad" in where:
@@ -117,11 +149,12 @@ class Baselines:
             return 0
         return 1  # a wholly closed mask would make a softmax NaN
 
-    def _mean(self, path: Path, key: Key, x: Tensor, there: Tensor) -> StandIn:
+    def _mean(self, path: Path, key: Key, x: Tensor, there: Tensor | None) -> StandIn:
         kept = self.means.get(key if len(path) == 1 else path)
         if kept is not None and kept.shape == x.shape[1:]:
-            return _row(x, kept, token=(id(kept), None if kept.is_inference() else kept._version))
-        return _row(x, total(x, there) / there.sum().clamp(min=1))
+            return self._row(x, kept, token=("mean", id(kept), None if kept.is_inference() else kept._version))
+        sums, count = total(x, there)
+        return _row(x, sums / count.clamp(min=1))
 
     def _shift(self, N: int) -> int:
         if N > 1:
@@ -130,14 +163,34 @@ class Baselines:
         return 0
 
 
-def total(x: Tensor, there: Tensor) -> Tensor:
-    """The sum of ``x`` ``(N, ...)`` over the samples that are ``there`` ``(N,)``, in double precision."""
-    exact = x.to(torch.promote_types(x.dtype, torch.float64))
-    return torch.where(there.reshape(-1, *[1] * (x.ndim - 1)), exact, 0).sum(0)
+def total(x: Tensor, there: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The sum ``(...)`` of ``x`` ``(N, ...)`` over the samples that are ``there`` ``(N,)``, and their number.
+
+    A sample that is not finite everywhere is left out: it would reach all others' stand-in.
+    """
+    counts = x.isfinite().flatten(1).all(1)
+    counts = counts if there is None else counts & there
+    exact = x.to(torch.promote_types(x.dtype, precise(x.device)))
+    return torch.where(counts.reshape(-1, *[1] * (x.ndim - 1)), exact, 0).sum(0), counts.sum()
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """The widest float that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def keeping(*ids: int, fill: int = 0) -> Callable[[Tensor], Tensor]:
+    """A baseline for tokens that leaves the special ``ids`` where they are, and shows ``fill`` elsewhere.
+
+    >>> keeping(101, 102)(torch.tensor([[101, 7, 8, 102]]))
+    tensor([[101,   0,   0, 102]])
+    """
+    return lambda x: torch.where(torch.isin(x, torch.tensor(ids, device=x.device)), x, fill)
 
 
 def _row(x: Tensor, value: Any, what: str = "", token: Hashable = None) -> StandIn:
-    value = torch.as_tensor(value).detach().to(x.device, x.dtype)
+    value = torch.as_tensor(value, device=value.device if isinstance(value, Tensor) else x.device)
+    value = value.detach().to(x.device, x.dtype)
     if value.ndim == x.ndim and value.shape[0] == 1:
         value = value[0]
     try:
@@ -147,7 +200,16 @@ def _row(x: Tensor, value: Any, what: str = "", token: Hashable = None) -> Stand
             f"{what} has shape {tuple(value.shape)}, one sample has {tuple(x.shape[1:])}: give a tensor of that "
             "shape, or a function of the input where lengths vary"
         ) from None
-    return StandIn("row", row, token=None if token is None else (token, tuple(x.shape[1:]), x.dtype, x.device))
+    return StandIn("row", row, token=token)
+
+
+def is_lengths(path: Path) -> bool:
+    """Whether an input's name says that it holds lengths.
+
+    >>> is_lengths(("audio_lengths",)), is_lengths(("tokens",))
+    (True, False)
+    """
+    return LENGTHS.fullmatch(str(path[-1]).lower()) is not None
 
 
 def named_baselines(spec: Any) -> Any:
@@ -172,17 +234,18 @@ class RunningMeans:
         self.counts: dict[Any, Tensor] = {}
         self.uneven: set[Any] = set()
 
-    def add(self, key: Any, x: Tensor, there: Tensor) -> None:
+    def add(self, key: Any, x: Tensor, there: Tensor | None) -> None:
         """Add a batch ``(N, ...)``; an input whose samples change their shape has no mean from then on."""
         x = x.detach()
         if key not in self.sums:
-            self.sums[key] = torch.zeros(x.shape[1:], dtype=torch.float64, device=x.device)
-            self.counts[key] = torch.zeros((), dtype=torch.float64, device=x.device)
+            self.sums[key] = torch.zeros(x.shape[1:], dtype=precise(x.device), device=x.device)
+            self.counts[key] = torch.zeros((), dtype=precise(x.device), device=x.device)
         if self.sums[key].shape != x.shape[1:]:
             self.uneven.add(key)
         elif key not in self.uneven:
-            self.sums[key] = self.sums[key] + total(x, there)
-            self.counts[key] = self.counts[key] + there.sum()
+            sums, count = total(x, there)
+            self.sums[key] = self.sums[key] + sums
+            self.counts[key] = self.counts[key] + count
 
     def means(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> dict[Any, Tensor]:
         """One sample's mean by key; ``all_reduce`` gives a tensor's sum over the ranks, which all call this."""

@@ -154,13 +154,13 @@ class Inputs:
         if presence is not None and presence in flat:
             raise ValueError(f"presence={presence!r} is an input of a modality too: presence says what is there")
 
-    def paths(self, batch: object) -> dict[str, dict[Path, Key]]:
+    def paths(self, batch: object, leaves: Mapping[Path, Any]) -> dict[str, dict[Path, Key]]:
         """Per modality the paths of its tensors and the key that each lies under; raises `MissingKeyError`."""
         found: dict[str, dict[Path, Key]] = {}
         for name, keys in self.keys.items():
             found[name] = {}
             for key in keys:
-                under = self._under(batch, locate(batch, key, f"inputs[{name!r}]:"))
+                under = self._under(leaves, locate(batch, key, f"inputs[{name!r}]:"))
                 if not under:
                     raise TypeError(
                         f"inputs[{name!r}]: {key!r} holds no tensor in this batch, and only a tensor can be hidden: "
@@ -169,22 +169,21 @@ class Inputs:
                 found[name] |= dict.fromkeys(under, key)
         return found
 
-    def presence_paths(self, batch: object) -> list[Path]:
+    def presence_paths(self, batch: object, leaves: Mapping[Path, Any]) -> list[Path]:
         """The paths of the presence entry; none where the user named none."""
         if self.presence is None:
             return []
-        return self._under(batch, locate(batch, self.presence, "presence"))
+        return self._under(leaves, locate(batch, self.presence, "presence"))
 
     @staticmethod
-    def _under(batch: Any, path: Path) -> list[Path]:
-        return [leaf for leaf, value in flatten(batch).items() if leaf[:1] == path and isinstance(value, Tensor)]
+    def _under(leaves: Mapping[Path, Any], path: Path) -> list[Path]:
+        return [leaf for leaf, value in leaves.items() if leaf[:1] == path and isinstance(value, Tensor)]
 
-    def size(self, batch: object, paths: Iterable[Path]) -> int:
+    def size(self, leaves: Mapping[Path, Any], paths: Iterable[Path]) -> int:
         """N, the samples in the batch; raises ValueError where the inputs' first axes differ."""
-        found = tensors(batch)
-        sizes = {path: found[path].shape[0] if found[path].ndim else 0 for path in paths}
+        sizes = {path: leaves[path].shape[0] if leaves[path].ndim else 0 for path in paths}
         if len(set(sizes.values())) != 1 or 0 in sizes.values():
-            told = ", ".join(f"{'/'.join(map(str, path))} {tuple(found[path].shape)}" for path in sizes)
+            told = ", ".join(f"{'/'.join(map(str, path))} {tuple(leaves[path].shape)}" for path in sizes)
             raise ValueError(
                 f"the inputs' first axis is the samples, equally many in each and at least one, got {told}"
             )

@@ -1,14 +1,13 @@
 """Find the encoders: the largest modules whose outputs depend on one modality alone.
 
 Passes over a few rows follow first the modalities, which finds the encoders, and then the batch's tensors and the
-encoders' outputs to the answer: what does not reach it need not be right in a replay.
+encoders' outputs to the answer, which tells who writes into them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -16,63 +15,9 @@ from torch.nn import Module
 
 from mm_metrics.ablation.batch import Path, flatten, some_rows, tensors
 from mm_metrics.ablation.calls import Call
+from mm_metrics.ablation.plan import Axes, Plan, Site, Step
 from mm_metrics.ablation.trace import Trace, trace
 from mm_metrics.modalities import Modalities
-
-Axes = Mapping[Path, int | None]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call on the way from an encoder to the outermost module.
-
-    ``own`` maps the call's arguments to the batch's tensors, None where one of them was made on the way; ``constants``
-    are its flags.
-    """
-
-    module: Module
-    nth: int
-    own: Mapping[Path, Path] | None
-    constants: Mapping[Path, Any]
-
-
-@dataclass(eq=False)
-class Site:
-    """One call of one encoder: its ``chain`` of calls from itself outwards, and what is known of its output.
-
-    ``axes`` gives for each tensor of the output the axis that holds the samples; ``order`` counts the module's calls
-    in a replay; ``reaches`` is False where only other encoders read the output; ``written``: somebody writes into it.
-    """
-
-    modality: int
-    chain: tuple[Step, ...]
-    axes: Axes
-    order: int
-    reaches: bool = True
-    written: bool = False
-
-    @property
-    def module(self) -> Module:
-        """The encoder."""
-        return self.chain[0].module
-
-
-@dataclass(eq=False)
-class Plan:
-    """What a replay must know: the encoders' calls ``sites``, and which of the batch's tensors reach the answer.
-
-    ``roots`` are the outermost calls, ``interest`` the ids of all modules to watch, ``calls`` how often a replay calls
-    each encoder. ``looped``: the answer hangs on values that left torch, so that coalitions can't share one batch;
-    ``writes``: the model writes into its inputs.
-    """
-
-    sites: list[Site]
-    roots: list[Site]
-    around: set[Path]
-    interest: set[int]
-    calls: Mapping[int, int]
-    looped: bool
-    writes: bool
 
 
 def make_plan(
@@ -92,7 +37,10 @@ def make_plan(
     few, many = (2, 3) if N > 2 else (1, N)
     bits = {path: 1 << modality.get(path, M + 1) for path in tensors(batch)} | dict.fromkeys(presence, 1 << M)
     traced = trace(run, some_rows(batch, N, slice(few)), bits)
-    encoders = _encoders(traced, trace(run, some_rows(batch, N, slice(many)), bits), few, many, M, named)
+    twin = trace(run, some_rows(batch, N, slice(many)), bits)
+    lasting = {id(call.module) for call in traced.calls} & {id(call.module) for call in twin.calls}
+    calls, twins = _lasting(traced, lasting), _lasting(twin, lasting)
+    encoders = _encoders(traced, calls, twins, few, many, M, named)
 
     own = {path: 1 << i for i, path in enumerate(bits)}
     place = {call: n for n, call in enumerate(traced.calls)}
@@ -103,10 +51,10 @@ def make_plan(
     sites: list[Site] = []
     counts: Counter = Counter()
     interest: set[int] = set()
-    for call in traced.calls:
+    for call in calls:
         if id(call.module) not in modules:
             continue
-        interest |= {id(step.module) for step in outwards(call)}
+        interest |= {id(outer.module) for outer in outwards(call)}
         if any(outer in encoders for outer in outwards(call)[1:]):
             continue  # a replay does not get here
         if call in encoders:
@@ -115,11 +63,23 @@ def make_plan(
             reaches, written = bool(last.answer & bit[call]), bool(last.written & bit[call])
             sites.append(Site(m, chain(call, traced.batch), axes, n, reaches, written))
         counts[id(call.module)] += 1
-    roots = outer_calls([call for call in traced.calls if call.parent is None], traced.batch)
-    around = {path for path in own if last.answer & own[path]}
+    roots = outer_calls([call for call in calls if call.parent is None], traced.batch)
     writes = any(last.written & bits for bits in own.values())
+    share = sum(traced.work[call] for call in encoders) / max(traced.work[None], 1)
     looped = bool(last.escaped.get(None))
-    return Plan(sites, roots, around, interest | {id(root.module) for root in roots}, counts, looped, writes)
+    return Plan(sites, roots, interest | {id(root.module) for root in roots}, counts, looped, writes, share)
+
+
+def _lasting(traced: Trace, lasting: set[int]) -> list[Call]:
+    """The calls of modules that last from pass to pass; those that a forward makes anew are taken out of the chains."""
+    counts: Counter = Counter()
+    calls = [call for call in traced.calls if id(call.module) in lasting]
+    for call in calls:
+        while call.parent is not None and id(call.parent.module) not in lasting:
+            call.parent = call.parent.parent
+        call.nth = counts[call.parent, id(call.module)]
+        counts[call.parent, id(call.module)] += 1
+    return calls
 
 
 def _modality(bits: int, M: int, module: Module, named: Mapping[Module, int] | None) -> int:
@@ -129,13 +89,14 @@ def _modality(bits: int, M: int, module: Module, named: Mapping[Module, int] | N
 
 
 def _encoders(
-    few: Trace, many: Trace, n_few: int, n_many: int, M: int, named: Mapping[Module, int] | None
-) -> dict[Call, Axes]:
+    few: Trace, calls: list[Call], twins: list[Call], n_few: int, n_many: int, M: int,
+    named: Mapping[Module, int] | None,
+) -> dict[Call, Axes]:  # fmt: skip
     """The largest calls that qualify, in order, with the samples' axes of their outputs."""
     found: dict[Call, Axes] = {}
-    if [call.module for call in few.calls] != [call.module for call in many.calls]:
+    if [call.module for call in calls] != [call.module for call in twins]:
         return found
-    for call, twin in zip(few.calls, many.calls, strict=True):
+    for call, twin in zip(calls, twins, strict=True):
         if any(outer in found for outer in outwards(call)) or (named is not None and call.module not in named):
             continue
         if _modality(few.bits.get(call, 0), M, call.module, named) < 0:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.batch import Inputs, rebuilt, tensors
+from mm_metrics.ablation.batch import Inputs, flatten, rebuilt
 
 
 def corrupt(batch: Any, inputs: Inputs, modality: str, strength: float, seed: int = 0) -> Any:
@@ -26,8 +26,8 @@ def corrupt(batch: Any, inputs: Inputs, modality: str, strength: float, seed: in
         raise ValueError(f"modality {modality!r} is not one of {tuple(inputs.keys)}")
     if not strength >= 0:
         raise ValueError(f"strength={strength}: 0 leaves the input as it is, 1 is noise as large as the input varies")
-    paths = inputs.paths(batch)[modality]
-    found = tensors(batch)
+    found = flatten(batch)
+    paths = inputs.paths(batch, found)[modality]
     random = torch.Generator().manual_seed(seed)
     new = {}
     for path, key in paths.items():

@@ -150,8 +150,12 @@ def _method_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [first, *others] if first.kind == first.VAR_POSITIONAL else others
 
 
-def logits(output: Any) -> Tensor:
-    """A tensor, ``.logits``, ``["logits"]``, ``["all"]`` (one head a modality), or the first of a tuple."""
+def logits(output: Any, num_classes: int | None = None) -> Tensor:
+    """A tensor, ``.logits``, ``["logits"]``, ``["all"]`` (one head a modality), or the first of a tuple.
+
+    Raises TypeError for anything else, and for a tuple in which another entry could be the logits as well, or the
+    first can't be, having other than ``num_classes`` columns.
+    """
     if isinstance(output, Tensor):
         return output
     if isinstance(getattr(output, "logits", None), Tensor):
@@ -161,9 +165,32 @@ def logits(output: Any) -> Tensor:
             if isinstance(output.get(name), Tensor):
                 return output[name]
     if isinstance(output, tuple | list) and output:
-        return logits(output[0])
+        if not isinstance(output[0], Tensor):
+            return logits(output[0], num_classes)
+        able = [i for i, entry in enumerate(output) if i == 0 or _could_be_logits(entry, output[0])]
+        fit = [i for i in able if output[i].ndim < 2 or num_classes in (None, output[i].shape[-1])]
+        if fit == [0]:
+            return output[0]
+        shapes = ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in output)
+        why = (
+            "several of which could be the logits" if 0 in fit else f"the first of which is not logits of {num_classes}"
+        )
+        raise TypeError(
+            f"predict gave a {type(output).__name__} of {shapes}, {why}: say which, "
+            f"predict=lambda model, batch: model(batch)[{fit[-1] if fit else -1}]"
+        )
     held = f" with {list(output)}" if isinstance(output, Mapping) else ""
     raise TypeError(
         f"predict gave {type(output).__name__}{held}, no logits: pass predict=lambda model, batch: ... that returns "
         "a tensor, something with .logits or ['logits'], or a tuple that starts with them"
+    )
+
+
+def _could_be_logits(entry: Any, first: Tensor) -> bool:
+    return (
+        isinstance(entry, Tensor)
+        and entry.is_floating_point()
+        and entry.ndim >= 2
+        and entry.shape[0] == first.shape[0]
+        and entry.ndim in (first.ndim, 2)
     )

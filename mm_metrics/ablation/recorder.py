@@ -1,17 +1,20 @@
-"""Outputs of module calls, kept for the very tensors that they were made from."""
+"""Outputs of module calls, kept for the very tensors, and under the very weights, that they were made from."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from mm_metrics.ablation.batch import Path, flatten, rebuilt, tensors
 from mm_metrics.ablation.calls import Call, Calls
-from mm_metrics.ablation.encoders import Site, Step, constants
+from mm_metrics.ablation.encoders import constants
+from mm_metrics.ablation.plan import Site, Step
+from mm_metrics.ablation.stamps import Checks, moved, same_weights, stamp, unchanged
 
 
 class Enough(BaseException):
@@ -32,34 +35,48 @@ class _Record:
 class Recorder:
     """What `Calls` saw of the modules in ``interest`` since `clear`.
 
-    The inputs of a record are known by identity and version. A tensor made in inference mode has no version: a copy
-    of it is kept and compared.
+    The inputs of a record are known by identity and stamp, those of the modules in ``owning`` alone: they may be the
+    batch's own. ``own``: the pass is ours, over tensors and weights that nobody else writes to. ``weights`` gives the
+    weights' stamp when an outermost call ends. A pass ends as soon as the sites in ``enough`` were called.
     """
 
     interest: set[int]
+    owning: set[int] = field(default_factory=set)
     copied: set[int] = field(default_factory=set)
-    own: bool = False  # our own pass over tensors that nobody else can write to
+    own: bool = False
     enough: Collection[Site] = ()
+    weights: Callable[[], Any] = lambda: None
+    judging: bool = False
     records: list[_Record] = field(default_factory=list)
     of_call: dict[Call, _Record] = field(default_factory=dict)
+    stamps: dict[Call, Any] = field(default_factory=dict)
+    outermost: list[tuple[Module, list[Tensor]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.calls = Calls(lambda module: id(module) in self.interest, lambda call: None, self._keep)
-        self._left = {id(site.module): sum(s.module is site.module for s in self.enough) for site in self.enough}
+        self.calls = Calls(self._wanted, lambda call: None, self._keep)
+        self._left = {tuple((id(step.module), step.nth) for step in site.chain) for site in self.enough}
 
     def clear(self) -> None:
         """Forget all that was kept."""
         self.records.clear()
         self.of_call.clear()
+        self.stamps.clear()
+        self.outermost.clear()
         self.calls.roots.clear()
         self.calls.inside.clear()
 
+    def _wanted(self, module: Module) -> bool:
+        return id(module) in self.interest or (self.judging and not self.calls.stack)
+
     def _keep(self, call: Call) -> None:
-        if any(module.training for module in call.module.modules()):
-            return
         given = flatten((call.args, call.kwargs))
+        if self.judging and call.parent is None:
+            self.outermost.append((call.module, [value for value in given.values() if isinstance(value, Tensor)]))
+        if id(call.module) not in self.interest or any(module.training for module in call.module.modules()):
+            return
+        stamped = not self.own and id(call.module) in self.owning
         args = {
-            path: (value, None if self.own else _stamp(value))
+            path: (value, stamp(value) if stamped else None)
             for path, value in given.items()
             if isinstance(value, Tensor)
         }
@@ -75,55 +92,88 @@ class Recorder:
         record = _Record(call, args, given, output, versions, autocast(tensor for tensor, _ in args.values()))
         self.records.append(record)
         self.of_call[call] = record
-        if id(call.module) in self._left:
-            self._left[id(call.module)] -= 1
-            if not any(left > 0 for left in self._left.values()):
+        if call.parent is None and not self.own:
+            self.stamps[call] = self.weights()
+        if self._left:
+            self._left.discard(_place(call))
+            if not self._left:
                 raise Enough
 
-    def find(self, site: Site, batch: Mapping[Path, Any]) -> Any:
-        """The output of a site for this batch's tensors, None where it was not kept or is no longer right."""
+    def find(self, site: Site, batch: Mapping[Path, Any], checks: Checks | None = None, now: Any = None) -> Any:
+        """The output of a site for this batch's tensors, None where it was not kept or is no longer right.
+
+        With ``checks`` neither the tensors nor the weights, which are ``now`` such, may have changed since.
+        """
         for record in reversed(self.records):
-            if record.call.module is site.module and self._matches(record, site.chain, batch):
-                now = {path: _version(tensor) for path, tensor in tensors(record.output).items()}
-                return record.output if now == record.versions else None
+            if record.call.module is site.module and self._matches(record, site.chain, batch, checks):
+                if {path: _version(tensor) for path, tensor in tensors(record.output).items()} != record.versions:
+                    return None
+                if checks is not None and not self.own:
+                    root = record.call
+                    while root.parent is not None:
+                        root = root.parent
+                    if not same_weights(now, self.stamps.get(root), checks):
+                        return None
+                return record.output
         return None
 
-    def _matches(self, record: _Record, chain: tuple[Step, ...], batch: Mapping[Path, Any]) -> bool:
+    def swapped(self, now: Any) -> bool:
+        """Whether an outermost call ran with weights of other places or values than those of ``now``."""
+        return any(then is not None and moved(now, then) for then in self.stamps.values())
+
+    def gave_others(self, batch: Mapping[Path, Any], inputs: Iterable[Path], roots: list[Site]) -> bool:
+        """Whether a step gave the model's outermost modules other tensors than the batch's, or none of its inputs."""
+        own = {_memory(x) for x in batch.values() if isinstance(x, Tensor)}
+        mine = {_memory(batch[path]) for path in inputs}
+        outer = {id(site.module) for site in roots}
+        given = [(id(module), {_memory(x) for x in tensors if x.numel()}) for module, tensors in self.outermost]
+        whole = [memory for module, memory in given if module in outer]
+        return any(not memory <= own for memory in whole) if whole else not any(memory & mine for _, memory in given)
+
+    def _matches(
+        self, record: _Record, chain: tuple[Step, ...], batch: Mapping[Path, Any], checks: Checks | None
+    ) -> bool:
         call: Call | None = record.call
         for step in chain:
             if call is None or call.module is not step.module:
                 return False
             at = self.of_call.get(call)
-            if at is not None and step.own is not None and self._same(at, step, batch):
+            if at is not None and step.own is not None and self._same(at, step, batch, checks):
                 return True
             if call.nth != step.nth:
                 return False
             call = call.parent
         return self.own and call is None
 
-    def _same(self, record: _Record, step: Step, batch: Mapping[Path, Any]) -> bool:
+    def _same(self, record: _Record, step: Step, batch: Mapping[Path, Any], checks: Checks | None) -> bool:
         assert step.own is not None
         return (
             record.args.keys() == step.own.keys()
             and constants(record.constants) == step.constants
             and record.autocast == autocast(tensor for tensor, _ in record.args.values())
-            and all(
-                tensor is batch.get(step.own[path]) and (self.own or _unchanged(tensor, stamp))
-                for path, (tensor, stamp) in record.args.items()
+            and all(tensor is batch.get(step.own[path]) for path, (tensor, _) in record.args.items())
+            and (
+                checks is None
+                or self.own
+                or all(unchanged(tensor, then, checks) for tensor, then in record.args.values())
             )
         )
 
 
+def _place(call: Call | None) -> tuple[tuple[int, int], ...]:
+    found = []
+    while call is not None:
+        found.append((id(call.module), call.nth))
+        call = call.parent
+    return tuple(found)
+
+
+def _memory(tensor: Tensor) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor.numel()
+
+
 def _version(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
-
-
-def _stamp(tensor: Tensor) -> Any:
-    return tensor.clone() if tensor.is_inference() else tensor._version
-
-
-def _unchanged(tensor: Tensor, stamp: Any) -> bool:
-    return torch.equal(tensor, stamp) if isinstance(stamp, Tensor) else tensor._version == stamp
 
 
 def autocast(given: Iterable[Tensor]) -> object:

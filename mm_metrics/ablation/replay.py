@@ -1,126 +1,118 @@
-"""Batches with modalities hidden, and forward passes in which encoders give kept outputs instead of running."""
+"""Forward passes in which encoders give kept outputs instead of running."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mm_metrics.ablation.baselines import StandIn
-from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt
-from mm_metrics.ablation.encoders import Site
+from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt, tensors
+from mm_metrics.ablation.hide import choose, on_device, spread
+from mm_metrics.ablation.plan import Site
 
 
 class DivergedError(RuntimeError):
     """A forward pass called other encoders than the one that was traced."""
 
 
-def choose(shown: Tensor, x: Tensor, hidden: Tensor, axis: int = 0) -> Tensor:
-    """``x`` where ``shown`` ``(k, N)``, else ``hidden``; the samples' ``axis`` grows from N to k·N.
+class ApartError(RuntimeError):
+    """This one batch can't be answered in parts: its encoders' outputs do not fit together."""
 
-    The axis may hold several rows a sample (N·T, as for frames); ``hidden`` has N samples there, or one.
 
-    >>> import torch
-    >>> choose(torch.tensor([[True, False], [False, True]]), torch.tensor([1, 2]), torch.tensor([0]))
-    tensor([1, 0, 0, 2])
+@dataclass
+class Way:
+    """An encoder's output for a batch of N samples when its modality is shown, and ``hidden``, of ``n`` samples.
+
+    ``there`` ``(N,)`` says which samples have the modality, None that all do; ``n`` is N or 1.
     """
-    k, N = shown.shape
-    T = x.shape[axis] // N
-    here = x.unflatten(axis, (1, N, T))
-    there = hidden.unflatten(axis, (1, hidden.shape[axis] // T, T))
-    mask = shown.reshape(*[1] * axis, k, N, 1, *[1] * (x.ndim - axis - 1))
-    return torch.where(mask, here, there).flatten(axis, axis + 2)
+
+    site: Site
+    output: Any
+    hidden: Any
+    there: Tensor | None
+    N: int
+    n: int
+    alone: dict[bool, Any] = field(default_factory=dict)  # what one coalition is given, made once a batch
+    made: dict[bool, list[int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._shown, self._hidden = flatten(self.output), flatten(self.hidden)
+        self.joint = self._shown.keys() == self._hidden.keys() and all(
+            self._fits(path, leaf, self._hidden[path]) for path, leaf in self._shown.items()
+        )
+
+    def _fits(self, path: Path, leaf: Any, other: Any) -> bool:
+        """Whether rows shown and rows hidden can lie in one tensor; what has no rows must be one and the same."""
+        axis = sample_axis(self.site, path, leaf, self.N)
+        if axis is not None and isinstance(other, Tensor):
+            same = leaf.dtype == other.dtype and _less(leaf, axis) == _less(other, axis)
+            return same and leaf.shape[axis] * self.n == other.shape[axis] * self.N
+        if isinstance(leaf, Tensor) and isinstance(other, Tensor):
+            same = leaf.data_ptr() == other.data_ptr() and leaf.shape == other.shape
+            return same or (leaf.device.type == "cpu" and torch.equal(leaf, other))
+        return type(leaf) is type(other) and bool(leaf == other)
+
+    @property
+    def written(self) -> bool:
+        """Whether somebody has written into what one coalition was given."""
+        return any(_versions(self.alone[shown]) != made for shown, made in self.made.items())
+
+    def of(self, coalitions: Sequence[bool]) -> Any:
+        """What the encoder gives for the k·N samples of k ``coalitions``, which show its modality or do not."""
+        if not self.joint and (len(coalitions) > 1 or (self.there is not None and coalitions[0])):
+            raise ApartError(f"{type(self.site.module).__name__} gives outputs of other shapes when it is hidden")
+        if len(coalitions) == 1:
+            one = self._one(coalitions[0])
+            return copied(one, deep=self.site.written)
+
+        def change(path: Path, leaf: Any) -> Any:
+            axis = sample_axis(self.site, path, leaf, self.N)
+            if axis is None:
+                return leaf.clone() if isinstance(leaf, Tensor) else leaf
+            if self.there is not None:
+                shown = on_device(tuple(coalitions), leaf.device).unsqueeze(1) & self.there
+                return choose(shown, leaf, self._hidden[path], axis)
+            hidden = self._spread(path, axis)
+            return torch.cat([leaf if shown else hidden for shown in coalitions], axis)
+
+        return rebuilt(self.output, change)
+
+    def _one(self, shown: bool) -> Any:
+        """For one coalition, all tensors fresh and no inference tensors, so that their versions tell of a write."""
+        if shown in self.alone:
+            return self.alone[shown]
+
+        def change(path: Path, leaf: Any) -> Any:
+            axis = sample_axis(self.site, path, leaf, self.N)
+            if axis is None:
+                return leaf.clone() if isinstance(leaf, Tensor) else leaf
+            if not shown:
+                return self._spread(path, axis).clone()
+            if self.there is None:
+                return leaf.clone()
+            return choose(self.there.unsqueeze(0), leaf, self._hidden[path], axis)
+
+        with torch.inference_mode(False), torch.no_grad():
+            self.alone[shown] = rebuilt(self.output if shown else self.hidden, change)
+        self.made[shown] = _versions(self.alone[shown])
+        return self.alone[shown]
+
+    def _spread(self, path: Path, axis: int) -> Tensor:
+        """The hidden output's tensor for N samples, without memory where it has one."""
+        return self._hidden[path] if self.n == self.N else spread(self._hidden[path], 1, self.N, axis)
 
 
-def spread(x: Tensor, N: int, samples: int, axis: int = 0) -> Tensor:
-    """The first sample's rows for all of ``samples``, without memory where each sample has one row."""
-    T = x.shape[axis] // N
-    first = x.narrow(axis, 0, T).unflatten(axis, (1, T))
-    return first.expand(*x.shape[:axis], samples, T, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
+def _versions(output: Any) -> list[int]:
+    return [tensor._version for tensor in tensors(output).values()]
 
 
-def hide(
-    batch: Any,
-    N: int,
-    shown: Tensor,
-    modality: Mapping[Path, int],
-    stand_ins: Mapping[Path, StandIn],
-    presence: Mapping[Path, int | None],
-    needed: set[Path] | None = None,
-) -> Any:
-    """A copy of the batch with k·N samples in which what is not in ``shown`` ``(k, N, M)`` is hidden.
-
-    ``presence`` maps the presence entry's tensors to a modality, None for one ``(N, M)`` table. Of tensors not in
-    ``needed`` only the shape is right.
-    """
-    k = len(shown)
-
-    def change(path: Path, leaf: Any) -> Any:
-        if isinstance(leaf, list) and len(leaf) == N:
-            return leaf * k
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if path in presence:
-            m = presence[path]
-            told = shown if m is None else shown[..., m]
-            return told.flatten(0, 1).to(leaf.dtype)
-        if not leaf.ndim or leaf.shape[0] != N:
-            return leaf.clone()
-        if needed is not None and path not in needed:
-            return leaf if k == 1 else spread(leaf, N, k * N)
-        if path in modality:
-            return choose(shown[..., modality[path]], leaf, stand_ins[path].of(leaf))
-        return leaf.repeat(k, *[1] * (leaf.ndim - 1))
-
-    return rebuilt(batch, change)
-
-
-def both(site: Site, output: Any, hidden: Any, there: Tensor | None, N: int) -> tuple[Any, Any]:
-    """An encoder's output when its modality is shown, and when it is hidden: N samples each, all tensors fresh.
-
-    They are no inference tensors, so that their versions tell of a fusion that writes into them. ``there`` ``(N,)``
-    says which samples have the modality, None that all do; ``hidden`` has N samples, or one.
-    """
-    other = flatten(hidden)
-
-    def shown(path: Path, leaf: Any) -> Any:
-        axis = sample_axis(site, path, leaf, N)
-        if axis is None or there is None:
-            return leaf.clone() if isinstance(leaf, Tensor) else leaf
-        return choose(there.unsqueeze(0), leaf, other[path], axis)
-
-    def absent(path: Path, leaf: Any) -> Any:
-        axis = sample_axis(site, path, leaf, N)
-        if axis is None:
-            return leaf.clone() if isinstance(leaf, Tensor) else leaf
-        alone = other[path]
-        return (alone if alone.shape == leaf.shape else spread(alone, 1, N, axis)).clone()
-
-    with torch.inference_mode(False), torch.no_grad():
-        return rebuilt(output, shown), rebuilt(output, absent)
-
-
-def joined(site: Site, shown: Any, hidden: Any, coalitions: Sequence[bool], N: int) -> Any:
-    """What an encoder gives for the k·N samples of k ``coalitions``, which show its modality or do not."""
-    if len(coalitions) == 1:
-        one = shown if coalitions[0] else hidden
-        return copied(one) if site.written else one
-    other = flatten(hidden)
-
-    def change(path: Path, leaf: Any) -> Any:
-        axis = sample_axis(site, path, leaf, N)
-        if axis is None:
-            return leaf.clone() if isinstance(leaf, Tensor) else leaf
-        if not site.reaches:
-            dummy = spread(leaf, N, len(coalitions) * N, axis)
-            return dummy.contiguous() if site.written else dummy
-        return torch.cat([leaf if is_shown else other[path] for is_shown in coalitions], axis)
-
-    return rebuilt(shown, change)
+def _less(x: Tensor, axis: int) -> tuple[int, ...]:
+    return (*x.shape[:axis], *x.shape[axis + 1 :])
 
 
 def sample_axis(site: Site, path: Path, leaf: Any, N: int) -> int | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Module
 
 from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt, tensors
-from mm_metrics.ablation.encoders import Plan, Site
+from mm_metrics.ablation.plan import Plan, Site
 from mm_metrics.ablation.recorder import Enough, Recorder, autocast
-from mm_metrics.ablation.replay import DivergedError, both, first_sample, given, joined, shifted
+from mm_metrics.ablation.replay import DivergedError, Way, first_sample, given, shifted
+from mm_metrics.ablation.stamps import Checks, Weights, same_weights
+from mm_metrics.ablation.verify import agree
 from mm_metrics.ablation.view import View
 
 CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
@@ -22,26 +22,6 @@ CHUNK_SAMPLES = 2**16
 SHAPES = 16  # input shapes whose baseline encodings are held
 
 Outputs = list[tuple[Site, Any]]
-
-
-@dataclass
-class Ways:
-    """An encoder's output for a batch when its modality is shown, and when it is hidden."""
-
-    site: Site
-    shown: Any
-    hidden: Any
-
-    def __post_init__(self) -> None:
-        self._made = self._versions()
-
-    @property
-    def written(self) -> bool:
-        """Whether somebody has written into them."""
-        return self._versions() != self._made
-
-    def _versions(self) -> list[int]:
-        return [tensor._version for tensor in tensors((self.shown, self.hidden)).values()]
 
 
 class Split:
@@ -54,24 +34,37 @@ class Split:
     def __init__(self, plan: Plan, run: Callable[[Any, int], Tensor], batched: bool, one_row: bool) -> None:
         self.plan, self.run, self.batched, self.one_row = plan, run, batched, one_row
         self.most = CHUNK_SAMPLES
-        self._encoded: dict[int, dict[Any, list]] = {}
+        self._encoded: dict[int, dict[Any, tuple[Any, Any, Outputs]]] = {}
+        self._weights = {
+            m: Weights(dict.fromkeys(site.module for site in plan.sites if site.modality == m))
+            for m in {site.modality for site in plan.sites}
+        }
 
     def forget(self) -> None:
         """Let go of the baseline's encodings."""
         self._encoded.clear()
 
-    def answers(self, view: View, masks: tuple[int, ...], kept: Recorder, own: Tensor | None) -> Tensor:
-        """``(K, N, C)``; ``own`` is the model's own answer where it is known and nothing is missing."""
-        outputs = self.kept_outputs(view, kept)
-        if outputs is None:
+    def answers(
+        self, view: View, masks: tuple[int, ...], recorder: Recorder, own: Tensor | None, checks: Checks, now: Any
+    ) -> Tensor:
+        """``(K, N, C)``; ``own`` is the model's own answer where it is known and nothing is missing.
+
+        ``now`` stamps the weights. Where coalitions share larger batches the first holds that of all too, whose answer
+        is known: a replay that gives another raises DivergedError, at once or when the ``checks`` are read.
+        """
+        outputs = [(site, recorder.find(site, view.leaves, checks, now)) for site in self.plan.sites]
+        if any(output is None for _, output in outputs):
             outputs, own = self._encode(view)
-        hidden = self._hidden_outputs(view, outputs)
+        hidden = self._hidden_outputs(view, outputs, checks, now)
         ways = self._ways(view, outputs, hidden)
         full = view.modalities.full
-        todo = tuple(mask for mask in masks if mask != full or own is None)
         found = {} if own is None else {full: own}
+        todo = tuple(mask for mask in masks if mask not in found)
+        most = self._chunk(view, outputs) if self.batched and all(way.joint for way in ways) else 1
+        control = own is not None and 1 < most and len(todo) > 0
+        todo = (full, *todo) if control else todo
         while todo:
-            k = self._chunk(view, outputs) if self.batched else 1
+            k = min(most, self.most)
             try:
                 answer = self._replay(view, todo[:k], ways)
             except torch.OutOfMemoryError:
@@ -79,7 +72,12 @@ class Split:
                     raise
                 self.most = min(k, len(todo)) // 2
                 continue
-            found.update(zip(todo[:k], answer, strict=True))
+            if control:
+                assert own is not None
+                if not agree(answer[:1], own.unsqueeze(0), checks):
+                    raise DivergedError("a replay of the parts gives another answer than the model's own")
+                control, answer, todo, k = False, answer[1:], todo[1:], k - 1
+            found.update(zip(todo[:k], answer, strict=False))
             todo = todo[k:]
             if wrote := [way.site for way in ways if way.written]:
                 for site in wrote:
@@ -87,44 +85,31 @@ class Split:
                 ways = self._ways(view, outputs, hidden)
         return torch.stack([found[mask] for mask in masks])
 
-    def kept_outputs(self, view: View, kept: Recorder) -> Outputs | None:
-        """The encoders' outputs for this very batch, None where one was not kept."""
-        outputs = [(site, kept.find(site, view.leaves)) for site in self.plan.sites]
-        return None if any(output is None for _, output in outputs) else outputs
-
-    @staticmethod
-    def _ways(view: View, outputs: Outputs, hidden: list[Any]) -> list[Ways]:
+    def _ways(self, view: View, outputs: Outputs, hidden: list[tuple[Any, int]]) -> list[Way]:
         return [
-            Ways(site, *both(site, output, other, view.having(site.modality), view.N))
-            for (site, output), other in zip(outputs, hidden, strict=True)
+            Way(site, output, other, view.having(site.modality), view.N, n)
+            for (site, output), (other, n) in zip(outputs, hidden, strict=True)
         ]
 
-    def _replay(self, view: View, masks: tuple[int, ...], ways: list[Ways]) -> Tensor:
-        outputs = [
-            (
-                way.site,
-                joined(way.site, way.shown, way.hidden, [bool(m >> way.site.modality & 1) for m in masks], view.N),
-            )
-            for way in ways
-        ]
-        batch = view.hide(masks, None if self.plan.writes else self.plan.around)
+    def _replay(self, view: View, masks: tuple[int, ...], ways: list[Way]) -> Tensor:
+        outputs = [(way.site, way.of([bool(mask >> way.site.modality & 1) for mask in masks])) for way in ways]
+        batch = view.hide(masks, write=self.plan.writes)
         with given(outputs, self.plan.calls):
             answer = self.run(batch, len(masks) * view.N)
-        return answer.clone().unflatten(0, (len(masks), view.N))
+        return (answer.clone() if len(masks) == 1 else answer).unflatten(0, (len(masks), view.N))
 
     def _chunk(self, view: View, outputs: Outputs) -> int:
-        held = [x for site, output in outputs if site.reaches for x in tensors(output).values()]
-        held += [view.leaves[path] for path in self.plan.around]
+        held = [x for _, output in outputs for x in tensors(output).values()]
+        held += [view.leaves[path] for path in view.modality]
         size = sum(x.numel() * x.element_size() for x in held)
-        room = CHUNK_BYTES_CPU if view.there.device.type == "cpu" else CHUNK_BYTES
-        return max(1, min(room // max(size, 1), CHUNK_SAMPLES // view.N, self.most))
+        room = CHUNK_BYTES_CPU if held[0].device.type == "cpu" else CHUNK_BYTES
+        return max(1, min(room // max(size, 1), CHUNK_SAMPLES // view.N))
 
     def _recorder(self, wanted: set[int]) -> Recorder:
         """Records our own pass; with ``wanted`` modalities it ends as soon as their encoders have run."""
-        modules = {site.module for site in self.plan.sites if site.modality in wanted}
-        enough = [site for site in self.plan.sites if site.module in modules]
         copied = {id(site.module) for site in self.plan.sites if site.written}
-        return Recorder(set(self.plan.interest), copied, own=True, enough=enough)
+        enough = [site for site in self.plan.sites if site.modality in wanted]
+        return Recorder(set(self.plan.interest), copied=copied, own=True, enough=enough)
 
     def _encode(self, view: View) -> tuple[Outputs, Tensor | None]:
         """Run the model once for the encoders' outputs, and its answer where that is the coalition of all."""
@@ -142,46 +127,60 @@ class Split:
             raise DivergedError("the model called its encoders otherwise than when it was followed")
         return outputs
 
-    def _hidden_outputs(self, view: View, outputs: Outputs) -> list[Any]:
-        """Each encoder's output for its modality's stand-in: one row, or a row a sample."""
+    def _hidden_outputs(self, view: View, outputs: Outputs, checks: Checks, now: Any) -> list[tuple[Any, int]]:
+        """Each encoder's output for its modality's stand-in, with its samples: one, or N."""
         kinds: dict[int, set[str]] = {site.modality: set() for site, _ in outputs}
         for path, m in view.modality.items():
             kind = view.stand_ins[path].kind
             kinds.setdefault(m, set()).add(kind if self.one_row or kind != "row" else "rows")
         shift = next((stand_in.shift for stand_in in view.stand_ins.values() if stand_in.kind == "shift"), 0)
-        found: dict[Site, Any] = {}
+        found: dict[Site, tuple[Any, int]] = {}
         rows, missing = set(), {}
         for m in dict.fromkeys(site.modality for site, _ in outputs):
             mine = [(site, output) for site, output in outputs if site.modality == m]
             if kinds[m] == {"same"}:
-                found.update(mine)
+                found.update((site, (output, view.N)) for site, output in mine)
             elif kinds[m] == {"shift"}:
-                found.update((site, shifted(site, output, shift, view.N)) for site, output in mine)
+                found.update((site, (shifted(site, output, shift, view.N), view.N)) for site, output in mine)
             elif kinds[m] != {"row"}:
                 rows.add(m)
             else:
                 key = self._key(view, m)
-                held = None if key is None else self._encoded.get(m, {}).get(key)
+                held = self._held(m, key, checks, now)
                 if held is None:
                     missing[m] = key
                 else:
-                    found.update(held)
+                    found.update((site, (output, 1)) for site, output in held)
         if rows:
-            found.update(self._encode_baseline(view, outputs, rows, view.N))
+            found.update((site, (out, view.N)) for site, out in self._encode_baseline(view, outputs, rows, view.N))
         if missing:
             fresh = self._encode_baseline(view, outputs, set(missing), 1)
-            found.update(fresh)
+            found.update((site, (output, 1)) for site, output in fresh)
             for m, key in missing.items():
-                self._hold(m, key, [(site, output) for site, output in fresh if site.modality == m])
+                self._hold(m, key, now, [(site, output) for site, output in fresh if site.modality == m])
         return [found[site] for site, _ in outputs]
 
-    def _hold(self, m: int, key: Any, encoded: Outputs) -> None:
+    def _held(self, m: int, key: Any, checks: Checks, now: Any) -> Outputs | None:
+        """The baseline's encoding that was held, if it was made with the weights as they are ``now``."""
+        entry = self._encoded.get(m, {}).get(key)
+        if entry is None:
+            return None
+        of_all, of_mine, outputs = entry
+        if same_weights(now, of_all, Checks() if of_all[0] != now[0] else checks):
+            return outputs
+        mine = self._weights[m].now()
+        if not same_weights(mine, of_mine, checks):
+            return None
+        self._encoded[m][key] = (now, mine, outputs)
+        return outputs
+
+    def _hold(self, m: int, key: Any, now: Any, encoded: Outputs) -> None:
         held = self._encoded.setdefault(m, {})
-        if key is None:
+        if key is None or now is None:
             return
         if len(held) >= SHAPES:
             del held[next(iter(held))]
-        held[key] = encoded
+        held[key] = (now, self._weights[m].now(), encoded)
 
     def _encode_baseline(self, view: View, outputs: Outputs, wanted: set[int], n: int) -> Outputs:
         """Run the wanted modalities' encoders on their stand-ins, n rows; the others' outputs are there already."""
@@ -209,39 +208,30 @@ class Split:
         return self._found(recorder, [site for site, _ in outputs if site.modality in wanted], batch)
 
     def _key(self, view: View, m: int) -> Any:
-        """What a baseline's encoding hangs on, None where that is not known."""
+        """What a baseline's encoding hangs on beside the weights, None where that is not known."""
         tokens = [view.stand_ins[path].token for path in view.stand_ins if view.modality[path] == m]
-        if None in tokens:
-            return None
-        modules = dict.fromkeys(site.module for site in self.plan.sites if site.modality == m)
-        return (*tokens, *(weights(module) for module in modules), autocast(tensors(view.batch).values()))
+        devices = [view.leaves[path] for path in view.modality]
+        return None if None in tokens else (*tokens, autocast(devices))
 
 
-def weights(module: Module) -> tuple:
-    """Changes when a weight or buffer does: place and version of each, and a few values of some of them.
-
-    A write through ``.data``, as some averages of weights do, changes neither place nor version.
-    """
-    held = [*module.parameters(), *module.buffers()]
-    probed = [x.detach().reshape(-1) for x in held[:: max(1, len(held) // 8)] if x.is_floating_point()]
-    with torch.no_grad():
-        sums = [x[:: max(1, x.numel() // 64)].sum(dtype=torch.float64) for x in probed]
-        values = torch.stack(sums).tolist() if sums else []
-    return (*((x.data_ptr(), None if x.is_inference() else x._version) for x in held), *values)
-
-
-def agree(answer: Tensor, reference: Tensor) -> bool:
-    """Whether two answers are equal up to rounding: 1e-5 of the largest logit, more in lower precision."""
-    if answer.shape != reference.shape or answer.dtype != reference.dtype:
-        return False
-    if not reference.is_floating_point():
-        return torch.equal(answer, reference)
-    rounding = {torch.float64: 1e-9, torch.float32: 1e-5}.get(reference.dtype, 3e-2)
-    device = reference.device.type
-    if torch.is_autocast_enabled(device):
-        rounding = 3e-2
-    elif device == "cuda" and (torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32):
-        rounding = max(rounding, 5e-3)
-    finite = reference[reference.isfinite()].abs()
-    scale = float(finite.max()) if finite.numel() else 0.0
-    return torch.allclose(answer, reference, rtol=rounding, atol=rounding * scale, equal_nan=True)
+def split_by(
+    plan: Plan,
+    run: Callable[[Any, int], Tensor],
+    view: View,
+    masks: tuple[int, ...],
+    reference: Tensor,
+    recorder: Recorder,
+    now: Any,
+) -> tuple[Split | None, str]:
+    """The cheapest way of splitting the model that gives the ``reference`` ``(K, N, C)``; None and what went wrong."""
+    why = ""
+    for batched, one_row in ((True, True), (False, True), (True, False), (False, False)):
+        if batched and plan.looped:
+            continue
+        split, checks = Split(plan, run, batched, one_row), Checks()
+        try:
+            if agree(split.answers(view, masks, recorder, None, checks, now), reference, checks) and checks.hold():
+                return split, ""
+        except Exception as error:  # another way may work, and the whole model does
+            why = f"it can't be run in parts ({type(error).__name__}: {error})"
+    return None, why

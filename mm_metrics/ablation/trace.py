@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from mm_metrics.ablation.batch import Path, tensors
+from mm_metrics.ablation.batch import Path, copied, tensors
 from mm_metrics.ablation.calls import Call, Calls
 
 OUT_OF_TORCH = {"numpy", "tolist", "__array__", "__dlpack__"}
@@ -22,6 +23,8 @@ OUT_OF_TORCH = {"numpy", "tolist", "__array__", "__dlpack__"}
 class Trace:
     """One forward pass: its calls in order, the bits of their outputs, and the bits that reached the answer.
 
+    ``work`` of each call, and of the whole pass (None), is a rough count of multiplications, inner calls included.
+
     ``escaped`` are bits whose values left torch, by ``.item()`` or ``.numpy()``, while a call ran (None: the whole
     pass): from there on all that it gives may hang on them. ``written`` are bits whose memory was written to.
     """
@@ -29,6 +32,7 @@ class Trace:
     batch: Any
     calls: list[Call] = field(default_factory=list)
     bits: dict[Call, int] = field(default_factory=dict)
+    work: dict[Call | None, float] = field(default_factory=dict)
     escaped: dict[Call | None, int] = field(default_factory=dict)
     written: int = 0
     answer: int = 0
@@ -60,6 +64,7 @@ class _Dependence(TorchDispatchMode):
         self.memory: dict[int, tuple[StorageWeakRef, int, int]] = {}  # reference, all its tensors' bits, bits written
         self.watched: dict[int, tuple[StorageWeakRef, int]] = {}
         self.written = 0
+        self.work = 0.0
         for tensor, bits in start:
             self.mark(tensor, bits)
             self.watch(tensor, bits)
@@ -71,6 +76,7 @@ class _Dependence(TorchDispatchMode):
         for tensor in tensors((args, kwargs)).values():
             bits |= self.of(tensor)
         made = tensors((out,)).values()
+        self.work += sum(tensor.numel() for tensor in made) * _inner(func, args)
         for tensor in made:
             self.mark(tensor, bits)
         if not made and out is not None and bits:
@@ -120,6 +126,16 @@ class _Dependence(TorchDispatchMode):
         return entry if entry is not None and not entry[0].expired() else (reference, 0, 0)
 
 
+def _inner(func: Any, args: tuple) -> int:
+    """How many products make one number of an operation's result."""
+    name = func._schema.name
+    if "convolution" in name:
+        return math.prod(args[1].shape[1:])
+    if name in ("aten::mm", "aten::bmm", "aten::addmm", "aten::baddbmm"):
+        return args["add" in name].shape[-1]
+    return 1
+
+
 def trace(
     run: Callable[[Any], Any], batch: Any, bits: Mapping[Path, int], outputs: Mapping[int, int] | None = None
 ) -> Trace:
@@ -140,8 +156,11 @@ def trace(
         if len(done.calls) in outputs:
             shut[call] = outputs[len(done.calls)]
         done.calls.append(call)
+        done.work[call] = -mode.work
 
     def leave(call: Call) -> None:
+        done.work[call] += mode.work
+        call.output = copied(call.output, deep=False)  # some models change an output object after the call
         given = tensors((call.output,)).values()
         extra = done.escaped.get(call, 0)
         for tensor in given:
@@ -158,7 +177,7 @@ def trace(
     mode = _Dependence(((leaves[path], bit) for path, bit in bits.items()), escape)
     with Calls(lambda module: True, enter, leave) as calls, _Escapes(lambda tensor: escape(mode.of(tensor))), mode:
         output = run(batch)
-    done.written = mode.written
+    done.written, done.work[None] = mode.written, mode.work
     done.answer = done.escaped.get(None, 0)
     for tensor in tensors((output,)).values():
         done.answer |= mode.of(tensor)

@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
+import copy
+import operator
+import random
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType, MethodType
 from typing import Any
+from weakref import ReferenceType, ref
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
 from mm_metrics.streams import kept_streams
 
-OWN = vars(Module()).keys()  # what every module has, none of it a tensor
-SMALL = 2**20  # bytes; larger buffers are kept only where a forward is known to change them
+OWN = vars(Module()).keys()  # what every module has beside its tables, none of it the model's own
+TABLES = ("_parameters", "_buffers", "_modules")
+SMALL = 2**20  # bytes; larger tensors are copied only where a forward is known to change them, or may
+DEEPEST, LONGEST = 4, 256  # how far what hangs on a module is followed
+PLAIN = (bool, int, float, str, bytes, type(None), type, Module, torch.dtype, torch.device, FunctionType, MethodType)
+NUMBERS = (bool, int, float, str)
+OURS = {"training", "log", "log_dict", "_call_impl"}  # what is changed for a pass
+STRANGERS = ("torch", "lightning", "pytorch_lightning", "transformers", "numpy")  # their objects hold the whole program
+
+
+@dataclass
+class Known:
+    """What a forward is known to change: tensors by their ids, plain Python or not, modules outside the model."""
+
+    ids: set[int] = field(default_factory=set)
+    restless: bool = False
+    outside: list[ReferenceType[Module]] = field(default_factory=list)
 
 
 @contextmanager
-def untouched(model: Module, changing: set[int] | None) -> Iterator[set[int]]:
-    """Evaluation mode without gradients; afterwards modes, buffers, tensors held as attributes and RNG are as before.
+def untouched(model: Module, known: Known | None) -> Iterator[Guard]:
+    """Evaluation mode without gradients; afterwards modes, buffers, attributes, containers and RNG are as before.
 
-    ``changing`` holds the ids of the tensors that a forward is known to change, None where that is not known yet; it
-    gives the set to pass the next time.
+    What is ``known`` of the model's forward makes it cheaper; None where it is to be looked at, everywhere and by
+    value. The guard that it gives holds what to pass the next time.
     """
-    found = set(changing or ())
     modules = list(model.modules())
-    states = [_State(module, changing) for module in modules]
+    guard = Guard(known)
+    for module in modules:
+        guard.add(module)
+    for reference in guard.known.outside:
+        guard.meet(reference(), ())
+    hook = register_module_forward_pre_hook(guard.meet) if known is None and not is_compiled(model) else None
     loggers = [module for module in modules if any(base.__name__ == "LightningModule" for base in type(module).__mro__)]
     devices: set[torch.device] = set()
     if torch.accelerator.is_available():
@@ -38,50 +66,174 @@ def untouched(model: Module, changing: set[int] | None) -> Iterator[set[int]]:
             for module in loggers:
                 vars(module).update(log=_silent, log_dict=_silent)
             with torch.no_grad():
-                yield found
+                yield guard
         finally:
-            for module in loggers:
-                vars(module).pop("log", None), vars(module).pop("log_dict", None)
-            for state in states:
-                found |= state.restore()
+            if hook is not None:
+                hook.remove()
+            guard.restore()
+
+
+def is_compiled(model: Module) -> bool:
+    """Whether a part of the model is compiled: hooks do not see into it, and it warns of those on all modules."""
+    return any(type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None for m in model.modules())
 
 
 def _silent(*args: Any, **kwargs: Any) -> None:
     """Stand in for a LightningModule's ``log`` in a replay, whose values are not the user's."""
 
 
-class _State:
-    """A module's mode, its buffers, and the tensors that it holds as plain attributes."""
+class Guard:
+    """What modules and all that hangs on them were: attributes, tables, containers, generators, values of tensors."""
 
-    def __init__(self, module: Module, changing: set[int] | None) -> None:
-        self.module, self.training = module, module.training
-        self.homes = [(home, _held(home)) for home in (vars(module), module._buffers)]
-        self.values = [
-            (tensor, tensor.detach().clone(), _version(tensor))
-            for _, held in self.homes
-            for tensor in held.values()
-            if changing is None or id(tensor) in changing or tensor.numel() * tensor.element_size() <= SMALL
-        ]
+    def __init__(self, known: Known | None) -> None:
+        self.looking = known is None
+        self.known = Known() if known is None else known
+        self.seen: dict[int, Any] = {}  # alive, so that ids stay theirs
+        self.dicts: list[tuple[dict, dict]] = []
+        self.others: list[tuple[Any, Any]] = []
+        self.values: list[tuple[Tensor, Tensor, int | None]] = []
 
-    def restore(self) -> set[int]:
-        """Put everything back; the ids of the tensors that had changed."""
-        vars(self.module)["training"] = self.training
-        for home, held in self.homes:
-            for name in _held(home).keys() - held.keys():
-                del home[name]
-            for name, tensor in held.items():
-                if home.get(name) is not tensor:
-                    home[name] = tensor
-        changed = [(tensor, value) for tensor, value, version in self.values if not _same(tensor, value, version)]
-        for tensor, value in changed:
-            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-                tensor.copy_(value)
-        return {id(tensor) for tensor, _ in changed}
+    def meet(self, module: Module | None, args: tuple) -> None:
+        """A module that is called: one outside the model, such as a frozen extractor, is put back too."""
+        if module is not None and id(module) not in self.seen:
+            if self.looking:
+                self.known.outside.append(ref(module))
+            for part in module.modules():
+                self.add(part)
+
+    def same(self, dicts: list[tuple[dict, dict]]) -> bool:
+        """Whether flags and numbers among the attributes were then, in another guard's `dicts`, what they are now."""
+        return len(dicts) == len(self.dicts) and all(
+            (len(held) == len(then) and all(map(operator.is_, held.values(), then.values())))
+            or not any(
+                isinstance(value, NUMBERS)
+                for name in held.keys() | then.keys()
+                if held.get(name, OURS) is not then.get(name, OURS)
+                for value in (held.get(name, OURS), then.get(name, OURS))
+            )
+            for (_, held), (_, then) in zip(self.dicts, dicts, strict=True)
+        )
+
+    def again(self) -> None:
+        """Before another pass: what the last one put into attributes and mappings, as into a cache, is not there.
+
+        Numbers stay: they count the passes of this batch, and are put back after it.
+        """
+        for home, held in self.dicts if self.looking or self.known.restless else ():
+            if len(home) == len(held) and all(map(operator.is_, home.values(), held.values())):
+                continue
+            for name, value in [(name, home[name]) for name in home if home[name] is not held.get(name, OURS)]:
+                if name in OURS or isinstance(value, NUMBERS):
+                    continue
+                self.known.restless = True
+                if name in held:
+                    home[name] = held[name]
+                else:
+                    del home[name]
+
+    def add(self, module: Module) -> None:
+        """Remember a module, its tables, and what it holds."""
+        if id(module) in self.seen:
+            return
+        self.seen[id(module)] = module
+        home = vars(module)
+        self.dicts.append((home, dict(home)))
+        for name in TABLES:
+            table = home.get(name)
+            if table:
+                self.dicts.append((table, dict(table)))
+                if name != "_modules":
+                    for value in table.values():
+                        self._tensor(value, weight=name == "_parameters")
+        for name, value in home.items():
+            if name not in OWN:
+                self._hold(value, 0)
+
+    def _hold(self, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor):
+            self._tensor(value)
+        elif isinstance(value, PLAIN) or id(value) in self.seen or depth > DEEPEST:
+            return
+        elif isinstance(value, dict):
+            self._remember(value)
+            self.dicts.append((value, dict(value)))
+            self._parts(value.values(), depth)
+        elif isinstance(value, list | deque | set | bytearray) or (
+            isinstance(value, np.ndarray) and value.nbytes <= SMALL
+        ):
+            self._remember(value)
+            self.others.append((value, copy.copy(value)))
+            self._parts(value if isinstance(value, list | deque) else (), depth)
+        elif isinstance(value, tuple):
+            self._parts(value, depth)
+        elif isinstance(value, random.Random):
+            self.others.append((value, value.getstate()))
+        elif isinstance(value, np.random.Generator):
+            self.others.append((value, copy.deepcopy(value.bit_generator.state)))
+        elif isinstance(value, torch.Generator):
+            self.others.append((value, value.get_state()))
+        elif hasattr(value, "__dict__") and type(value).__module__.split(".")[0] not in STRANGERS:
+            self._remember(value)
+            self.dicts.append((vars(value), dict(vars(value))))
+            self._parts(vars(value).values(), depth)
+
+    def _remember(self, value: Any) -> None:
+        self.seen[id(value)] = value
+
+    def _parts(self, values: Any, depth: int) -> None:
+        if len(values) <= LONGEST:
+            for value in values:
+                self._hold(value, depth + 1)
+
+    def _tensor(self, tensor: Tensor | None, weight: bool = False) -> None:
+        if tensor is None or is_lazy(tensor) or id(tensor) in self.seen:
+            return
+        small = tensor.numel() * tensor.element_size() <= SMALL
+        if self.looking:
+            wanted = small or not weight
+        else:
+            wanted = id(tensor) in self.known.ids or (small and not weight and tensor.device.type == "cpu")
+        if wanted:
+            self._remember(tensor)
+            self.values.append((tensor, tensor.detach().clone(), _version(tensor)))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for home, held in self.dicts:
+            if len(home) != len(held) or not all(map(operator.is_, home.values(), held.values())):
+                self.known.restless |= any(
+                    home.get(name, OURS) is not held.get(name, OURS) for name in (home.keys() | held.keys()) - OURS
+                )
+                home.clear()
+                home.update(held)
+        for thing, was in self.others:
+            _put_back(thing, was)
+        for tensor, value, version in self.values:
+            unasked = not self.looking and tensor.device.type != "cpu" and id(tensor) in self.known.ids
+            if unasked or not _same(tensor, value, None if self.looking else version):
+                self.known.ids.add(id(tensor))
+                with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                    tensor.copy_(value)
 
 
-def _held(home: dict[str, Any]) -> dict[str, Tensor]:
-    mine = home.keys() - OWN
-    return {name: home[name] for name in mine if isinstance(home[name], Tensor) and not is_lazy(home[name])}
+def _put_back(thing: Any, was: Any) -> None:
+    if isinstance(thing, random.Random):
+        thing.setstate(was)
+    elif isinstance(thing, np.random.Generator):
+        thing.bit_generator.state = was
+    elif isinstance(thing, torch.Generator):
+        thing.set_state(was)
+    elif isinstance(thing, set):
+        thing.clear()
+        thing.update(was)
+    elif isinstance(thing, deque):
+        thing.clear()
+        thing.extend(was)
+    elif isinstance(thing, np.ndarray):
+        if thing.flags.writeable:
+            thing[...] = was
+    else:
+        thing[:] = was
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.baselines import Baselines, StandIn
-from mm_metrics.ablation.batch import Inputs, Path, flatten, tensors
-from mm_metrics.ablation.replay import hide
+from mm_metrics.ablation.baselines import Baselines, StandIn, is_lengths
+from mm_metrics.ablation.batch import Inputs, Path, flatten
+from mm_metrics.ablation.hide import hide
+from mm_metrics.ablation.stamps import Checks
 from mm_metrics.modalities import Modalities
 
 
@@ -19,65 +20,73 @@ from mm_metrics.modalities import Modalities
 class View:
     """A batch of N samples: where its inputs lie, which are there, and what stands in for each.
 
-    ``there`` ``(N, M)`` bool is the presence, ``everywhere`` that it is all True; ``complete`` says that it is what the
-    batch itself tells, too; ``form`` is equal for batches that a model takes alike.
+    ``there`` ``(N, M)`` bool is the presence, None that all is there; ``complete`` says that this is what the batch
+    itself tells, too; ``form`` is equal for batches that a model takes alike.
     """
 
     batch: Any
+    leaves: Mapping[Path, Any]
     modalities: Modalities
     N: int
     modality: dict[Path, int]
     presence: dict[Path, int | None]
-    there: Tensor
-    everywhere: bool
+    there: Tensor | None
     complete: bool
     stand_ins: dict[Path, StandIn]
     form: Hashable
 
-    def __post_init__(self) -> None:
-        self.leaves = flatten(self.batch)
-
-    def shown(self, masks: tuple[int, ...]) -> Tensor:
-        """``(k, N, M)`` bool: what each coalition shows of what each sample has."""
-        table = torch.from_numpy(self.modalities.table(masks)).to(self.there.device)
-        return table[:, None] & self.there
-
     def having(self, m: int) -> Tensor | None:
         """``(N,)`` bool: which samples have modality m; None where all have it."""
-        return None if self.everywhere else self.there[:, m]
+        return None if self.there is None else self.there[:, m]
 
-    def hide(self, masks: tuple[int, ...], needed: set[Path] | None = None) -> Any:
-        """A copy with k·N samples, what each coalition does not show hidden in it."""
-        return hide(self.batch, self.N, self.shown(masks), self.modality, self.stand_ins, self.presence, needed)
+    def hide(self, masks: tuple[int, ...], write: bool = True) -> Any:
+        """A copy with k·N samples, what each coalition does not show hidden in it, for a model that may write."""
+        M = range(len(self.modalities))
+        flags = tuple(tuple(bool(mask >> m & 1) for m in M) for mask in masks)
+        return hide(self.batch, self.N, flags, self.there, self.modality, self.stand_ins, self.presence, write)
+
+    def stand_ins_told(self, mask: int) -> str:
+        """What stands in for what this coalition hides, and the line that changes it."""
+        hidden = {path: m for path, m in self.modality.items() if not mask >> m & 1}
+        told = ", ".join(f"{'/'.join(map(str, path))} is {self.stand_ins[path].told}" for path in hidden)
+        if not hidden:
+            return "some samples lack a modality"
+        path, m = next(((p, m) for p, m in hidden.items() if is_lengths(p)), next(iter(hidden.items())))
+        other = "'keep'" if is_lengths(path) else "..."
+        return (
+            f"{told}; show it another, baseline={{{self.modalities.names[m]!r}: {{{path[-1]!r}: {other}}}}}, a tensor, "
+            "a function of the input such as mm_metrics.ablation.keeping(ids), or 'keep'"
+        )
 
 
-def form_of(batch: Any) -> Hashable:
+def form_of(batch: Any, leaves: Mapping[Path, Any]) -> Hashable:
     """Equal for batches of one structure: types, paths, numbers of axes."""
-    return type(batch), *((path, x.dtype, x.ndim) for path, x in tensors(batch).items())
+    return type(batch), *((path, x.dtype, x.ndim) for path, x in leaves.items() if isinstance(x, Tensor))
 
 
-def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any) -> View:
+def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any, checks: Checks) -> View:
     """Read a batch; ``given`` is a presence that takes the place of the batch's own. Raises as `Inputs` does."""
-    paths = inputs.paths(batch)
+    leaves = flatten(batch)
+    paths = inputs.paths(batch, leaves)
     modality = {path: m for m, name in enumerate(modalities) for path in paths[name]}
-    N = inputs.size(batch, modality)
-    found = tensors(batch)
-    device = found[next(iter(modality))].device
-    entry = inputs.presence_paths(batch)
+    N = inputs.size(leaves, modality)
+    device = leaves[next(iter(modality))].device
+    entry = inputs.presence_paths(batch, leaves)
     names = modalities.names
     replaces = given is not None and bool(entry)
     if given is None and entry:
-        given = found[entry[0]] if len(entry[0]) == 1 else {path[-1]: found[path] for path in entry}
+        given = leaves[entry[0]] if len(entry[0]) == 1 else {path[-1]: leaves[path] for path in entry}
     told = modalities.presence(given, N, device)
-    there = torch.ones(N, len(names), dtype=torch.bool, device=device) if told is None else told.bool()
-    if told is not None and told.dtype != torch.bool and not torch.equal(told, there.to(told.dtype)):
+    there = None if told is None else told.bool()
+    if told is not None and there is not None and told.dtype != torch.bool and not checks(torch.eq(told, there).all()):
         raise ValueError("presence holds values other than 0 and 1: it says which modalities a sample has")
+    if there is not None and there.device.type == "cpu" and bool(there.all()):
+        there = None  # elsewhere to ask would be to wait
     stand_ins = {
-        path: baselines.stand_in(name, key, path, found[path], there[:, names.index(name)])
-        for name, keys in paths.items()
-        for path, key in keys.items()
+        path: baselines.stand_in(name, key, path, leaves[path], None if there is None else there[:, m])
+        for m, name in enumerate(names)
+        for path, key in paths[name].items()
     }
     own = {path: None if len(path) == 1 else names.index(path[-1]) for path in entry}
-    everywhere = told is None or bool(there.all())
-    complete = everywhere and not replaces
-    return View(batch, modalities, N, modality, own, there, everywhere, complete, stand_ins, form_of(batch))
+    complete = there is None and not replaces
+    return View(batch, leaves, modalities, N, modality, own, there, complete, stand_ins, form_of(batch, leaves))

@@ -1,0 +1,89 @@
+"""Batches in which what a coalition does not show is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mm_metrics.ablation.baselines import StandIn
+from mm_metrics.ablation.batch import Path, rebuilt
+
+
+@lru_cache(maxsize=256)
+def on_device(flags: tuple, device: torch.device) -> Tensor:
+    """A table of flags as a tensor, moved to its device once."""
+    return torch.tensor(flags, device=device)
+
+
+def choose(shown: Tensor, x: Tensor, hidden: Tensor, axis: int = 0) -> Tensor:
+    """``x`` where ``shown`` ``(k, N)``, else ``hidden``; the samples' ``axis`` grows from N to k·N.
+
+    The axis may hold several rows a sample (N·T, as for frames); ``hidden`` has N samples there, or one.
+
+    >>> import torch
+    >>> choose(torch.tensor([[True, False], [False, True]]), torch.tensor([1, 2]), torch.tensor([0]))
+    tensor([1, 0, 0, 2])
+    """
+    k, N = shown.shape
+    T = x.shape[axis] // N
+    here = x.unflatten(axis, (1, N, T))
+    there = hidden.unflatten(axis, (1, hidden.shape[axis] // T, T))
+    mask = shown.reshape(*[1] * axis, k, N, 1, *[1] * (x.ndim - axis - 1))
+    return torch.where(mask, here, there).flatten(axis, axis + 2)
+
+
+def spread(x: Tensor, N: int, samples: int, axis: int = 0) -> Tensor:
+    """The first sample's rows for all of ``samples``, without memory where each sample has one row."""
+    T = x.shape[axis] // N
+    first = x.narrow(axis, 0, T).unflatten(axis, (1, T))
+    return first.expand(*x.shape[:axis], samples, T, *x.shape[axis + 1 :]).flatten(axis, axis + 1)
+
+
+def hide(
+    batch: Any,
+    N: int,
+    coalitions: tuple[tuple[bool, ...], ...],
+    there: Tensor | None,
+    modality: Mapping[Path, int],
+    stand_ins: Mapping[Path, StandIn],
+    presence: Mapping[Path, int | None],
+    write: bool = True,
+) -> Any:
+    """A copy of the batch with k·N samples in which what is not shown is hidden.
+
+    Of the k ``coalitions`` each is M flags; ``there`` ``(N, M)`` says which modalities a sample has, None all.
+    ``presence`` maps the presence entry's tensors to a modality, None for one ``(N, M)`` table. Tensors that nobody is
+    to ``write`` to may be the batch's own.
+    """
+    k = len(coalitions)
+
+    def told(m: int | None, leaf: Tensor) -> Tensor:
+        table = on_device(coalitions, leaf.device).unsqueeze(1)
+        table = (table.expand(k, N, -1) if there is None else table & there).flatten(0, 1)
+        return (table if m is None else table[:, m]).to(leaf.dtype)
+
+    def change(path: Path, leaf: Any) -> Any:
+        if isinstance(leaf, list) and len(leaf) == N:
+            return leaf * k
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if path in presence:
+            return told(presence[path], leaf)
+        if not leaf.ndim or leaf.shape[0] != N:
+            return leaf.clone() if write else leaf
+        if path not in modality:
+            return leaf.repeat(k, *[1] * (leaf.ndim - 1)) if write or k > 1 else leaf
+        shown = tuple(flags[modality[path]] for flags in coalitions)
+        if there is not None:
+            table = on_device(shown, leaf.device).unsqueeze(1) & there[:, modality[path]]
+            return choose(table, leaf, stand_ins[path].of(leaf))
+        if all(shown) and k == 1:
+            return leaf.clone() if write else leaf
+        hidden = stand_ins[path].of(leaf).expand_as(leaf)
+        return torch.cat([leaf if one else hidden for one in shown])
+
+    return rebuilt(batch, change)

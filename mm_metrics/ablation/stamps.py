@@ -1,0 +1,115 @@
+"""Whether tensors and weights are still what they were, without waiting for an accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.parameter import is_lazy
+
+PROBED, VALUES = 256, 16  # so many weights at most are looked at, and of each so many values
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass
+class Checks:
+    """Comparisons of one batch: at once on a CPU; elsewhere the answer is put off and read once, for all of them."""
+
+    put_off: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, flag: Tensor | bool) -> bool:
+        """What the flag says; True as yet where its device would have to be waited for."""
+        if isinstance(flag, Tensor) and flag.device.type != "cpu":
+            self.put_off.append(flag)
+            return True
+        return bool(flag)
+
+    def hold(self) -> bool:
+        """Whether all that was put off holds too: the one wait of a batch."""
+        if not self.put_off:
+            return True
+        flags = torch.stack([flag.to(self.put_off[0].device) for flag in self.put_off])
+        self.put_off.clear()
+        return bool(flags.all())
+
+
+def stamp(x: Tensor) -> Any:
+    """What changes when somebody writes into a tensor: its version, or sums of its bits where it has none.
+
+    A tensor made in inference mode has no version. Sums over the first and over the last axis tell any write that
+    does not move values around in both at once; they need no copy.
+    """
+    if not x.is_inference():
+        return x._version
+    try:
+        bits = (torch.view_as_real(x) if x.is_complex() else x).view(BITS[x.element_size()])
+        if not bits.ndim:
+            return (bits.clone(),)
+        wide = torch.int64 if bits.dtype == torch.uint8 else bits.dtype
+        return bits.sum(0, dtype=wide), bits.sum(-1, dtype=wide)
+    except (RuntimeError, KeyError):
+        return None
+
+
+def unchanged(x: Tensor, then: Any, checks: Checks) -> bool:
+    """Whether a tensor is what it was when it was stamped."""
+    if not isinstance(then, tuple):
+        return then is not None and stamp(x) == then
+    return all(checks((a == b).all()) for a, b in zip(stamp(x), then, strict=True))
+
+
+class Weights:
+    """The parameters and buffers of some modules, less tensors and whole modules whose ids are in ``skip``.
+
+    A write through ``.data``, as some averages of weights do, changes neither place nor version: a few values of some
+    weights are looked at.
+    """
+
+    def __init__(self, modules: Collection[Module], skip: Collection[int] = ()) -> None:
+        less = {id(part) for module in modules for x in module.modules() if id(x) in skip for part in x.modules()}
+        parts = dict.fromkeys(part for module in modules for part in module.modules() if id(part) not in less)
+        self.tables = [table for part in parts for table in (part._parameters, part._buffers) if table]
+        self.skip = skip
+        self._places: Any = None
+        self._probes: list[Tensor] = []
+
+    def now(self) -> tuple[Any, Any]:
+        """Place and version of each, and the values that are looked at, on an accelerator still there."""
+        held = [
+            x for table in self.tables for x in table.values()
+            if x is not None and id(x) not in self.skip and not is_lazy(x)
+        ]  # fmt: skip
+        places = [x.data_ptr() for x in held]
+        if places != self._places:
+            self._places, self._probes = places, _probes(held)
+        values: Any = torch.cat(self._probes) if self._probes else None
+        if values is not None and values.device.type == "cpu":
+            values = values.view(torch.uint8).numpy().tobytes()
+        return [*places, *(None if x.is_inference() else x._version for x in held)], values
+
+
+def _probes(held: list[Tensor]) -> list[Tensor]:
+    able = [x.detach().view(-1) for x in held if x.is_floating_point() and x.is_contiguous() and x.numel()]
+    able = [x for x in able if (x.device, x.dtype) == (able[0].device, able[0].dtype)]
+    return [x[:: max(1, x.numel() // VALUES)][:VALUES] for x in able[:: max(1, len(able) // PROBED)]]
+
+
+def moved(now: tuple[Any, Any], then: tuple[Any, Any]) -> bool:
+    """Whether weights have other places or values; on an accelerator, to ask would be to wait, and versions tell."""
+    half = len(now[0]) // 2
+    if isinstance(now[1], Tensor) or isinstance(then[1], Tensor):
+        return now[0] != then[0]
+    return now[0][:half] != then[0][:half] or now[1] != then[1]
+
+
+def same_weights(now: tuple[Any, Any] | None, then: tuple[Any, Any] | None, checks: Checks) -> bool:
+    """Whether the weights are what they were."""
+    if now is None or then is None or now[0] != then[0]:
+        return False
+    if isinstance(now[1], Tensor) and isinstance(then[1], Tensor):
+        return checks((now[1] == then[1]).all())
+    return now[1] == then[1]
