@@ -240,5 +240,8 @@ class Engine:
         if split is not None:
             return split, ""
         if not agree(self.whole.hidden(view, masks), reference):
-            return None, f"the parts of {self.name} give other logits than the whole, which is random in evaluation mode"
+            return (
+                None,
+                f"the parts of {self.name} give other logits than the whole, which is random in evaluation mode",
+            )
         return None, f"{self.name}: {why}" if why else f"the parts of {self.name} give other logits than the whole"
