@@ -69,9 +69,17 @@ def score(settings: Any) -> int:
     files, output, config = options.pop("files"), options.pop("output"), options.pop("config")
     for name in ("classes", "modalities", "always"):
         options[name] = None if options[name] is None else tuple(options[name])
+    engine, workers = options.pop("engine"), options.pop("workers")
     predictions = Predictions(**options)
+    score_files: Callable[[Sequence[Any]], Any] = predictions.score_files
+    if engine == "ray":
+        if runs or "-" in files:
+            raise ValueError("--engine ray reads files: runs are joined, and input is read, by --engine local")
+        from mm_metrics.predictions import engine as on_ray
+
+        score_files = partial(on_ray.score_files, predictions, workers=workers)
     with _written(output, [*files, *(path for _, path in runs), *(config or ())]) as (path, say):
-        scored = predictions.score_runs(runs, files) if runs else predictions.score_files(files)
+        scored = predictions.score_runs(runs, files) if runs else score_files(files)
         if path:
             scored.card.to_json(path)
         for text in (*scored.notes, scored.card.table()):

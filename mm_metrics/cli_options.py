@@ -32,9 +32,15 @@ In --task multilabel a cell is a list of labels, or words joined with |.
   mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
   mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
 
+  mm-metrics score part-*.parquet --modalities text image --classes 10 --engine ray --workers 4
+  zcat test.csv.gz | mm-metrics score - --format csv --delimiter ';' --modalities text image --output -
+
 Runs with a modality taken away, each its own file, joined by the samples' ids; the question's text is in every run:
   mm-metrics score --modalities text image --always text --id qid \\
       --run image=full.jsonl --run none=blind.jsonl --output card.json
+
+Answers of a language model, with the letter taken out of the text, as logged by lm-evaluation-harness or lmms-eval:
+  mm-metrics score samples.jsonl --modalities text image --extract "answer is ([A-D])" --multiple_choice
 
 Answers in free text that a judge marked right (1) or wrong (0):
   mm-metrics score answers.jsonl --modalities text image --correct judged --output card.json"""
@@ -113,6 +119,10 @@ def score_options(parser: Any) -> Any:
     )
     add("--output", type=str | None, default=None, help=f"of the scorecard (JSON): {OUTPUT}")
     add("--run", action="append", default=[], metavar="COALITION=FILE", help="a run that was shown only these")
+    add(
+        "--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same numbers"
+    )
+    add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
     add_fields(parser, Options, hidden=("block_rows",))
     return parser
 

@@ -1,9 +1,12 @@
 """Prediction files: scored as scikit-learn scores them, the same in any blocks, order and format; junk is refused."""
 
 import csv
+import dataclasses
+import gzip
 import itertools
 import json
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,7 +22,7 @@ from sklearn import metrics as sk
 from mm_metrics import CoalitionConfusionMatrix, Scorecard
 from mm_metrics.cells import as_labels, as_text
 from mm_metrics.counts.other import closed, opened
-from mm_metrics.predictions import Predictions, csv_file
+from mm_metrics.predictions import Predictions, csv_file, score_blocks
 from mm_metrics.predictions.answers import found_classes
 from mm_metrics.predictions.reading import source
 from mm_metrics.predictions.rows import distinct
@@ -701,6 +704,198 @@ def test_labels_are_the_same_whatever_wrote_them():
     assert as_text(True) != as_text(1)
     assert as_labels("a||b| c") == ["a", "b", "c"]
     assert found_classes(["1980", "2000", "1990"], "multiclass") == ("1980", "1990", "2000")
+
+
+# Blocks of any engine.
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 80), max_size=4),
+    R=st.sampled_from([0, 10]),
+    outside=st.booleans(),
+    block_rows=st.sampled_from([7, 100]),
+)
+def test_blocks_are_the_file_that_they_make_up(cuts, R, outside, block_rows):
+    data = table(n=80, outside=0.2 * outside)
+    rows = pa.Table.from_pandas(data, preserve_index=False)
+    how = Predictions(MODALITIES, classes=tuple(sorted(WORDS)), bootstrap=R, block_rows=block_rows)
+    edges = [0, *sorted(cuts), 80]
+    blocks = (rows.slice(a, b - a) for a, b in itertools.pairwise(edges))
+    card = score_blocks(blocks, how)
+    assert card.counts.equal(how.score_rows(rows).counts)
+    assert score_blocks([rows], Predictions(MODALITIES, bootstrap=R)).counts.equal(card.counts)  # classes are found
+
+
+def test_blocks_that_can_not_be_scored_are_refused_by_their_row():
+    how = Predictions(("text",), classes=("a", "b"))
+    block = {"target": ["a", "b"], "prediction": ["a", "a"]}
+    for blocks, said in [
+        ([], "blocks is empty"), ([{"target": ["a"]}], "no column 'prediction'"),
+        ([block, {**block, "prediction_none": ["a", "a"]}], "block at row 2"),
+        ([block, {**block, "target": ["a", "c"]}], "row 3, column 'target': 'c' is none of"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            score_blocks(blocks, how)
+
+
+# Files of other programs.
+
+
+@pytest.mark.parametrize("how", ["semicolons", "latin-1", "utf-16", "packed csv", "packed jsonl", "another suffix"])
+def test_a_file_is_read_as_its_writer_wrote_it(how, tmp_path):
+    data = table(words=("Hörer", "größer", "nichts")).drop(columns="qid")
+    data.to_csv(tmp_path / "a.csv", index=False)
+    card = Predictions(MODALITIES, bootstrap=10).score_files([tmp_path / "a.csv"]).card
+    path, more = tmp_path / "b.csv", {}
+    if how == "semicolons":
+        data.to_csv(path, index=False, sep=";")
+        more = {"delimiter": ";"}
+    elif how in ("latin-1", "utf-16"):
+        data.to_csv(path, index=False, encoding=how)
+        more = {"encoding": how}
+    elif how == "packed csv":
+        path = tmp_path / "b.csv.gz"
+        data.to_csv(path, index=False)
+    elif how == "packed jsonl":
+        path = tmp_path / "b.jsonl.gz"
+        data.to_json(path, orient="records", lines=True)
+    else:
+        path, more = tmp_path / "b.txt", {"format": "tsv"}
+        data.to_csv(path, index=False, sep="\t")
+    assert Predictions(MODALITIES, bootstrap=10, **more).score_files([path]).card == card
+
+
+UNREAD = {
+    "latin-1": ("a.csv", "target,prediction\na,a\nü,a\n".encode("latin-1"), "line 3, column 'target': it is not UTF-8"),
+    "emptied targets": ("a.csv", b"target,prediction\n,a\n,b\n", "line 2, column 'target': there is no target"),
+    "one emptied": ("a.csv", b"target,prediction\na,a\n,b\n", "line 3, column 'target': there is no target"),
+    "blanks": ("a.csv", b"target, prediction\na,a\n", "blanks around the names ' prediction'"),
+    "blanks that would go unread": ("a.csv", b"target,prediction, presence_text\na,a,0\n", "names ' presence_text'"),
+    "a word among numbers": ("a.csv", b"target,prediction\n0,0\n1,1\nn/a,1\n", "line 4, column 'target': 'n/a' is no"),
+    "a hole among numbers": ("a.csv", b"target,prediction\n0,0\n1,1\n-1,1\n", "line 4, column 'target': '-1' is no"),
+    "an unclosed quote": ("a.csv", b'target,prediction\na,a\nb,"b\na,a\nb,b\n', "line 3: a quote opens"),
+    "cut off": ("a.csv.gz", gzip.compress(b"target,prediction\na,a\nb,b\n" * 9)[:-9], "can't be read"),
+    "no gzip": ("a.csv.gz", b"target,prediction\na,a\nb,b\n", "can't be read"),
+    "packed twice": ("a.parquet.gz", b"x", "unpack the .gz"),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_the_first_row_that_can_not_be_read_is_named(case, tmp_path):
+    name, content, said = UNREAD[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(said)) as error:
+        Predictions(("text",)).score_files([tmp_path / name])
+    assert "\n" not in str(error.value)
+    listed = Predictions(("text",), classes=("0", "1", "n/a", "-1"))
+    if "among" in case:
+        assert listed.score_files([tmp_path / name]).card.samples == 3
+    if case == "an unclosed quote":  # it may hide any number of rows, so it is not one that is left out
+        with pytest.raises(ValueError, match="line 3: a quote opens"):
+            Predictions(("text",), classes=("a", "b"), skip_bad=True).score_files([tmp_path / name])
+
+
+def test_skipped_rows_are_counted_by_reason_and_kept_in_the_card(tmp_path):
+    (tmp_path / "a.csv").write_text("target,prediction\na,a\n,a\nc,b\nb,b,b\nb,a\n,\n")
+    card = Predictions(("text",), classes=("a", "b"), skip_bad=True).score_files([tmp_path / "a.csv"]).card
+    assert card.info["skipped_rows"] == {"no target": 2, "unknown target": 1, "number of fields": 1}
+    assert Scorecard.from_json(card.to_json()).info == card.info
+    assert (card.samples, card.info["rows"]) == (2, 6)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_a_missing_prediction_is_a_miss_in_its_coalition(threshold):
+    rows = {"target": [0, 1, 1], "prediction": [0, 1, None], "prediction_text": [None, 1, 1]}
+    how = Predictions(("text", "audio"), task="binary", threshold=threshold, bootstrap=5)
+    card = how.score_rows(rows)
+    for coalition, right in (("all", [1, 1, 0]), ("text", [0, 1, 1])):
+        assert card.score("accuracy", coalition) == sum(right) / 3
+        assert (card.support(coalition=coalition), card.outside(coalition)) == (3, 1)
+
+
+def test_a_cell_that_can_not_be_read_costs_its_coalition_alone(tmp_path):
+    (tmp_path / "a.csv").write_text("target,prediction,prediction_text\n0,0.2,9\n1,0.7,0.8\n1,7,0.1\n")
+    how = {"task": "binary", "threshold": 0.5, "bootstrap": 5}
+    card = Predictions(("text", "audio"), skip_bad=True, **how).score_files([tmp_path / "a.csv"]).card
+    assert [card.support(coalition=name) for name in ("all", "text")] == [2, 1]
+    assert card.info["skipped_rows"] == {"no probability": 1}
+    assert card.info["skipped_answers"] == {"text": 1}
+    with pytest.raises(ValueError, match="line 2, column 'prediction_text'"):
+        Predictions(("text", "audio"), **how).score_files([tmp_path / "a.csv"])
+
+
+def test_the_two_ways_of_writing_a_letter_are_one_label():
+    one, other = "\u00e9t\u00e9", "e\u0301te\u0301"
+    card = Predictions(("text",), classes=(one, "hiver")).score_rows(
+        {"target": [one, other], "prediction": [other, one]}
+    )
+    assert card.score("accuracy") == 1.0
+    assert not card.other
+
+
+def test_what_counts_of_an_answer_is_extracted():
+    answers = ["(C)", "The answer is B.", "A", "I think (D) or (A)", "cannot say", None]
+    rows = {"target": list("CBADAA"), "prediction": answers}
+    how = {"classes": tuple("ABCD"), "bootstrap": 0}
+    card = Predictions(("text",), extract=r"\(([A-D])\)|is ([A-D])", **how).score_rows(rows)
+    assert card.outside() == 2 + 1  # a group that did not take part is no answer
+    card = Predictions(("text",), extract=r"\b[A-D]\b", **how).score_rows(rows)
+    assert (card.score("accuracy"), card.outside()) == (4 / 6, 2)
+    labels = Predictions(("text",), "multilabel", ("a", "b"), extract=r"\w", bootstrap=0)
+    assert labels.score_rows({"target": ["a|b", "b"], "prediction": ["a and b?", "(b)"]}).outside() == 1  # n, d
+
+
+def test_of_multiple_choice_right_and_wrong_are_all_that_counts():
+    draw = np.random.default_rng(5)
+    target, guess = draw.choice(list("ABCD"), (2, 300))
+    rows = {"target": target, "prediction": np.where(draw.random(300) < 0.6, target, guess), "prediction_text": guess}
+    rows["prediction_text"][:9] = "?"
+    letters = Predictions(("text", "audio"), classes=tuple("ABCD"), bootstrap=20)
+    card, plain = (how.score_rows(rows) for how in (dataclasses.replace(letters, multiple_choice=True), letters))
+    for coalition in ("all", "text"):
+        assert card.score("accuracy", coalition) == plain.score("accuracy", coalition)
+    assert card.contributions("accuracy")["audio"].drop == plain.contributions("accuracy")["audio"].drop
+    assert np.isnan(card.score("f1"))
+    assert card.info["multiple_choice"]
+
+
+# The sample logs of evaluation harnesses.
+
+
+def logged(resps, target, **more):
+    return json.dumps({"doc_id": 0, "doc": {}, "target": target, "resps": [], "filtered_resps": resps, **more})
+
+
+def test_logs_of_harnesses_are_read(tmp_path):
+    best, losses = [["-3.5", "False"], ["-0.2", "True"], ["-9.0", "False"]], [[3.5, False], [0.2, True], [9.0, False]]
+    lines = [logged(best, "1", acc=1.0), logged(losses, 1), logged(best, "0", acc=0.0), logged([[2.0, 0], [1.0, 0]], 0)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    card = Predictions(("text",), classes=(3,), bootstrap=0).score_files([tmp_path / "a.jsonl"]).card
+    assert card.confusion().tolist() == [[0, 2, 0], [0, 2, 0], [0, 0, 0]]
+    texts = [logged(["(B)"], "B"), logged([["A"]], "B"), logged(["neither"], "A")]
+    (tmp_path / "b.jsonl").write_text("\n".join(texts))
+    how = Predictions(("text",), classes=("A", "B"), extract="[AB]", bootstrap=0)
+    assert how.score_files([tmp_path / "b.jsonl"]).card.confusion(other=True).tolist() == [
+        [0, 0, 1],
+        [1, 1, 0],
+        [0] * 3,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([logged(["A"], "A", filter="strict"), logged(["A"], "A", filter="loose")], "each of the filters"),
+        ([logged(["A", "B"], "A")], "line 1: filtered_resps holds 2 answers"),
+        ([logged([[-1.0, 0], [2.0, 0]], 0)], "line 1: filtered_resps holds log-likelihoods and losses"),
+        ([logged([[-1.0, 0], [-2.0, 0]], 1, acc=1.0)], "line 1: its acc is 1.0, and option 0"),
+    ],
+)
+def test_logs_that_say_two_things_are_refused(lines, said, tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=said):
+        Predictions(("text",), classes=("0", "1", "A", "B")).score_files([tmp_path / "a.jsonl"])
 
 
 # Whatever is in a file, a clear ValueError or a card comes out.

@@ -18,12 +18,15 @@ from mm_metrics.predictions.strays import BadRows, Problem, place
 T = TypeVar("T", bound=Options)
 
 
+Seen = dict[str, tuple[str, Source | None, int]]  # a label as compared → its text, and the row where it came first
+
+
 @dataclass
 class Labels:
     """The labels seen in targets, and where each came first."""
 
     how: Options
-    seen: dict[str, tuple[str, Source | None, int]] = field(default_factory=dict)  # as compared → text, place
+    seen: Seen = field(default_factory=dict)
     bad: BadRows = field(init=False)
     rows: int = 0
 
@@ -37,7 +40,7 @@ class Labels:
         for block in source.blocks([column], self.bad.unreadable(source), self.how.block_rows):
             self.cells(block.columns[column], column, source, block.rows)
             end = block.end
-        self.rows += end
+        self.rows = end
 
     def cells(self, cells: Any, column: str, source: Source | None, rows: np.ndarray) -> None:
         """Look at ``(N,)`` cells, whose rows in the file have numbers."""
@@ -67,11 +70,10 @@ class Labels:
                 "values: is it the right column? Free text is marked by a judge: --correct COLUMN"
             )
 
-    def update(self, other: Labels) -> None:
+    def update(self, seen: Seen, bad: BadRows) -> None:
         """Take over what was seen in further files."""
-        self.seen = {**other.seen, **self.seen}
-        self.bad.update(other.bad)
-        self.rows += other.rows
+        self.seen = {**seen, **self.seen}
+        self.bad.update(bad)
 
     def options(self, how: T, notes: list[str]) -> T:
         """The options with these classes. Raises ValueError where they make none."""

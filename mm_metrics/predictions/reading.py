@@ -80,6 +80,10 @@ class Source:
         """Where a person finds a row, by reading the file again: "line 12", or "row 12" in Parquet."""
         return self._reader.place(self, row)
 
+    def split(self, rows: int) -> list[Source]:
+        """The file in parts that can be read apart: of Parquet, row groups of so many rows together; else one."""
+        return self._reader.split(self, rows) if self.format == "parquet" else [self]
+
     def open(self) -> BinaryIO:
         """The file's bytes, unpacked."""
         return gzip.open(self.path) if self.packed else self.path.open("rb")  # type: ignore[return-value]

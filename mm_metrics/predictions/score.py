@@ -52,7 +52,8 @@ class Predictions(Options):
 
         Raises ValueError for what can't be read, naming file, line and column.
         """
-        how, sources, columns, notes = prepared(self, files)
+        sources, columns, notes = prepared(self, files)
+        how = with_classes(self, [(source, columns.target) for source in sources], notes)
         counting = Counting(how, columns)
         for source in sources:
             counting.file(source, counting.rows)
@@ -143,13 +144,6 @@ class Counting:
         for part in joined.parts(self.how.block_rows):
             count(self.counter, part, self.how)
 
-    def update(self, other: Counting) -> None:
-        """Take over what was counted elsewhere, of the files after these."""
-        self.counter.counts.add_(other.counter.counts)
-        self.bad.update(other.bad)
-        self.outside.update(other.outside)
-        self.rows += other.rows
-
     def scored(self, files: list[str], notes: list[str]) -> Scored:
         """The card with its notes; ValueError where nothing was counted."""
         bad = self.bad.notes()
@@ -165,8 +159,8 @@ class Counting:
         return Scored(card, [*strays, *bad, *notes])
 
 
-def prepared(how: Options, files: Sequence[FilePath]) -> tuple[Options, list[Source], Columns, list[str]]:
-    """Options with their classes, the files, the columns that all of them have, and what is to be said."""
+def prepared(how: Options, files: Sequence[FilePath]) -> tuple[list[Source], Columns, list[str]]:
+    """The files, the columns that all of them have, and what is to be said."""
     if not files:
         raise ValueError("files is empty: at least one is due")
     notes: list[str] = []
@@ -184,7 +178,7 @@ def prepared(how: Options, files: Sequence[FilePath]) -> tuple[Options, list[Sou
         notes.append(f"No presence column for {', '.join(missing)}: taken as present in every sample.")
     if columns.unread:
         notes.append(f"Not read, as they name no coalition of {how.modalities.names}: {shown(columns.unread)}.")
-    return with_classes(how, [(source, columns.target) for source in sources], notes), sources, columns, notes
+    return sources, columns, notes
 
 
 def _names(rows: Any) -> list[str]:
