@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_every_option_of_score_reaches_the_reader(monkeypatch):
     )  # fmt: skip
     options = {field.name for field in dataclasses.fields(Predictions)} - {"block_rows"}
     named = {action.dest for action in cli_options.score_options(_Plain()).actions}
-    assert named == options | {"files", "output", "run"}
+    assert named == options | {"files", "output", "run", "engine", "workers"}
 
 
 def test_stray_answers_are_the_first_thing_said(tmp_path, capsys):
@@ -435,7 +436,7 @@ def test_help_teaches_by_examples_that_parse(capsys):
         examples = [line.split("  mm-metrics ", 1)[1] for line in lines if line.startswith("  mm-metrics ")]
         assert examples
         for example in examples:
-            words = example.split("     ")[0].split(" && ")[0].split()
+            words = shlex.split(example.split("     ")[0].split(" && ")[0])
             settings = cli_options.parser().parse_args(words)
             assert settings.command == command
 

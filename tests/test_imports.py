@@ -49,7 +49,7 @@ BOUNDS = {
     "ablation": 2210,
     "callbacks": 1400,
     "render": 1200,
-    "predictions": 1290,
+    "predictions": 1380,
     "leakage": 1380,
 }
 
