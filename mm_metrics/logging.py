@@ -69,7 +69,7 @@ def log_card(
     if log == "summary":
         kept = summary_keys(card, stage)
         values = {key: value for key, value in values.items() if key in kept}
-    for logger in _loggers(logger_or_writer):
+    for logger in as_loggers(logger_or_writer):
         logger.log_metrics(values, step=step)
         if callable(save := getattr(logger, "save", None)):  # Lightning's CSVLogger writes when its Trainer says so
             save()
@@ -131,13 +131,13 @@ def _contribution(modality: str, score: str, given: Contribution) -> dict[str, E
     return {f"drop/{modality}/{score}": given.drop, f"shapley/{modality}/{score}": given.shapley}
 
 
-def _loggers(target: Any) -> list[Any]:
+def as_loggers(target: Any) -> list[Any]:
     """The target as what takes numbers and pictures the way that Lightning's loggers do."""
     if isinstance(target, str | os.PathLike):
         return [SimpleNamespace(log_metrics=lambda values, step: _write_row(Path(target), values, step))]
     home = (getattr(target, "__name__", None) or type(target).__module__).split(".")[0]
     if home == "accelerate" and isinstance(getattr(target, "trackers", None), list):
-        return [logger for tracker in target.trackers for logger in _loggers(_native(tracker))]
+        return [logger for tracker in target.trackers for logger in as_loggers(_native(tracker))]
     if home == "wandb" and callable(getattr(target, "log", None)):
         return [_WeightsAndBiases(target.run if isinstance(target, type(sys)) else target)]
     if home == "mlflow" and not callable(getattr(target, "log_batch", None)):
