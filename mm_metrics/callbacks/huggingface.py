@@ -20,12 +20,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
-from transformers import TrainerCallback
 
 from mm_metrics.callbacks.monitor import ModalityMonitor
 from mm_metrics.callbacks.output import Output
 from mm_metrics.callbacks.run import Run
+from mm_metrics.extras import install
 from mm_metrics.logging import as_loggers
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise ImportError(f"ModalityTrainerCallback needs transformers: {install('transformers')}") from error
 
 
 class ModalityTrainerCallback(TrainerCallback):
@@ -50,7 +55,7 @@ class ModalityTrainerCallback(TrainerCallback):
     ) -> None:
         self.monitor = ModalityMonitor(modalities, num_classes, target=target, **arguments)
         self.runs: dict[str, Run] = {"": self.monitor.run}
-        self._trainer = _Trainer()
+        self._trainer: Any = _Trainer()
         self._model: Module | None = None
         self._module: Any = None
         self._hook: Any = None
@@ -85,7 +90,7 @@ class ModalityTrainerCallback(TrainerCallback):
         batch, self._batch = self._batch, None
         if batch is None:
             raise RuntimeError(
-                f"the evaluation did not call {type(model).__name__}.forward where ModalityTrainerCallback could see it: "
+                f"the evaluation did not call {type(model).__name__}.forward where ModalityTrainerCallback sees it: "
                 "give the callback as Trainer(callbacks=[...]), and the inputs to the model that the Trainer has"
             )
         self._trainer.progress, self._trainer.loader = state, eval_dataloader
@@ -134,7 +139,8 @@ class ModalityTrainerCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Print the table, write the report."""
         self._trainer.progress = state
-        for self.monitor.run in self.runs.values():
+        for run in self.runs.values():
+            self.monitor.run = run
             self.monitor.on_fit_end(self._trainer, self._module)
         self._trainer.state.fn = "validate"
 
@@ -146,7 +152,7 @@ class ModalityTrainerCallback(TrainerCallback):
         self._model, self._hook = model, model.register_forward_pre_hook(self._before, with_kwargs=True)
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._module = type(type(model).__name__, (_Module,), {})(device)  # its name is what the card says was run
-        self.monitor.setup(self._trainer, self._module, "fit")  # type: ignore[arg-type]
+        self.monitor.setup(self._trainer, self._module, "fit")
         self.runs = {"": self.monitor.run}
 
     def _before(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -158,14 +164,14 @@ class ModalityTrainerCallback(TrainerCallback):
             batch = dict(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
         counter = self.monitor.counter
         if module.training:
-            counter.train_batch(self._trainer, module, batch)  # type: ignore[arg-type]
+            counter.train_batch(self._trainer, module, batch)
             return
         self._module.device = next((x.device for x in batch.values() if isinstance(x, Tensor)), self._module.device)
         if not self._begun:
             self._begun = True
-            counter.begin(self._trainer)  # type: ignore[arg-type]
+            counter.begin(self._trainer)
         self._batch = batch
-        counter.watch(self._trainer, self._module, batch, self._counted, 0)  # type: ignore[arg-type]
+        counter.watch(self._trainer, self._module, batch, self._counted, 0)
 
     def _conclude(self, state: Any, name: str = "") -> None:
         """An evaluation has ended; `name` is its data set's, where there are several."""
@@ -199,7 +205,9 @@ class ModalityTrainerCallback(TrainerCallback):
     def _reporters(self) -> list[Any]:
         args, targets = self._trainer.args, []
         if self._trainer.is_global_zero:
-            targets = [sys.modules[name] for name in ("wandb", "mlflow") if name in args.report_to and name in sys.modules]
+            targets = [
+                sys.modules[name] for name in ("wandb", "mlflow") if name in args.report_to and name in sys.modules
+            ]
             if "tensorboard" in args.report_to:
                 if self._writer is None:
                     from torch.utils.tensorboard import SummaryWriter
