@@ -47,7 +47,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 4400,
     "ablation": 2210,
-    "callbacks": 1400,
+    "callbacks": 1670,
     "render": 1200,
     "predictions": 1380,
     "leakage": 1380,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -164,7 +164,7 @@ class ModalityTrainerCallback(TrainerCallback):
             batch = dict(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
         counter = self.monitor.counter
         if module.training:
-            counter.train_batch(self._trainer, module, batch)
+            counter.train_batch(self._trainer, cast(Any, module), batch)
             return
         self._module.device = next((x.device for x in batch.values() if isinstance(x, Tensor)), self._module.device)
         if not self._begun:

@@ -62,7 +62,7 @@ def trainer(folder, *callbacks, model=None, evaluated=None, **keywords):
 
 
 def watcher(**keywords):
-    return ModalityTrainerCallback(INPUTS, num_classes=4, baseline=IDS, bootstrap=20, **keywords)
+    return ModalityTrainerCallback(INPUTS, num_classes=4, baseline=IDS, **{"bootstrap": 20, **keywords})
 
 
 @torch.no_grad()
@@ -112,7 +112,7 @@ def test_a_run_ends_with_the_numbers_of_hiding_by_hand_and_every_output(tmp_path
 def test_it_leaves_no_trace_in_the_training(tmp_path):
     weights = []
     for name, callbacks in (("with", [watcher()]), ("without", [])):
-        run = trainer(tmp_path / name, *callbacks)
+        run = trainer(tmp_path / name, *callbacks, num_train_epochs=1)
         run.train()
         weights.append([parameter.clone() for parameter in run.model.parameters()])
         losses = [line["eval_loss"] for line in run.state.log_history if "eval_loss" in line]
@@ -137,11 +137,9 @@ def test_evaluate_and_predict_alone(tmp_path):
 
 def test_each_of_several_evaluation_sets_has_its_own(tmp_path):
     sets = {"clean": rows(11, seed=1), "noisy": rows(6, seed=2)}
-    run = trainer(tmp_path, watcher(), evaluated=sets, num_train_epochs=1)
-    run.train()
+    metrics = trainer(tmp_path, watcher(), evaluated=sets).evaluate()
     cards = {name: Scorecard.from_json(tmp_path / name / "modality" / "val.json") for name in sets}
     assert {name: card.samples for name, card in cards.items()} == {"clean": 11, "noisy": 6}
-    metrics = run.evaluate()
     for name, card in cards.items():
         assert metrics[f"{name}/val/all/accuracy"] == pytest.approx(card.score("accuracy"))
 
@@ -154,8 +152,8 @@ def test_stopping_at_a_bad_verdict_and_early(tmp_path):
     run.train()
     assert bad.monitor.verdicts["val"].level == "bad"
     assert run.state.epoch == 1
-    early = transformers.EarlyStoppingCallback(early_stopping_patience=1)
-    for i, callbacks in enumerate(([early, watcher()], [watcher(), early])):
+    early, watched = transformers.EarlyStoppingCallback(early_stopping_patience=1), watcher(ablation=None, bootstrap=0)
+    for i, callbacks in enumerate(([early, watched], [watched, early])):
         run = trainer(
             tmp_path / f"early{i}", *callbacks, num_train_epochs=4, metric_for_best_model="val/text/support",
             load_best_model_at_end=True, save_strategy="epoch",
