@@ -140,3 +140,15 @@ def shortened(name: object, columns: int) -> str:
 def count(number: int, noun: str) -> str:
     """``1 sample``, ``1,200 samples``."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def short(number: int) -> str:
+    """A count in at most five letters.
+
+    >>> short(1234), short(123456), short(1234567), short(98765432)
+    ('1,234', '123k', '1.2M', '99M')
+    """
+    for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= max(unit, 10**4):
+            return f"{number / unit:.{int(number < 10 * unit)}f}{letter}"
+    return f"{number:,}"

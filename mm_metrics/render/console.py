@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mm_metrics import words
 from mm_metrics.render import phrases, tables
-from mm_metrics.render.tables import Number, Table
-from mm_metrics.verdict import QualityGate, Verdict, judge
+from mm_metrics.render.tables import Number, Table, Tables
+from mm_metrics.verdict import Verdict
 
 if TYPE_CHECKING:
     from mm_metrics.counts.compare import Comparison
@@ -22,20 +22,22 @@ if TYPE_CHECKING:
 LEVEL_STYLES = {"good": "bold green", "mixed": "bold yellow", "bad": "bold red", "undecided": "bold"}
 _ASCII = str.maketrans({"−": "-", "–": "-", "·": "|", "…": "~", "×": "x", "█": "#", "□": "?", "“": '"', "”": '"'})
 _FINDINGS_SHOWN = 5
+_CLASSES_LISTED = 8
 
 
 def text(
-    card: Tally,
+    card: Tally | Tables,
     *,
     verdict: Verdict | None = None,
     width: int = 80,
     samples: Sequence[Mapping[str, Any]] | None = None,
+    name: str = "",
     color: bool | None = None,
 ) -> str:
     """The scorecard as text of at most `width` columns (50 at least), with ANSI colours where ``color=True``.
 
-    `verdict` is the default gate's unless given; `samples` are what to look at next, as the monitor gathers them.
-    Without the extra ``report`` (rich) there are no colours.
+    `verdict` is the default gate's unless given; `samples` are what to look at next, as the monitor gathers them;
+    `name` says whose card it is, where there are several. Without the extra ``report`` (rich) there are no colours.
 
     >>> import torch
     >>> from mm_metrics import CoalitionConfusionMatrix
@@ -44,31 +46,31 @@ def text(
     >>> "Without text −100 points of F1" in text(metric.scorecard())
     True
     """
-    columns = max(50, width)
-    verdict = judge(card, QualityGate()) if verdict is None else verdict
-    page = _Page(columns, bool(color))
+    told = tables.of(card, verdict, samples, name)
+    verdict, label = told.verdict, words.label(told.score)
+    page = _Page(max(50, width), bool(color))
+    if told.name:
+        page.sentence(f"{told.name}, {words.count(told.card.samples, 'sample')}", "dim")
     page.sentence(verdict.headline, LEVEL_STYLES.get(verdict.level, "bold"))
-    weak = next((finding.modality for finding in verdict.findings if finding.modality in card.slices), None)
-    for line in (phrases.worth(card), phrases.next_step(card, samples, weak)):
+    for line in (phrases.worth(told.gains, told.score), phrases.next_step(told)):
         page.sentence(line)
-    page.table(tables.slice_scores(card), "Scores by slice, with 95% intervals")
-    if len(card.coalitions) > 1:
-        coalitions = tables.coalition_scores(card)
-        page.table(coalitions, "Shown only these modalities", bars=True)
-        omitted = len(card.coalitions) - len(coalitions.rows)
+    slices = told.scores._replace(rows=[row for row in told.scores.rows if row[0] not in told.folded])
+    page.table(slices, "Scores by slice, with 95% intervals")
+    page.sentence(phrases.folded(told), "dim")
+    if len(told.coalitions) > 1:
+        page.table(told.coalition_scores(told.telling), "Shown only these modalities", bars=True)
+        omitted = len(told.coalitions) - len(told.telling)
         if omitted > 0:
-            page.sentence(f"and {omitted} more coalitions: card.score({phrases.telling(card)!r}, coalition=…)", "dim")
-        page.table(
-            tables.contribution_points(card),
-            f"What each modality gives, in points of {words.label(phrases.telling(card))}",
-        )
-    messages = [finding.message for finding in verdict.findings]
-    if messages:
+            page.sentence(f"and {omitted} more coalitions: card.score({told.score!r}, coalition=…)", "dim")
+        page.table(told.contributions, f"What each modality gives, in points of {label}")
+    groups = told.findings
+    if groups:
         page.gap()
-    for message in messages[:_FINDINGS_SHOWN]:
-        page.sentence(f"- {message}", indent="  ")
-    if len(messages) > _FINDINGS_SHOWN:
-        page.sentence(f"- and {len(messages) - _FINDINGS_SHOWN} more findings", indent="  ")
+    for found in groups[:_FINDINGS_SHOWN]:
+        said, listed = phrases.group(told, found, _CLASSES_LISTED)
+        page.sentence(f"- {said}{listed and ': '}{listed}", indent="  ")
+    if len(groups) > _FINDINGS_SHOWN:
+        page.sentence(f"- and {words.count(len(groups) - _FINDINGS_SHOWN, 'more finding')}", indent="  ")
     if verdict.notes:
         page.gap()
     for note in verdict.notes:
@@ -82,14 +84,15 @@ def difference(comparison: Comparison, *, width: int = 80, color: bool | None = 
     how = "the same samples" if comparison.paired else "not the same samples, or other numbers or seeds: unpaired"
     new, old = (card.support() for card in (comparison.new, comparison.old))
     page.sentence(f"New less old, in points: {new:,} and {old:,} samples, {how}.", "bold")
-    page.table(tables.differences(comparison), "Differences by slice, with 95% intervals")
-    gains = tables.contribution_points(comparison, phrases.telling(comparison.new))
+    page.table(tables.differences(comparison, comparison.new.slices), "Differences by slice, with 95% intervals")
+    score = tables.headline(comparison.new)
+    gains = tables.gains(comparison.contributions(score))
     if any(math.isfinite(cell.value) for row in gains.rows for cell in row[1:]):
-        page.table(gains, f"What each modality gives more, in points of {words.label(phrases.telling(comparison.new))}")
+        page.table(gains, f"What each modality gives more, in points of {words.label(score)}")
     return page.end()
 
 
-def print_card(card: Tally, *, file: TextIO | None = None, **options: Any) -> None:
+def print_card(card: Tally | Tables, *, file: TextIO | None = None, **options: Any) -> None:
     """Print `text` with what the terminal can do: its colours, its width up to 100, its letters."""
     file = sys.stdout if file is None else file
     terminal = bool(getattr(file, "isatty", lambda: False)())
@@ -140,24 +143,24 @@ class _Page:
             max(words.width(name), value + (reach and reach + 1))
             for name, value, reach in zip(table.columns[1:], values, reaches, strict=True)
         ]
-        used = sum(widths) + 2 * len(widths)
         longest = max(words.width(words.clean(row[0])) for row in (table.columns, *table.rows))
-        first = min(longest, max(6, self.columns - used))
+        space = "  " if sum(widths) + 2 * len(widths) + min(longest, 6) <= self.columns else " "
+        first = min(longest, max(4, self.columns - sum(widths) - len(space) * len(widths)))
         self.gap()
         self.sentence(title, "bold")
         heads = [_padded(words.shortened(table.columns[0], first), first)]
         heads += [
             _padded(name, w, right=not reach) for name, w, reach in zip(table.columns[1:], widths, reaches, strict=True)
         ]
-        self.lines.append([("  ".join(heads).rstrip(), "dim")])
+        self.lines.append([(space.join(heads).rstrip(), "dim")])
         for row, parts in zip(table.rows, body, strict=True):
             line = [(_padded(words.shortened(row[0], first), first), "")]
             for cell, (value, reach), w, wide, ranged in zip(row[1:], parts, widths, values, reaches, strict=True):
                 right = not (isinstance(cell, Number) and not cell.points)  # scores all start with "0." or "1."
-                line.append(("  " + _padded(value, wide if ranged else w, right), ""))
+                line.append((space + _padded(value, wide if ranged else w, right), ""))
                 if ranged:
                     line.append((_padded(f" {reach}", w - wide), "dim"))
-            room = min(24, self.columns - first - used - 2)
+            room = min(24, self.columns - first - sum(widths) - 2 * len(widths) - 2)
             if bars and room > 8 and isinstance(row[1], Number) and row[1].value > 0:
                 line.append(("  " + "█" * round(room * row[1].value), "blue"))
             self.lines.append(line)
@@ -183,15 +186,8 @@ class _Page:
 
 def _parts(cell: Any) -> tuple[str, str]:
     if isinstance(cell, Number):
-        return cell.text, _compact(cell)
-    return (f"{cell:,}" if isinstance(cell, int) else words.clean(cell)), ""
-
-
-def _compact(number: Number) -> str:
-    """An interval of scores as ``.07–.19``: four of them and their values fit 80 columns."""
-    if number.points or not number.interval:
-        return number.interval
-    return f"{words.bound(number.low)}–{words.bound(number.high)}"
+        return cell.text, cell.interval
+    return (words.short(cell) if isinstance(cell, int) else words.clean(cell)), ""
 
 
 def _padded(said: str, columns: int, right: bool = False) -> str:

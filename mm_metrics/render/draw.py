@@ -1,247 +1,295 @@
-"""What pictures are made of: matplotlib axes in, marks drawn. No pyplot, so no state is left behind."""
+"""Pictures as marks on a sheet, in points: made once, written as SVG by the page and painted for loggers and files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import NamedTuple
 
 from mm_metrics import words
-from mm_metrics.extras import install
-from mm_metrics.render.tables import Cells, Number
+from mm_metrics.render.confusion import Cells
+from mm_metrics.render.tables import Number
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# The page replaces the first three by its own, which follow light and dark.
+# The page replaces these by its own, which follow light and dark.
 INK, MUTED, LINE = "#1d2129", "#687080", "#d3d7de"
-RIGHT, WRONG = "#0b6bb8", "#c9570c"  # blue and orange: told apart by every reader
 SERIES = ("#0b6bb8", "#d98200", "#0a8f6c", "#b5509c", "#4aa3df", "#c9570c", "#7a7f87")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+RIGHT, WRONG = SERIES[0], SERIES[5]  # blue and orange: told apart by every reader
 LEVELS = {"good": "#0a8f6c", "mixed": "#d98200", "bad": "#c02f1d"}
-SMALL, NORMAL, LARGE = 8.5, 9.5, 10.5
+SMALL, NORMAL, LARGE = 8.5, 9.5, 10.5  # heights of letters
+WIDTH = 338.0  # small, so that pictures stay legible on a phone
 NUMBERED_UP_TO = 12  # rows with numbers in their cells
-_CELL_TEXT_TURNS = 0.85  # the share above which a cell is dark in light and in dark mode
+_FULL = 0.7  # the strongest cell under a number: letters keep their contrast, in light and in dark mode
 
 
-def figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"pictures need matplotlib: {install('matplotlib')}") from error
-    return Figure(figsize=(width, height), facecolor="white")
+class Mark(NamedTuple):
+    """A "rect" (two corners), "line", "area", "dot" or "text" (its baseline)."""
+
+    kind: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    alpha: float = 1.0
+    size: float = 1.0  # a line's width, a dot's radius, the height of letters
+    said: str = ""
+    anchor: str = "start"
+    bold: bool = False
+    turn: float = 0.0  # degrees, against the clock
+    dash: bool = False
 
 
-def axes(width: float, height: float, left: float, right: float = 0.15, top: float = 0.3, bottom: float = 0.4) -> Axes:
-    """One axes in a figure of its own, with margins in inches."""
-    fig = figure(width, height)
-    return fig.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
-    )
+class Sheet:
+    """Marks from the upper left, in points."""
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self.marks: list[Mark] = []
+
+    def rect(self, x: float, y: float, width: float, height: float, color: str, alpha: float = 1.0) -> None:
+        """A filled rectangle."""
+        self.marks.append(Mark("rect", ((x, y), (x + width, y + height)), color, alpha))
+
+    def line(
+        self, points: Sequence[tuple[float, float]], color: str = INK, width: float = 1.0, dash: bool = False
+    ) -> None:
+        """A line through points."""
+        self.marks.append(Mark("line", points, color, size=width, dash=dash))
+
+    def text(
+        self, x: float, y: float, said: str, size: float = NORMAL, color: str = INK, anchor: str = "start",
+        bold: bool = False, turn: float = 0.0,
+    ) -> None:  # fmt: skip
+        """Letters whose middle is at the height `y`."""
+        lower = 0.35 * size
+        at = (x + lower * math.sin(math.radians(turn)), y + lower * math.cos(math.radians(turn)))
+        self.marks.append(Mark("text", (at,), color, 1.0, size, words.clean(said), anchor, bold, turn))
+
+    def place(self, other: Sheet, x: float, y: float) -> None:
+        """The marks of another sheet, moved."""
+        self.marks += [mark._replace(points=[(a + x, b + y) for a, b in mark.points]) for mark in other.marks]
 
 
-def inches(names: Iterable[str], columns: int = 14) -> float:
-    """The room that the longest of some labels takes, in whatever font the reader has."""
+def room(names: Iterable[str], columns: int = 14, size: float = NORMAL) -> float:
+    """The points that the longest of some labels takes, in whatever font the reader has."""
     texts = [words.shortened(name, columns) for name in names]
-    return max([sum(0.132 if c in "mwMW@%" else 0.087 * words.width(c) for c in text) for text in texts] or [0.0])
+    widest = max([sum(1.0 if c in "mwMW@%" else 0.66 * words.width(c) for c in text) for text in texts] or [0.0])
+    return widest * size
 
 
-def plain(ax: Axes, grid: str = "x", baseline: float | None = None) -> None:
-    """Thin muted lines instead of a frame."""
-    for side in ("top", "right", "left", "bottom"):
-        ax.spines[side].set_visible(False)
-    ax.set_facecolor("none")
-    ax.tick_params(length=0, labelsize=NORMAL, colors=MUTED, labelcolor=INK)
-    ax.tick_params(axis=grid, labelcolor=MUTED, labelsize=SMALL)  # type: ignore[arg-type]
-    ax.grid(axis=grid, color=LINE, linewidth=0.6)  # type: ignore[arg-type]
-    ax.set_axisbelow(True)
-    if baseline is not None:
-        line = ax.axvline if grid == "x" else ax.axhline
-        line(baseline, color=MUTED, linewidth=0.9, zorder=2)
+def heat(cells: Cells, title: str = "", note: str = "", names: bool = True, side: float = 300.0) -> Sheet:
+    """Counts as cells: what is right in blue, what is wrong in orange, the stronger the larger its share of the row.
+
+    `side` is the most that all cells may take, in points.
+    """
+    height, width = cells.counts.shape
+    numbered = height <= NUMBERED_UP_TO
+    size = NORMAL if numbered else max(4.5, SMALL - height / 12)
+    down, across = (min(36.0, side / height), min(46.0, side / width)) if numbered else (side / height,) * 2
+    longest = max(words.width(words.shortened(name, 14)) for name in cells.columns)
+    turned = longest * size * 0.66 > across - 3
+    angle = (45.0 if numbered else 90.0) if turned else 0.0
+    below = room(cells.columns, 14, size) * math.sin(math.radians(angle)) + size + 8
+    left = room(cells.rows, 14, size) + 12 if names else 3.0
+    top = 20.0 if title else 4.0
+    sheet = Sheet(left + max(across * width, 100.0 if title else 0.0) + 6, top + down * height + below)
+    if title:
+        sheet.text(left, 8, words.shortened(title, 16), LARGE, bold=True)
+        sheet.text(sheet.width - 6, 8, note, SMALL, MUTED, "end")
+    shares, counts, right = cells.shares.nan_to_num().tolist(), cells.counts.tolist(), cells.right.tolist()
+    gap = 0.03 if numbered else 0.0
+    for i in range(height):
+        for j in range(width):
+            x, y, share = left + j * across, top + i * down, shares[i][j]
+            if share:
+                alpha = _FULL * share if numbered else share**0.6  # small shares of many classes stay visible
+                color = RIGHT if right[i][j] else WRONG
+                sheet.rect(x + gap * across, y + gap * down, across * (1 - 2 * gap), down * (1 - 2 * gap), color, alpha)
+            if numbered:
+                _numbers(sheet, x + across / 2, y + down / 2, int(counts[i][j]), share, min(across, 1.4 * down))
+        if names:
+            sheet.text(left - 5, top + (i + 0.5) * down, words.shortened(cells.rows[i], 14), size, anchor="end")
+    for j, name in enumerate(cells.columns):
+        x, y = left + (j + 0.5) * across, top + height * down + size / 2 + 4
+        sheet.text(x, y, words.shortened(name, 14), size, anchor="end" if turned else "middle", turn=angle)
+    return sheet
 
 
-def title(ax: Axes, said: str, muted: str = "") -> None:
-    """A title at the left, with a muted second part."""
-    text = ax.set_title(said, loc="left", fontsize=LARGE, color=INK, pad=7, parse_math=False)
-    text.set_fontweight("bold")
-    if muted:
-        ax.set_title(muted, loc="right", fontsize=SMALL, color=MUTED, pad=7, parse_math=False)
+def _numbers(sheet: Sheet, x: float, y: float, count: int, share: float, space: float) -> None:
+    """A cell's count and, below it, its share; the share alone where there is no room for both."""
+    color = INK if count else MUTED
+    if space < 31:
+        if count:
+            sheet.text(x, y, f"{100 * share:.0f}", min(NORMAL, space / 2.6), color, "middle")
+    elif not count:
+        sheet.text(x, y, "0", NORMAL, color, "middle")
+    else:
+        sheet.text(x, y - 5.5, words.short(count), NORMAL, color, "middle")
+        sheet.text(x, y + 6, f"{100 * share:.0f}%", SMALL - 0.5, color, "middle")
 
 
 def bars(
-    ax: Axes, labels: Sequence[str], series: Mapping[str, Sequence[Number]], unit: str, columns: int = 22,
-    bounds: tuple[float, float] | None = None,
-) -> None:  # fmt: skip
-    """Horizontal bars with intervals and their values, one group a label; differences are drawn in points."""
-    height = 0.72 / len(series)
-    ends = [0.0]
-    for i, (name, values) in enumerate(series.items()):
-        factor = 100.0 if values and values[0].points else 1.0
-        y = np.arange(len(labels)) + (i - (len(series) - 1) / 2) * height
-        lengths = np.array([value.value * factor for value in values], dtype=float)
-        color = SERIES[i % len(SERIES)]
-        ax.barh(y, np.nan_to_num(lengths), height * 0.82, color=color, alpha=0.88, label=name, linewidth=0)
-        for at, value in zip(y, values, strict=True):
-            low, high = value.low * factor, value.high * factor
-            if math.isfinite(low) and math.isfinite(high):
-                ax.plot([low, high], [at, at], color=INK, linewidth=1.3, solid_capstyle="butt", zorder=3)
-            reach = [end for end in (0.0, value.value * factor, high) if math.isfinite(end)]
-            ends += [*reach, low if math.isfinite(low) else 0.0]
-            ax.annotate(
-                value.text, (max(reach), at), xytext=(4, 0), textcoords="offset points", va="center",
-                fontsize=SMALL, color=INK, parse_math=False, annotation_clip=False,
-            )  # fmt: skip
-    span = max(ends) - min(ends) or 1.0
-    ax.set_xlim(*(bounds or (min(ends) - 0.03 * span * (min(ends) < 0), max(ends) + 0.16 * span)))
-    ax.set_ylim(len(labels) - 0.5, -0.5)
-    ax.set_yticks(range(len(labels)), [words.shortened(label, columns) for label in labels], parse_math=False)
-    ax.locator_params(axis="x", nbins=6)
-    ax.set_xlabel(unit, fontsize=SMALL, color=MUTED, loc="left")
-    plain(ax, "x", 0.0)
+    labels: Sequence[str], series: Mapping[str, Sequence[Number]], unit: str, *, columns: int = 22,
+    shown: Sequence[Sequence[bool]] = (), heads: Sequence[str] = (), mark: float = math.nan, said: str = "",
+) -> Sheet:  # fmt: skip
+    """Horizontal bars with intervals and their values, one group a label; differences are drawn in points.
+
+    Instead of labels, rows of dots ``shown`` ``(rows, M)`` under `heads` say which modalities there are. `mark` is a
+    value for comparison, and `said` its name.
+    """
+    each = 24.0 if len(series) > 1 else 20.0
+    factor = 100.0 if any(value.points for values in series.values() for value in values) else 1.0
+    ends = [0.0] if factor > 1 else [0.0, 1.0]
+    ends += [factor * end for values in series.values() for value in values for end in value[:3] if math.isfinite(end)]
+    low, high = min(ends), max(ends)
+    left = 24.0 * len(heads) + 8 if heads else room(labels, columns) + 12
+    top = 0.75 * room(heads) + 14 if heads else 22.0 if len(series) > 1 else 6.0
+    top = max(top, 16.0 if said else 0.0)
+    sheet = Sheet(WIDTH, top + each * max(1, len(labels)) + 32)
+    right, bottom = WIDTH - 44.0, sheet.height - 28
+    scale = (right - left) / ((high - low) or 1.0)
+
+    def at(value: float) -> float:
+        return left + (value - low) * scale
+
+    for tick in ticks(low, high, 5):
+        sheet.line(((at(tick), top), (at(tick), bottom)), LINE, 0.6)
+        sheet.text(at(tick), bottom + 8, f"{tick:g}".replace("-", "−"), SMALL, MUTED, "middle")
+    sheet.text(left, bottom + 21, unit, SMALL, MUTED)
+    if math.isfinite(mark):
+        sheet.line(((at(mark), top), (at(mark), bottom)), MUTED, 1.0, dash=True)
+        sheet.text(at(mark) + 3, top - 7, said, SMALL, MUTED)
+    thick = 0.72 * each / len(series)
+    for i, values in enumerate(series.values()):
+        for row, value in enumerate(values):
+            y = top + each * (row + 0.5) + (i - (len(series) - 1) / 2) * thick
+            number, reach = value.value * factor, [at(0.0)]
+            if math.isfinite(number):
+                reach.append(at(number))
+                x, width = min(reach), abs(reach[1] - reach[0])
+                sheet.rect(x, y - 0.41 * thick, width, 0.82 * thick, SERIES[i % len(SERIES)], 0.88)
+            if math.isfinite(value.low) and math.isfinite(value.high):
+                reach.append(at(value.high * factor))
+                sheet.line(((at(value.low * factor), y), (reach[-1], y)), INK, 1.3)
+            sheet.text(max(reach) + 4, y, value.text, SMALL)
+    sheet.line(((at(0.0), top), (at(0.0), bottom)), MUTED, 0.9)
+    for row, label in enumerate(labels):
+        if not heads:
+            sheet.text(left - 6, top + each * (row + 0.5), words.shortened(label, columns), anchor="end")
+    _dots(sheet, shown, heads, top, each)
+    if len(series) > 1:
+        _legend(sheet, list(series), left)
+    return sheet
 
 
-def legend(ax: Axes, rows: float = 1.0) -> None:
-    """The series' names in a row above the axes."""
-    ax.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, frameon=False, fontsize=SMALL, handlelength=1.0,
-        handleheight=0.8, columnspacing=1.4, borderpad=0, borderaxespad=0.4, labelcolor=INK,
-    )  # fmt: skip
+def _legend(sheet: Sheet, names: Sequence[str], left: float) -> None:
+    width = sum(room([name], 22, SMALL) + 22 for name in names)
+    x = max(4.0, min(left, sheet.width - width))
+    for i, name in enumerate(names):
+        sheet.rect(x, 4, 8, 7, SERIES[i % len(SERIES)], 0.88)
+        sheet.text(x + 12, 8, words.shortened(name, 22), SMALL)
+        x += room([name], 22, SMALL) + 22
 
 
-def dots(ax: Axes, table: np.ndarray, names: Sequence[str]) -> None:
-    """Which modality each row shows: ``(rows, M)`` bool as full and empty dots, joined."""
-    rows, M = table.shape
-    y, x = np.mgrid[:rows, :M]
-    for shown in (False, True):
-        at = table == shown
-        ax.scatter(x[at], y[at], s=26, color=INK if shown else LINE, zorder=3, linewidth=0)
-    for row in range(rows):
-        columns = np.flatnonzero(table[row])
-        if len(columns) > 1:
-            ax.plot([columns[0], columns[-1]], [row, row], color=INK, linewidth=1.4, zorder=2)
-    ax.set_xlim(-0.6, M - 0.4)
-    ax.set_xticks(
-        range(M), [words.shortened(name, 14) for name in names], rotation=45, ha="left", rotation_mode="anchor",
-        parse_math=False,
-    )  # fmt: skip
-    ax.xaxis.tick_top()
-    plain(ax, "y")
-    ax.grid(visible=False)
-    ax.tick_params(axis="both", labelcolor=INK, labelsize=NORMAL, pad=2)
-    ax.tick_params(axis="y", labelleft=False)
+def _dots(sheet: Sheet, shown: Sequence[Sequence[bool]], heads: Sequence[str], top: float, each: float) -> None:
+    """Which modality each row shows, as full and empty dots, joined."""
+    places = [16 + 24.0 * m for m in range(len(heads))]
+    for x, name in zip(places, heads, strict=True):
+        sheet.text(x, top - 7, words.shortened(name, 14), turn=45)
+    for row, has in enumerate(shown):
+        y = top + each * (row + 0.5)
+        full = [x for x, there in zip(places, has, strict=True) if there]
+        if len(full) > 1:
+            sheet.line(((full[0], y), (full[-1], y)), INK, 1.4)
+        for x, there in zip(places, has, strict=True):
+            sheet.marks.append(Mark("dot", ((x, y),), INK if there else LINE, size=3.0))
 
 
-def heat(ax: Axes, cells: Cells, rows: bool = True, columns: int = 14) -> None:
-    """Counts as cells: what is right in blue, what is wrong in orange, the stronger the larger its share of the row."""
-    from matplotlib.colors import to_rgb
-    from matplotlib.patches import Rectangle
+class Curve(NamedTuple):
+    """A line's places and values ``(n,)`` each, with a band around it where there is one; a gap where one is NaN."""
 
-    shares = cells.shares.nan_to_num().numpy()
-    right = cells.right.numpy()
-    height, width = shares.shape
-    numbered = height <= NUMBERED_UP_TO
-    if numbered:
-        for i, j in np.ndindex(height, width):
-            face = RIGHT if right[i, j] else WRONG
-            ax.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, color=face, alpha=shares[i, j], linewidth=0))
-            _cell_text(ax, cells, i, j, height)
-    else:
-        image = np.empty((height, width, 4))
-        image[..., :3] = np.where(right[..., None], to_rgb(RIGHT), to_rgb(WRONG))
-        image[..., 3] = shares**0.6  # small shares of many classes stay visible
-        ax.imshow(image, interpolation="none", aspect="auto")
-    ax.set_xlim(-0.5, width - 0.5)
-    ax.set_ylim(height - 0.5, -0.5)
-    size = NORMAL if numbered else max(4.5, SMALL - height / 12)
-    ax.set_xticks(range(width), [words.shortened(name, columns) for name in cells.columns], parse_math=False)
-    if turned(cells, columns):
-        for label in ax.get_xticklabels():
-            label.set(rotation=45 if numbered else 90, ha="right" if numbered else "center", rotation_mode="anchor")
-            if not numbered:
-                label.set(va="center", ha="right")
-    names = [words.shortened(name, columns) for name in cells.rows] if rows else []
-    ax.set_yticks(range(height) if rows else [], names, parse_math=False)
-    plain(ax)
-    ax.grid(visible=False)
-    ax.tick_params(axis="both", labelcolor=INK, labelsize=size, pad=2)
-    if rows:
-        ax.set_ylabel("actual", fontsize=SMALL, color=MUTED, loc="top")
-    if cells.rows == cells.columns:
-        ax.set_xlabel("predicted", fontsize=SMALL, color=MUTED, loc="right")
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
-def turned(cells: Cells, columns: int = 14) -> bool:
-    """Whether the columns' names are too long to lie side by side."""
-    longest = max(words.width(words.shortened(name, columns)) for name in cells.columns)
-    return longest * len(cells.columns) > 42 or (longest > 8 and len(cells.columns) > 2)
+def lines(curves: Mapping[str, Curve], across: str = "", up: str = "", square: bool = False) -> Sheet:
+    """One line a curve, named at its end; the whole is black in every picture. `square`: both axes from 0 to 1."""
+    ends = [v for c in curves.values() for v in (*c.y, *c.low, *c.high) if math.isfinite(v)]
+    places = [v for c in curves.values() for v in c.x if math.isfinite(v)]
+    low, high = (0.0, 1.0) if square else _spanned(ends)
+    first, last = (0.0, 1.0) if square else (min(places, default=0.0), max(places, default=1.0))
+    last = last if last > first else first + 1.0
+    left, top = 46.0, 16.0 if up else 8.0
+    sheet = Sheet(WIDTH, 250.0 if square else 180.0)
+    right, bottom = WIDTH - 14 - room(curves), sheet.height - 32
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + (x - first) / (last - first) * (right - left), bottom - (y - low) / (high - low) * (bottom - top)
+
+    for tick in ticks(low, high, 5):
+        sheet.line((at(first, tick), at(last, tick)), LINE, 0.6)
+        sheet.text(left - 6, at(first, tick)[1], f"{tick:g}".replace("-", "−"), SMALL, MUTED, "end")
+    for tick in ticks(first, last, 8 if not square else 5):
+        if square or tick == int(tick):
+            sheet.text(at(tick, low)[0], bottom + 10, f"{tick:g}", SMALL, MUTED, "middle")
+    sheet.text(left, bottom + 24, across, SMALL, MUTED)
+    sheet.text(4, 6, up, SMALL, MUTED)
+    named = []
+    for i, (name, curve) in enumerate(curves.items()):
+        color = INK if name == "all" else SERIES[(i - ("all" in list(curves)[:i])) % len(SERIES)]
+        for run in _runs(curve):
+            if curve.low:
+                around = [at(curve.x[k], curve.low[k]) for k in run] + [at(curve.x[k], curve.high[k]) for k in run[::-1]]
+                if all(math.isfinite(y) for _, y in around):
+                    sheet.marks.append(Mark("area", around, color, 0.14))
+            along = [at(curve.x[k], curve.y[k]) for k in run]
+            sheet.line(along, color, 1.6)
+            if len(run) == 1:
+                sheet.marks.append(Mark("dot", along, color, size=2.4))
+        seen = [k for k, y in enumerate(curve.y) if math.isfinite(y)]
+        if seen:
+            named.append((at(0, curve.y[seen[-1]])[1], name, color))
+    spread = apart([y for y, *_ in named], 11.5)
+    for y, (_, name, color) in zip(spread, named, strict=True):
+        sheet.text(right + 6, y, words.shortened(name, 14), color=color)
+    return sheet
 
 
-def _cell_text(ax: Axes, cells: Cells, i: int, j: int, size: int) -> None:
-    count, share = int(cells.counts[i, j]), float(cells.shares[i, j])
-    color = "white" if share > _CELL_TEXT_TURNS else INK if count else MUTED
-    common: dict[str, Any] = {"ha": "center", "color": color, "parse_math": False}
-    if size > 6:
-        if count:
-            ax.text(j, i, f"{100 * share:.0f}", va="center", fontsize=11 - size / 3, **common)
-        return
-    ax.text(j, i, _short(count), va="center" if math.isnan(share) else "bottom", fontsize=NORMAL, **common)
-    if not math.isnan(share):
-        ax.text(j, i + 0.08, f"{100 * share:.0f}%", va="top", fontsize=SMALL - 0.5, **common)
+def _runs(curve: Curve) -> list[list[int]]:
+    """The stretches of a curve between its gaps."""
+    runs: list[list[int]] = [[]]
+    for k, y in enumerate(curve.y):
+        if math.isfinite(y):
+            runs[-1].append(k)
+        elif runs[-1]:
+            runs.append([])
+    return [run for run in runs if run]
 
 
-def _short(count: int) -> str:
-    """A count in at most five letters."""
-    for limit, unit in ((10**10, "G"), (10**7, "M"), (10**4, "k")):
-        if count >= limit:
-            return f"{count / limit * 10:.0f}{unit}"
-    return f"{count:,}" if count >= 1000 else str(count)
+def _spanned(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    more = 0.06 * (high - low) or 0.05
+    return low - more, high + more
 
 
-def band(figure: Figure, level: str, bottom: float) -> None:
-    """A stripe in a verdict's colour at the upper left."""
-    from matplotlib.patches import Rectangle
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from `low` to `high`, about `most` of them.
 
-    color = LEVELS.get(level, MUTED)
-    figure.add_artist(Rectangle((0.018, bottom), 0.007, 0.957 - bottom, color=color, linewidth=0))
-
-
-def lines(ax: Axes, x: Sequence[float], series: Mapping[str, Sequence[float]], columns: int = 14) -> None:
-    """One line a series, named at its end; a gap where a value is NaN. The whole is black in every picture."""
-    ends = []
-    for name, y in series.items():
-        i = [other for other in series if other != "all"].index(name) if name != "all" else 0
-        color, marker = (INK, "") if name == "all" else (SERIES[i % len(SERIES)], MARKERS[i % len(MARKERS)])
-        values = np.asarray(y, dtype=float)
-        ax.plot(x, values, color=color, marker=marker, markersize=3.6, linewidth=1.5, label=words.clean(name))
-        seen = np.flatnonzero(np.isfinite(values))
-        if len(seen):
-            ends.append((float(values[seen[-1]]), name, color))
-    plain(ax, "y")
-    ax.tick_params(axis="x", labelcolor=MUTED, labelsize=SMALL)
-    ax.margins(y=0.12)
-    ax.locator_params(axis="x", integer=True)
-    bottom, top = ax.get_ylim()
-    places = _spread([end[0] for end in ends], 0.085 * (top - bottom))
-    for at, (_, name, color) in zip(places, ends, strict=True):
-        ax.annotate(
-            words.shortened(name, columns), (1, at), xycoords=("axes fraction", "data"), xytext=(6, 0),
-            textcoords="offset points", va="center", fontsize=NORMAL, color=color, parse_math=False,
-            annotation_clip=False,
-        )  # fmt: skip
+    >>> ticks(0.0, 1.0, 5), ticks(-3.0, 48.0, 5)
+    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 10.0, 20.0, 30.0, 40.0])
+    """
+    rough = (high - low) / most
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * s for s in (1, 2, 5, 10) if unit * s >= rough * 0.999)
+    return [round(k * step, 10) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def _spread(places: Sequence[float], least: float) -> list[float]:
+def apart(places: Sequence[float], least: float) -> list[float]:
     """The same places, moved as little as it takes to lie `least` apart."""
-    order = np.argsort(places)
-    moved = np.array([places[i] for i in order], dtype=float)
+    order = sorted(range(len(places)), key=lambda i: places[i])
+    moved = [places[i] for i in order]
     for _ in range(50):
-        gaps = np.diff(moved)
-        close = np.flatnonzero(gaps < least * 0.999)
-        if not len(close):
+        close = [i for i in range(len(moved) - 1) if moved[i + 1] - moved[i] < least * 0.999]
+        if not close:
             break
         for i in close:
             push = (least - (moved[i + 1] - moved[i])) / 2
@@ -249,5 +297,5 @@ def _spread(places: Sequence[float], least: float) -> list[float]:
             moved[i + 1] += push
     result = [0.0] * len(places)
     for rank, i in enumerate(order):
-        result[i] = float(moved[rank])
+        result[i] = moved[rank]
     return result

@@ -1,40 +1,35 @@
-"""What the first lines say of a card: what each modality is worth, and what to look at next."""
+"""Sentences that more than one reader shows: what each modality is worth, what to look at next, findings in groups."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from mm_metrics import words
-from mm_metrics.counts.tally import Tally
+from mm_metrics.render import confusion
+from mm_metrics.render.tables import Tables
+from mm_metrics.uncertainty import Contribution, Estimate
+from mm_metrics.verdict import Finding
 from mm_metrics.words import clean, count, points, shortened
 
 SHOWN_SAMPLES = 10
 
 
-def telling(card: Tally) -> str:
-    """The score that tables and pictures are about: F1; accuracy where only right and wrong are known."""
-    return "accuracy" if card.judged else "f1"
-
-
-def worth(card: Tally, of: str | None = None, columns: int = 24) -> str:
+def worth(gains: Mapping[str, Contribution], score: str = "f1", columns: int = 24) -> str:
     """What each modality is worth, in one line; empty where the coalitions counted do not tell.
 
     ``Without text −41 points of F1 · image −3 · audio −0.2 (not distinguishable from 0)``
     """
-    of = of or telling(card)
-    gains = card.contributions(of)
     drops = {name: part.drop for name, part in gains.items() if math.isfinite(part.drop.value)}
     alone = {name: part.unimodal_gain for name, part in gains.items() if math.isfinite(part.unimodal_gain.value)}
     if not drops and not alone:
         return ""
     parts, sign, opening = (drops, -1, "Without") if drops else (alone, 1, "Alone")
     ranked = sorted(parts.items(), key=lambda item: (not words.distinguishable(item[1]), -abs(item[1].value)))
-    said = {True: [], False: []}  # type: dict[bool, list[str]]
+    said: dict[bool, list[str]] = {True: [], False: []}
     for i, (name, estimate) in enumerate(ranked):
         value = sign * estimate.value
-        unit = "" if i else f" {_unit(value)} of {words.label(of)}"
+        unit = "" if i else f" {_unit(value)} of {words.label(score)}"
         said[words.distinguishable(estimate)].append(f"{shortened(name, columns)} {_rounded(value)}{unit}")
     line = f"{opening} " + " · ".join(said[True] + said[False])
     if said[False]:
@@ -52,12 +47,12 @@ def _unit(value: float) -> str:
     return "point" if _rounded(value) in ("+1", "−1") else "points"
 
 
-def next_step(card: Tally, samples: Sequence[Mapping[str, Any]] | None, slice: str | None = None) -> str:
-    """What to look at next: the samples gathered, else the most frequent confusion of a slice.
+def next_step(told: Tables) -> str:
+    """What to look at next: the samples gathered, else the most frequent confusion of the weak slice.
 
     ``Next: look at these 10 missed samples: 3, 17, …``
     """
-    for entry in sorted(samples or (), key=lambda entry: entry.get("modality") != slice):  # the weak slice's first
+    for entry in sorted(told.samples, key=lambda entry: entry.get("modality") != told.weak):
         numbers = list(entry.get("samples", ()))
         if numbers:
             what = {"right_only_with": "right only with", "right_only_without": "right only without"}
@@ -71,27 +66,46 @@ def next_step(card: Tally, samples: Sequence[Mapping[str, Any]] | None, slice: s
                 noun = f"missed sample{plural}" + (f" of {modality}" if modality not in (None, "", "all") else "")
             numbered = ", ".join(map(clean, shown)) + (", …" if len(numbers) > len(shown) else "")
             return f"Next: look at {these} {clean(noun)}: {numbered}"
-    worst = most_confused(card, slice or "all")
+    counts = told.confusion(told.weak)
+    worst = None if counts is None else confusion.most_confused(counts, told.names, told.kind.by_label)
     if worst is None:
         return ""
     actual, predicted, missed, of = worst
-    where = f" on {slice}" if slice and slice != "all" else ""
-    return f"Next: look at “{actual}” taken for “{predicted}”{where}: {missed:,} of {count(of, 'sample')}."
+    where = f" on {told.weak}" if told.weak != "all" else ""
+    return (
+        f"Next: look at “{shortened(actual, 24)}” taken for “{shortened(predicted, 24)}”{where}: "
+        f"{missed:,} of {count(of, 'sample')}."
+    )
 
 
-def most_confused(card: Tally, slice: str = "all") -> tuple[str, str, int, int] | None:
-    """Target, prediction, count and the target's support of the largest error; None without errors."""
-    confusion = card.confusion(card.whole, slice)
-    if card.kind.by_label:
-        misses = confusion[:, 1, 0]
-        label = int(misses.argmax())
-        name = shortened(card.names[label], 24)
-        return (name, "absent", int(misses[label]), int(confusion[label, 1].sum())) if misses[label] > 0 else None
-    wrong = confusion.clone()
-    wrong.fill_diagonal_(0)
-    row, column = divmod(int(wrong.argmax()), wrong.shape[1])
-    if not int(wrong[row, column]):
-        return None
-    names = card.names
-    actual, predicted = shortened(names[row], 24), shortened(names[column], 24)
-    return actual, predicted, int(wrong[row, column]), int(confusion[row].sum())
+def folded(told: Tables) -> str:
+    """Which slices are the whole, as a sentence; empty where none is."""
+    names = [shortened(name, 24) for name in told.folded]
+    if not names:
+        return ""
+    many = len(names) > 1
+    which = f"{', '.join(names[:-1])} and {names[-1]} count" if many else f"{names[0]} counts"
+    return f"{which} every sample: what is said of all is said of {'them' if many else 'it'}."
+
+
+def group(told: Tables, found: tuple[Finding, ...], most: int = 24) -> tuple[str, str]:
+    """A group of findings as a sentence and, where they are several, its classes, the worst first."""
+    if len(found) == 1:
+        return found[0].message, ""
+    one = found[0]
+    gap = one.score == "unbalanced"
+    bar = f"{100 * one.threshold:.0f} points" if gap else words.score(one.threshold)
+    why = {
+        "bad": f"{'above' if gap else 'below'} {bar}, the bar for bad",
+        "undecided": "cannot be judged yet: too few samples, or an interval that reaches from good into bad",
+    }.get(one.level, f"not above {bar}, the bar for good")
+    ranked = sorted(found, key=lambda f: f.value, reverse=gap)
+    listed = [f"{shortened(f.class_name, 32)} {_said(f, gap)}" for f in ranked[:most]]
+    more = [f"and {len(found) - most:,} more"] if len(found) > most else []
+    return f"{words.label(one.score)} of {len(found):,} {told.kind.nouns} {why}", ", ".join(listed + more)
+
+
+def _said(found: Finding, gap: bool) -> str:
+    if gap:
+        return points(found.value, 0).lstrip("+")
+    return words.estimate(Estimate(found.value, found.low, found.high), unlike=found.threshold)

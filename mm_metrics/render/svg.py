@@ -1,60 +1,48 @@
-"""A figure as SVG inside a page: text stays text, colours follow the page, nothing points outside."""
+"""A sheet of marks as SVG inside a page: text stays text, colours follow the page, nothing points outside."""
 
 from __future__ import annotations
 
 import html
-import io
-import re
-import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from mm_metrics.render import draw
+from mm_metrics.render.draw import Mark, Sheet
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_TAG = re.compile(r"<[^<>]*>")
 _COLORS = {draw.INK: "currentColor", draw.MUTED: "var(--muted)", draw.LINE: "var(--line)"} | {
     color: f"var(--c{i})" for i, color in enumerate(draw.SERIES)
 }
-_POINTS_TO_PIXELS = 1.5  # figures are drawn for a phone and shown larger where there is room
+_LARGER = 1.5  # pictures are drawn for a phone and shown larger where there is room
 
 
-def inline(figure: Figure, name: str, alt: str) -> str:
-    """The figure as an ``<svg>`` element; `name` makes its ids its own, `alt` is what is read instead of it."""
-    import matplotlib
-
-    out = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}), warnings.catch_warnings():
-        # The browser's fonts have the letters that the one used for measuring lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    drawn = out.getvalue()
-    drawn = drawn[drawn.index("<svg") :]
-    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, count=1, flags=re.DOTALL)
-    targets = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', drawn))
-    drawn = re.sub(r"<style.*?</style>", "", drawn.partition(">")[2], count=1, flags=re.DOTALL)  # it is for every "*"
-    body = _TAG.sub(lambda tag: _rewritten(tag[0], name, targets), drawn)
-    body = re.sub(r">\s+<", "><", body).replace("<g/>", "").replace("<defs></defs>", "").replace("<g></g>", "")
-    width, height = (72 * side for side in figure.get_size_inches())
+def inline(sheet: Sheet, alt: str) -> str:
+    """The sheet as an ``<svg>`` element; `alt` is what is read instead of it."""
     said = html.escape(alt)
     return (
-        f'<svg role="img" aria-label="{said}" viewBox="0 0 {width:g} {height:g}" '
-        f'style="max-width:{width * _POINTS_TO_PIXELS:.0f}px"><title>{said}</title>{body.strip()}'
+        f'<svg role="img" aria-label="{said}" viewBox="0 0 {sheet.width:g} {sheet.height:g}" '
+        f'style="max-width:{sheet.width * _LARGER:.0f}px">{"".join(map(_element, sheet.marks))}</svg>'
     )
 
 
-def _rewritten(tag: str, name: str, targets: set[str]) -> str:
-    """A tag with its ids made the figure's own or dropped, page colours, no fonts and no outside names."""
+def _element(mark: Mark) -> str:
+    color = _COLORS.get(mark.color, mark.color)
+    fill = f'style="fill:{color}"' + (f' opacity="{mark.alpha:.2f}"' if mark.alpha < 1 else "")
+    (x, y), *_ = mark.points
+    if mark.kind == "rect":
+        (x, y), (right, bottom) = mark.points
+        return f'<rect x="{x:.1f}" y="{y:.1f}" width="{right - x:.1f}" height="{bottom - y:.1f}" {fill}/>'
+    if mark.kind == "dot":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{mark.size:g}" {fill}/>'
+    if mark.kind == "area":
+        return f'<path d="M{_path(mark.points)}Z" {fill}/>'
+    if mark.kind == "line":
+        dash = ";stroke-dasharray:2 2" if mark.dash else ""
+        return f'<path d="M{_path(mark.points)}" style="fill:none;stroke:{color};stroke-width:{mark.size:g}{dash}"/>'
+    anchor = "" if mark.anchor == "start" else f";text-anchor:{mark.anchor}"
+    bold = ";font-weight:650" if mark.bold else ""
+    turn = f' transform="rotate({-mark.turn:g} {x:.1f} {y:.1f})"' if mark.turn else ""
+    style = f"font-size:{mark.size:.3g}px;fill:{color}{anchor}{bold}"
+    return f'<text x="{x:.1f}" y="{y:.1f}" style="{style}"{turn}>{html.escape(mark.said)}</text>'
 
-    def identified(match: re.Match[str]) -> str:
-        return f' id="{name}-{match[1]}"' if match[1] in targets else ""
 
-    tag = re.sub(r' id="([^"]*)"', identified, tag)
-    tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
-    tag = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{name}-\1"', tag).replace("xlink:href", "href")
-    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    tag = re.sub(r"font: ((?:\w+ )*)([\d.]+px) [^;\"]*", r"font-weight: \1; font-size: \2", tag)
-    tag = re.sub(r"\s+", " ", tag)
-    return re.sub(r"(fill|stroke): (#[0-9a-f]{6})", lambda m: f"{m[1]}: {_COLORS.get(m[2], m[2])}", tag)
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return "L".join(f"{x:.1f} {y:.1f}" for x, y in points)

@@ -1,9 +1,10 @@
-"""A scorecard's numbers as tables: what stands beside every picture, in the console and in a logger's table."""
+"""A tally's numbers as tables, each asked of it once: what console, pictures, page and loggers are handed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -13,13 +14,14 @@ from torch import Tensor
 from mm_metrics import contributions, words
 from mm_metrics.counts.compare import Comparison
 from mm_metrics.counts.tally import Tally
-from mm_metrics.render import phrases
-from mm_metrics.uncertainty import Estimate
+from mm_metrics.render import confusion
+from mm_metrics.render.confusion import Cells
+from mm_metrics.uncertainty import Contribution, Estimate
+from mm_metrics.verdict import Finding, QualityGate, Verdict, judge
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 COALITIONS_SHOWN = 16
-CLASSES_SHOWN = 30  # beyond, the worst are shown and the rest is added up
-WORST = 20
+WORST = 20  # classes listed
 
 
 class Number(NamedTuple):
@@ -48,182 +50,238 @@ class Table(NamedTuple):
     rows: Sequence[tuple[Any, ...]]
 
 
-def slice_scores(card: Tally) -> Table:
-    """Accuracy, precision, recall and F1 of the whole and of every modality's slice, with the samples behind them."""
-    rows = [
-        (name, card.support(name, card.whole), *(Number(*card.estimate(s, card.whole, name)) for s in SCORES))
-        for name in card.slices
-    ]
-    return Table(("slice", "samples", *(words.label(s) for s in SCORES)), rows)
+class Tables:
+    """What is shown of one tally: made once, filled as it is read, and handed from one reader to the next.
+
+    `verdict` is the default gate's unless given; `samples` are what to look at next, as the monitor gathers them;
+    `name` is the stage's, where several are shown.
+
+    >>> from mm_metrics import ModalityConfusionMatrix
+    >>> metric = ModalityConfusionMatrix(("text",), num_classes=2)
+    >>> metric.update(torch.tensor([1, 0, 1]), torch.tensor([1, 1, 1]))
+    >>> Tables(metric.scorecard()).scores.rows[0][:2]
+    ('all', 3)
+    """
+
+    def __init__(
+        self, card: Tally, verdict: Verdict | None = None, samples: Iterable[Mapping[str, Any]] = (), name: str = ""
+    ) -> None:
+        self.card, self.name, self.samples = card, words.clean(name), [dict(entry) for entry in samples]
+        self.modalities, self.slices, self.names, self.kind = card.modalities, card.slices, card.names, card.kind
+        self.score = headline(card)
+        self._verdict = verdict
+        self._estimates: dict[tuple[str, str, str], Number] = {}
+        self._confusions: dict[str, Tensor | None] = {}
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What the gate says."""
+        return judge(self.card, QualityGate()) if self._verdict is None else self._verdict
+
+    @property
+    def weak(self) -> str:
+        """The slice that the verdict's first finding of a modality is about, else all."""
+        found = (f.modality for f in self.verdict.findings if f.modality in self.slices)
+        return next(found, "all")
+
+    def estimate(self, score: str, coalition: str | None = None, slice: str = "all") -> Number:
+        """A score with its interval."""
+        key = (score, coalition or self.card.whole, slice)
+        if key not in self._estimates:
+            self._estimates[key] = Number(*self.card.estimate(*key))
+        return self._estimates[key]
+
+    @cached_property
+    def supports(self) -> dict[str, int]:
+        """Samples that count in each slice."""
+        return {slice: self.card.support(slice, self.card.whole) for slice in self.slices}
+
+    @cached_property
+    def folded(self) -> tuple[str, ...]:
+        """Slices that are the whole, sample for sample: what is said of all is said of them."""
+        whole = self.supports["all"]
+        return tuple(name for name in self.modalities if whole and self.supports[name] == whole)
+
+    @cached_property
+    def distinct(self) -> tuple[str, ...]:
+        """The slices that say something of their own."""
+        return tuple(slice for slice in self.slices if slice not in self.folded)
+
+    @cached_property
+    def scores(self) -> Table:
+        """Accuracy, precision, recall and F1 of the whole and of every modality's slice, with the samples behind."""
+        shown = tuple(dict.fromkeys((*SCORES, self.score)))
+        rows = [(name, n, *(self.estimate(s, slice=name) for s in shown)) for name, n in self.supports.items()]
+        return Table(("slice", "n", *map(words.label, shown)), rows)
+
+    @cached_property
+    def coalitions(self) -> list[str]:
+        """Names of the coalitions counted, the largest first."""
+        modalities = self.card.layout.modalities
+        masks = [modalities.mask(name) for name in self.card.coalitions]  # less the model's own, unhidden answers
+        return [modalities.name(mask) for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask))]
+
+    @cached_property
+    def telling(self) -> list[str]:
+        """All of them up to sixteen; beyond, those of all, all but one, one and none."""
+        if len(self.coalitions) <= COALITIONS_SHOWN:
+            return self.coalitions
+        sizes = (0, 1, len(self.modalities) - 1, len(self.modalities))
+        return [name for name in self.coalitions if self.card.layout.modalities.mask(name).bit_count() in sizes]
+
+    def shown(self, names: Sequence[str]) -> Tensor:
+        """``(len(names), M)`` bool: which modalities the coalitions of these names show."""
+        modalities = self.card.layout.modalities
+        return torch.as_tensor(modalities.table([modalities.mask(name) for name in names]))
+
+    def coalition_scores(self, names: Sequence[str]) -> Table:
+        """The headline score and accuracy of coalitions."""
+        scores = tuple(dict.fromkeys((self.score, "accuracy")))
+        return Table(
+            ("shown", *map(words.label, scores)), [(name, *(self.estimate(s, name) for s in scores)) for name in names]
+        )
+
+    @cached_property
+    def majority(self) -> float:
+        """What guessing the majority would score."""
+        return self.card.majority(self.score)
+
+    @cached_property
+    def gains(self) -> dict[str, Contribution]:
+        """What each modality gives; empty where one coalition was counted."""
+        return self.card.contributions(self.score) if len(self.coalitions) > 1 else {}
+
+    @cached_property
+    def contributions(self) -> Table:
+        """Drop, gain alone and Shapley value of every modality, in points of the headline score."""
+        return gains(self.gains)
+
+    @cached_property
+    def interactions(self) -> Table:
+        """The Shapley interaction of every pair of modalities, the largest first; no rows where not counted."""
+        parts = torch.stack(self.card.apply(contributions.shapley_interactions, self.score), dim=-1)  # (M, M, 3)
+        rows = []
+        for i, j in combinations(range(len(self.modalities)), 2):
+            value, low, high = parts[i, j].tolist()
+            if math.isfinite(value):
+                rows.append((f"{self.modalities[i]} × {self.modalities[j]}", Number(value, low, high, points=True)))
+        return Table(("pair", "interaction"), sorted(rows, key=lambda row: -abs(row[1].value)))
+
+    @cached_property
+    def together(self) -> Table:
+        """Cooperation and interaction share (InterSHAP) of all modalities, where the coalitions counted tell them."""
+        rows = []
+        for name, function, points in (
+            ("Cooperation (SHAPE)", contributions.cooperation, True),
+            ("Interaction share (InterSHAP)", contributions.interaction_share, False),
+        ):
+            value, low, high = (float(part) for part in self.card.apply(function, self.score))
+            if math.isfinite(value):
+                rows.append((name, Number(value, low, high, points)))
+        return Table(("measure", "value"), rows)
+
+    def confusion(self, slice: str) -> Tensor | None:
+        """``(C, C)``, multilabel ``(L, 2, 2)``, of a slice; None where matrices were not kept."""
+        if slice not in self._confusions:
+            try:
+                self._confusions[slice] = self.card.confusion(self.card.whole, slice)
+            except ValueError:
+                self._confusions[slice] = None
+        return self._confusions[slice]
+
+    @cached_property
+    def drawn(self) -> list[int]:
+        """The classes, or labels, that confusions show; those that findings name come first where there is no room."""
+        named = {f.class_name for f in self.verdict.findings}
+        first = [i for i, name in enumerate(self.names) if name in named]
+        counts = self.confusion("all")
+        return [] if counts is None else confusion.chosen(counts, self.kind.by_label, first)
+
+    def cells(self, slice: str = "all") -> Cells | None:
+        """A slice's confusion to draw; None where matrices were not kept."""
+        counts = self.confusion(slice)
+        return None if counts is None else confusion.cells(counts, self.names, self.kind.by_label, self.drawn)
+
+    def confusion_table(self, slice: str = "all") -> Table:
+        """The numbers that are drawn; where classes are many the largest errors, one a row."""
+        part, counts = self.cells(slice), self.confusion(slice)
+        if part is None or counts is None:
+            return Table(("actual",), [])
+        if part.omitted and not self.kind.by_label:
+            rows = confusion.largest_errors(counts, self.names)
+            return Table(("actual", "taken for", "samples", "of"), rows)
+        return Table(
+            ("actual", *part.columns),
+            [(name, *map(int, row)) for name, row in zip(part.rows, part.counts.tolist(), strict=True)],
+        )
+
+    def worst_classes(self, slice: str = "all", most: int = WORST) -> Table:
+        """The classes, or labels, of lowest recall that occur in a slice, the worst first."""
+        recall, precision = (self.card.class_scores(score, self.card.whole, slice) for score in ("recall", "precision"))
+        sums = self.card.sums(self.card.whole, slice).actual
+        support = sums[:, 1] if self.kind.by_label else sums[0]
+        rows = [
+            (words.clean(name), int(n), Number(recall[name]), Number(precision[name]))
+            for name, n in zip(self.names, support.tolist(), strict=True)
+            if n
+        ]
+        return Table((self.kind.noun, "n", "recall", "precision"), sorted(rows, key=lambda row: row[2])[:most])
+
+    @cached_property
+    def findings(self) -> list[tuple[Finding, ...]]:
+        """The verdict's findings in its order; three or more classes that fail alike are one group."""
+        groups: dict[object, list[Finding]] = {}
+        for i, f in enumerate(self.verdict.findings):
+            alike = i if f.class_name is None else (f.level, f.score, f.threshold)
+            groups.setdefault(alike, []).append(f)
+        return [part for g in groups.values() for part in ([tuple(g)] if len(g) > 2 else [(f,) for f in g])]
+
+    @cached_property
+    def facts(self) -> list[tuple[str, str]]:
+        """What was run, as (what, value)."""
+        card, many = self.card, len(self.names)
+        facts = {
+            "modalities": ", ".join(card.modalities),
+            "task": f"{card.task}, {many:,} {self.kind.noun if many == 1 else self.kind.nouns}",
+            "samples": f"{card.samples:,}",
+            "coalitions": f"{len(card.coalitions)} of {2 ** len(card.modalities)}",
+            "bootstrap replicates": str(card.layout.R),
+            "bootstrap seed": str(card.seed),
+        }
+        for key, value in card.info.items():
+            if isinstance(value, Mapping):
+                value = ", ".join(f"{inner} {part}" for inner, part in value.items())
+            facts[words.clean(key)] = words.clean(value)
+        return list(facts.items())
 
 
-def coalition_scores(card: Tally, all_of_them: bool = False) -> Table:
-    """F1 and accuracy of every coalition, all modalities first; of the telling ones where they are many."""
-    chosen = ordered_coalitions(card) if all_of_them else telling_coalitions(card)
-    shown = tuple(dict.fromkeys((phrases.telling(card), "accuracy")))
-    rows = [(name, *(Number(*card.estimate(score, name)) for score in shown)) for name in chosen]
-    return Table(("shown", *(words.label(score) for score in shown)), rows)
+def of(card: Tally | Tables, verdict: Verdict | None = None, samples: Any = None, name: str = "") -> Tables:
+    """The tables of a tally; tables that were made before are handed on as they are."""
+    return card if isinstance(card, Tables) else Tables(card, verdict, samples or (), name)
 
 
-def ordered_coalitions(card: Tally) -> list[str]:
-    """Names of the coalitions counted, the largest first."""
-    masks = [card.layout.modalities.mask(name) for name in card.coalitions]  # less the model's own, unhidden answers
-    return [card.layout.modalities.name(mask) for mask in sorted(masks, key=lambda mask: (-mask.bit_count(), mask))]
+def headline(card: Tally) -> str:
+    """The score that tables and pictures are about: F1, or what the card says; accuracy where that alone is known."""
+    return "accuracy" if card.judged else str(card.info.get("headline", "f1"))
 
 
-def telling_coalitions(card: Tally) -> list[str]:
-    """All of them up to sixteen; beyond, those of all, all but one, one and none."""
-    M = len(card.modalities)
-    names = ordered_coalitions(card)
-    if len(names) <= COALITIONS_SHOWN:
-        return names
-    telling = {
-        card.layout.modalities.name(mask)
-        for mask in map(card.layout.modalities.mask, card.coalitions)
-        if mask.bit_count() in (0, 1, M - 1, M)
-    }
-    return [name for name in names if name in telling]
-
-
-def coalition_label(card: Tally, name: str) -> str:
-    """A coalition's name; of four modalities and more ``all`` and ``all but audio``, which are shorter."""
-    M, mask = len(card.modalities), card.layout.modalities.mask(name)
-    if M < 4 or mask.bit_count() < M - 1:
-        return name
-    hidden = [m for i, m in enumerate(card.modalities) if not mask >> i & 1]
-    return f"all but {hidden[0]}" if hidden else "all"
-
-
-def contribution_points(card: Tally | Comparison, score: str | None = None, slice: str = "all") -> Table:
-    """Drop, gain alone and Shapley value of every modality, in points of a score; of two cards, what they differ by."""
-    score = score or phrases.telling(card if isinstance(card, Tally) else card.new)
-    rows = [
-        (name, *(_points(estimate) for estimate in parts)) for name, parts in card.contributions(score, slice).items()
-    ]
+def gains(given: Mapping[str, Contribution]) -> Table:
+    """Drop, gain alone and Shapley value of every modality, in points; of two cards, what they differ by."""
+    rows = [(name, *map(in_points, parts)) for name, parts in given.items()]
     return Table(("modality", "drop without it", "gain alone", "Shapley value"), rows)
 
 
-def interaction_points(card: Tally, score: str | None = None) -> Table:
-    """The Shapley interaction of every pair of modalities, in points, the largest first; no rows where not counted."""
-    score = score or phrases.telling(card)
-    parts = torch.stack(card.apply(contributions.shapley_interactions, score), dim=-1)  # (M, M, 3)
-    rows = []
-    for i, j in combinations(range(len(card.modalities)), 2):
-        value, low, high = parts[i, j].tolist()
-        if math.isfinite(value):
-            rows.append((f"{card.modalities[i]} × {card.modalities[j]}", Number(value, low, high, points=True)))
-    return Table(("pair", "interaction"), sorted(rows, key=lambda row: -abs(row[1].value)))
-
-
-def together(card: Tally, score: str | None = None) -> list[tuple[str, Number]]:
-    """Cooperation and interaction share (InterSHAP) of all modalities, where the coalitions counted tell them."""
-    score, said = score or phrases.telling(card), []
-    for name, function, in_points in (
-        ("Cooperation (SHAPE)", contributions.cooperation, True),
-        ("Interaction share (InterSHAP)", contributions.interaction_share, False),
-    ):
-        value, low, high = (float(part) for part in card.apply(function, score))
-        if math.isfinite(value):
-            said.append((name, Number(value, low, high, in_points)))
-    return said
-
-
-def differences(comparison: Comparison) -> Table:
-    """New less old of every score on every slice, in points."""
-    shown = comparison.new.whole
-    rows = [(name, *(_points(comparison.estimate(s, shown, name)) for s in SCORES)) for name in comparison.new.slices]
-    return Table(("slice", *(words.label(score) for score in SCORES)), rows)
-
-
-def _points(estimate: Estimate) -> Number:
+def in_points(estimate: Estimate) -> Number:
+    """A difference of scores."""
     return Number(estimate.value, estimate.low, estimate.high, points=True)
 
 
-class Cells(NamedTuple):
-    """A confusion as it is drawn: counts and shares of a row ``(rows, columns)``, and which cells are right."""
-
-    counts: Tensor
-    shares: Tensor
-    right: Tensor
-    rows: list[str]
-    columns: list[str]
-    omitted: int = 0  # classes or labels that are added up, or left out
-
-
-def confusion_cells(card: Tally, slice: str = "all") -> Cells:
-    """A slice's confusion to draw: up to 30 classes as counted; beyond, the 20 most confused and all others added up.
-
-    Multilabel: one row a label, with its hits, misses, false alarms and rightly absent ones.
-    """
-    return cells(card.confusion(card.whole, slice), card.names, card.kind.by_label)
-
-
-def cells(confusion: Tensor, names: Sequence[str], multilabel: bool = False) -> Cells:
-    """The same of a confusion ``(C, C)``, or of labels ``(L, 2, 2)``."""
-    confusion = confusion.to(torch.float64)
-    count = len(confusion)
-    errors = (
-        confusion[:, 1, 0] + confusion[:, 0, 1]
-        if multilabel
-        else confusion.sum(0) + confusion.sum(1) - 2 * confusion.diagonal()
-    )
-    chosen = list(range(count))
-    if count > CLASSES_SHOWN:
-        chosen = sorted(errors.argsort(descending=True, stable=True)[:WORST].tolist())
-    omitted = count - len(chosen)
-    labels = [words.clean(names[i]) for i in chosen]
-    if multilabel:
-        pairs = confusion[chosen].flip(-2)  # present first
-        pairs = torch.stack([pairs[:, 0, 1], pairs[:, 0, 0], pairs[:, 1, 1], pairs[:, 1, 0]], dim=-1)
-        of = torch.stack([pairs[:, :2].sum(-1)] * 2 + [pairs[:, 2:].sum(-1)] * 2, dim=-1)
-        right = torch.tensor([True, False, False, True]).expand(len(chosen), 4)
-        return Cells(
-            pairs.long(), pairs / of, right, labels, ["hit", "missed", "false alarm", "rightly absent"], omitted
-        )
-    right = torch.eye(len(chosen) + (omitted > 0), dtype=torch.bool)
-    if omitted:
-        groups = torch.full((count,), len(chosen))
-        groups[chosen] = torch.arange(len(chosen))
-        member = torch.nn.functional.one_hot(groups).double()  # (C, shown + 1)
-        kept, hits = member.T @ confusion @ member, confusion.diagonal()[groups == len(chosen)].sum()
-        labels.append(f"{omitted} others")
-        confusion = kept
-        right[-1, -1] = bool(2 * hits >= kept[-1, -1])
-    return Cells(confusion.long(), confusion / confusion.sum(1, keepdim=True), right, labels, labels, omitted)
-
-
-def confusion_table(card: Tally, slice: str = "all") -> Table:
-    """The numbers of `confusion_cells`; beyond 30 classes the largest errors, one a row."""
-    part = confusion_cells(card, slice)
-    if not part.omitted or card.kind.by_label:
-        rows = [(name, *map(int, row)) for name, row in zip(part.rows, part.counts.tolist(), strict=True)]
-        return Table(("actual", *part.columns), rows)
-    confusion = card.confusion(card.whole, slice).clone()
-    actual = confusion.sum(1)
-    confusion.fill_diagonal_(0)
-    largest = confusion.flatten().argsort(descending=True, stable=True)[:CLASSES_SHOWN].tolist()
-    errors = [divmod(cell, len(confusion)) for cell in largest]
-    return Table(
-        ("actual", "taken for", "samples", "of"),
-        [
-            (words.clean(card.names[i]), words.clean(card.names[j]), int(confusion[i, j]), int(actual[i]))
-            for i, j in errors
-            if confusion[i, j] > 0
-        ],
-    )
-
-
-def worst_classes(card: Tally, slice: str = "all", most: int = WORST) -> Table:
-    """The classes, or labels, of lowest recall that occur in a slice, the worst first."""
-    recall, precision = (card.class_scores(score, card.whole, slice) for score in ("recall", "precision"))
-    actual = card.confusion(card.whole, slice)
-    support = actual[:, 1].sum(-1) if card.kind.by_label else actual.sum(-1)
+def differences(comparison: Comparison, slices: Sequence[str]) -> Table:
+    """New less old of every score on slices, in points."""
     rows = [
-        (words.clean(name), int(n), Number(recall[name]), Number(precision[name]))
-        for name, n in zip(card.names, support.tolist(), strict=True)
-        if n
+        (name, *(in_points(comparison.estimate(s, comparison.new.whole, name)) for s in SCORES)) for name in slices
     ]
-    return Table(("class", "samples", "recall", "precision"), sorted(rows, key=lambda row: row[2])[:most])
+    return Table(("slice", *map(words.label, SCORES)), rows)
 
 
 def history_keys(history: Iterable[Mapping[str, Any]]) -> list[str]:

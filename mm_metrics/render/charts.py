@@ -1,0 +1,124 @@
+"""Which picture is drawn of which table: tables in, sheets out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mm_metrics import words
+from mm_metrics.render import draw, phrases
+from mm_metrics.render.confusion import Cells
+from mm_metrics.render.draw import Curve, Sheet
+from mm_metrics.render.tables import Number, Table, Tables
+
+PANELS = 4  # confusions side by side
+_PAIRS = 15
+
+
+def confusions(told: Tables, slices: Sequence[str] = ()) -> Sheet | None:
+    """The confusions of all slices that are not the whole, side by side; None where no matrix was kept."""
+    panels = [(told.cells(name), name, f"n = {told.supports[name]:,}") for name in slices or told.distinct]
+    return side_by_side([(cells, name, note) for cells, name, note in panels if cells is not None])
+
+
+def side_by_side(panels: Sequence[tuple[Cells, str, str]]) -> Sheet | None:
+    """Confusions with their names and a note each, four in a row."""
+    if not panels:
+        return None
+    drawn = [
+        draw.heat(cells, name, note, names=i % PANELS == 0, side=160.0)
+        for i, (cells, name, note) in enumerate(panels)
+    ]
+    rows = [drawn[i : i + PANELS] for i in range(0, len(drawn), PANELS)]
+    heights = [max(sheet.height for sheet in row) for row in rows]
+    sheet = Sheet(max(sum(part.width + 10 for part in row) for row in rows), sum(heights) + 10 * len(rows))
+    y = 0.0
+    for row, height in zip(rows, heights, strict=True):
+        x = 0.0
+        for part in row:
+            sheet.place(part, x, y)
+            x += part.width + 10
+        y += height + 10
+    return sheet
+
+
+def coalitions(told: Tables) -> Sheet:
+    """The headline score of every coalition: dots say which modalities were shown, bars what it scored."""
+    names, guess = told.telling, told.majority
+    label = words.label(told.score)
+    known = 0 < guess < 1
+    return draw.bars(
+        names, {label: [told.estimate(told.score, name) for name in names]}, label,
+        shown=told.shown(names).tolist(), heads=told.modalities,
+        mark=guess if known else float("nan"), said="guessing the majority" if known else "",
+    )  # fmt: skip
+
+
+def contributions(told: Tables) -> Sheet:
+    """What is lost without each modality, and its Shapley value, in points; of heads what each gains alone."""
+    columns = {name: [row[i + 1] for row in told.contributions.rows] for i, name in enumerate(_GIVEN)}
+    known = {name: part for name, part in columns.items() if any(value.value == value.value for value in part)}
+    shown = [name for name in (_GIVEN[0], _GIVEN[2]) if name in known] or [_GIVEN[1]]
+    return bars(told.contributions, {name: columns[name] for name in shown}, words.label(told.score))
+
+
+_GIVEN = ("drop without it", "gain alone", "Shapley value")
+
+
+def interactions(told: Tables) -> Sheet:
+    """The pairs of modalities that interact most, in points: more, or less, than each adds alone."""
+    rows = told.interactions.rows[:_PAIRS]
+    return bars(Table((), rows), {"interaction": [row[1] for row in rows]}, words.label(told.score), 26)
+
+
+def bars(table: Table, series: Mapping[str, Sequence[Number]], label: str, columns: int = 22) -> Sheet:
+    """Differences of a score, in points, one group of bars a row of the table."""
+    return draw.bars([row[0] for row in table.rows], series, f"points of {label}", columns=columns)
+
+
+def history(
+    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], label: str = "", factor: float = 1.0, across: str = "epoch"
+) -> Sheet:
+    """Values over epochs, a line each with its band: `rows` are one dict an epoch, `series` names to keys of them."""
+    x = [number(row.get("epoch", i)) for i, row in enumerate(rows)]
+    curves = {}
+    for name, key in series.items():
+        y, low, high = (
+            [factor * number(row.get(end)) for row in rows] for end in (key, f"{key}/low", f"{key}/high")
+        )
+        banded = any(value == value for value in (*low, *high))
+        curves[name] = Curve(x, y, low, high) if banded else Curve(x, y)
+    return draw.lines(curves, across, label)
+
+
+def number(value: Any) -> float:
+    """A number as it is kept in a history; NaN for what is none."""
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def head(told: Tables, width: float) -> Sheet:
+    """The verdict, what each modality is worth and what to look at next, above a summary."""
+    lines = textwrap.wrap(words.clean(told.verdict.headline), 80, max_lines=2, placeholder=" …")
+    sheet = Sheet(width, 58.0 + 20 * len(lines))
+    sheet.rect(12, 12, 5, sheet.height - 20, draw.LEVELS.get(told.verdict.level, draw.MUTED))
+    for i, line in enumerate(lines):
+        sheet.text(28, 21 + 20 * i, line, 15.5, bold=True)
+    y = 23.0 + 20 * len(lines)
+    for said, size, color in (
+        (phrases.worth(told.gains, told.score), 11.5, draw.INK),
+        (phrases.next_step(told), 10.5, draw.MUTED),
+    ):
+        sheet.text(28, y, textwrap.shorten(said, 120, placeholder=" …"), size, color)
+        y += 18
+    return sheet
+
+
+def titled(sheet: Sheet | None, title: str) -> Sheet | None:
+    """A sheet with a title above it."""
+    if sheet is None:
+        return None
+    whole = Sheet(sheet.width, sheet.height + 20)
+    whole.text(4, 8, title, draw.LARGE, bold=True)
+    whole.place(sheet, 0, 20)
+    return whole
