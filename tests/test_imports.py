@@ -48,7 +48,7 @@ BOUNDS = {
     "core": 4400,
     "ablation": 2210,
     "callbacks": 1670,
-    "render": 1200,
+    "render": 1380,
     "predictions": 1380,
     "leakage": 1380,
 }

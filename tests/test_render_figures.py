@@ -9,15 +9,37 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure as NewFigure
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, ModalityF1Score, ModalityRecall
 from mm_metrics.extras import install
-from mm_metrics.render import draw, figures, tables
+from mm_metrics.render import charts, confusion, draw, figures, tables
 from tests.render_cards import HOSTILE, card, paradox
 
 
-def texts(ax) -> list[str]:
-    return [text.get_text() for text in ax.texts]
+def texts(sheet) -> list[str]:
+    return [mark.said for mark in sheet.marks if mark.kind == "text"]
+
+
+def marks(sheet, kind: str, *colors: str) -> list:
+    return [mark for mark in sheet.marks if mark.kind == kind and (not colors or mark.color in colors)]
+
+
+def scale(sheet):
+    """From points across to values: by the ticks' names and places."""
+    numbered = [(m.points[0][0], float(m.said.replace("−", "-"))) for m in marks(sheet, "text") if is_tick(m)]
+    (x0, v0), (x1, v1) = numbered[0], numbered[-1]
+    return lambda x: v0 + (x - x0) * (v1 - v0) / (x1 - x0)
+
+
+def is_tick(mark) -> bool:
+    return mark.color == draw.MUTED and mark.anchor == "middle" and mark.said.lstrip("−")[:1].isdigit()
+
+
+def bars(sheet) -> list[float]:
+    """What bars are long, as values, in the order they were drawn."""
+    value = scale(sheet)
+    return [value(b) if value(b) > 1e-9 else value(a) for (a, _), (b, _) in (m.points for m in marks(sheet, "rect"))]
 
 
 @pytest.mark.parametrize(
@@ -39,57 +61,75 @@ def texts(ax) -> list[str]:
 )
 def test_every_figure_of_every_card(drawn, tmp_path):
     shown = drawn()
-    for make in (figures.confusions, figures.confusion, figures.coalitions, figures.contributions, figures.summary):
+    for make in (figures.confusions, figures.coalitions, figures.contributions):
         fig, ax = make(shown)
-        if make in (figures.confusions, figures.summary):
-            fig.savefig(tmp_path / "figure.png", dpi=50)
-        assert fig is (np.ravel(ax)[0]).figure
-        assert max(fig.get_size_inches()) < 20
+        assert fig is ax.figure
+        assert 0 < max(fig.get_size_inches()) < 20
+        bounds = figures.pixels(fig).shape
+        assert bounds == (*np.floor(fig.get_size_inches()[::-1] * figures.DPI + 1e-6), 3)
+    assert figures.summary(shown).dtype == np.uint8
 
 
 def test_cells_hold_the_counts_and_the_shares_of_their_row():
     shown = paradox()
-    _, ax = figures.confusion(shown, "audio")
+    sheet = draw.heat(tables.of(shown).cells("audio"))
     confusion = shown.confusion(slice="audio")
-    assert texts(ax) == ["4,300", "100%", "0", "0%", "134", "89%", "16", "11%"]
+    said = texts(sheet)
+    assert [part for part in said if part[0].isdigit()] == ["4,300", "100%", "0", "134", "89%", "16", "11%"]
     assert int(confusion[1, 0]) == 134
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["no event", "event"]
-    colors = [patch.get_facecolor()[:3] for patch in ax.patches]
-    assert colors[0] == colors[3] != colors[1] == colors[2]
-    assert ax.patches[2].get_alpha() == pytest.approx(134 / 150)
+    assert [part for part in said if not part[0].isdigit()] == ["no event", "event"] * 2
+    right, missed, found = marks(sheet, "rect")
+    assert (right.color, missed.color, found.color) == (draw.RIGHT, draw.WRONG, draw.RIGHT)
+    assert missed.alpha / right.alpha == pytest.approx(134 / 150)
 
 
 def test_bars_hold_the_scores_and_their_intervals():
     shown = card()
-    _, ax = figures.coalitions(shown)
-    names = tables.telling_coalitions(shown)
-    assert [bar.get_width() for bar in ax.patches] == [pytest.approx(shown.score("f1", name)) for name in names]
-    drawn = [list(line.get_xdata()) for line in ax.lines][: len(names)]
-    assert drawn == [pytest.approx(list(shown.interval("f1", name))) for name in names]
-    dots = ax.child_axes[0]
-    full = next(marks for marks in dots.collections if marks.get_facecolor()[0][:3].sum() < 1)
-    assert len(full.get_offsets()) == sum(0 if name == "none" else name.count("-") + 1 for name in names)
+    told = tables.of(shown)
+    sheet = charts.coalitions(told)
+    assert bars(sheet) == [pytest.approx(shown.score("f1", name)) for name in told.telling]
+    value = scale(sheet)
+    ranges = [m.points for m in marks(sheet, "line", draw.INK) if m.size == 1.3]
+    drawn = [[value(x) for x, _ in points] for points in ranges]
+    assert drawn == [pytest.approx(list(shown.interval("f1", name))) for name in told.telling]
+    full = marks(sheet, "dot", draw.INK)
+    assert len(full) == sum(0 if name == "none" else name.count("-") + 1 for name in told.telling)
+    assert len(marks(sheet, "dot")) == 3 * 8
 
 
 def test_contributions_are_in_points():
     shown = card()
-    _, ax = figures.contributions(shown)
+    sheet = charts.contributions(tables.of(shown))
     gains = shown.contributions("f1")
     wanted = [100 * part.drop.value for part in gains.values()] + [100 * part.shapley.value for part in gains.values()]
-    assert [bar.get_width() for bar in ax.patches] == [pytest.approx(value) for value in wanted]
+    legend = 2
+    assert bars(sheet)[:-legend] == [pytest.approx(value) for value in wanted]
 
 
 def test_without_bootstrap_no_interval_is_drawn():
-    _, ax = figures.contributions(card(bootstrap=0))
-    assert [line for line in ax.lines if len(set(line.get_xdata())) > 1] == []
+    sheet = charts.contributions(tables.of(card(bootstrap=0)))
+    assert marks(sheet, "line", draw.INK) == []
+
+
+def test_what_is_painted_is_what_is_on_the_sheet():
+    sheet = charts.coalitions(tables.of(card()))
+    figure, ax = figures.paint(sheet)
+    assert [text.get_text() for text in ax.texts] == texts(sheet)
+    faces, lines = sum(m.kind in ("rect", "area") for m in sheet.marks), len(marks(sheet, "line"))
+    assert sum(len(c.get_paths()) for c in ax.collections if type(c).__name__ == "PolyCollection") == faces
+    assert sum(len(c.get_segments()) for c in ax.collections if type(c).__name__ == "LineCollection") == lines
+    assert figure.get_size_inches() * 72 == pytest.approx([sheet.width, sheet.height])
+    own = NewFigure(figsize=(3, 2)).add_subplot()
+    assert figures.paint(sheet, own)[1] is own
+    assert max(text.get_fontsize() for text in own.texts) < max(text.get_fontsize() for text in ax.texts)
 
 
 def test_many_classes_are_the_most_confused_and_the_rest_added_up():
     C = 100
-    confusion = torch.eye(C, dtype=torch.int64) * 10
-    confusion[7, 93] = 5
-    cells = tables.cells(confusion, list(map(str, range(C))))
-    assert int(cells.counts.sum()) == int(confusion.sum())
+    counts = torch.eye(C, dtype=torch.int64) * 10
+    counts[7, 93] = 5
+    cells = confusion.cells(counts, list(map(str, range(C))))
+    assert int(cells.counts.sum()) == int(counts.sum())
     assert cells.counts.shape == (21, 21)
     assert cells.rows[-1] == "80 others"
     assert {"7", "93"} <= set(cells.rows)
@@ -98,73 +138,96 @@ def test_many_classes_are_the_most_confused_and_the_rest_added_up():
 
 
 def test_multilabel_cells_are_hits_misses_and_false_alarms():
-    confusion = torch.tensor([[[50, 7], [3, 40]]])  # rows: absent, present
-    cells = tables.cells(confusion, ["siren"], multilabel=True)
+    counts = torch.tensor([[[50, 7], [3, 40]]])  # rows: absent, present
+    cells = confusion.cells(counts, ["siren"], by_label=True)
     assert dict(zip(cells.columns, cells.counts[0].tolist(), strict=True)) == {
         "hit": 40, "missed": 3, "false alarm": 7, "rightly absent": 50,
     }  # fmt: skip
     assert cells.shares[0].tolist() == pytest.approx([40 / 43, 3 / 43, 7 / 57, 50 / 57])
 
 
-def test_history_is_one_line_a_series_with_gaps():
-    rows = [{"epoch": 3, "a": 0.1, "b": 0.3}, {"epoch": 4, "b": 0.4}, {"epoch": 5, "a": 0.2, "b": float("nan")}]
-    _, ax = figures.history(rows, {"text": "a", "all": "b"})
-    assert [line.get_xdata().tolist() for line in ax.lines] == [[3, 4, 5]] * 2
-    assert np.isnan(ax.lines[0].get_ydata()).tolist() == [False, True, False]
-    assert [text.get_text() for text in ax.texts] == ["text", "all"]
+def test_classes_that_findings_name_are_drawn_and_labels_keep_their_numbers():
+    counts = torch.zeros(40, 2, 2, dtype=torch.int64)
+    counts[:, 1, 0] = torch.arange(40)
+    shown = confusion.chosen(counts, True, first=[0, 3])
+    assert len(shown) == confusion.LABELS_SHOWN == draw.NUMBERED_UP_TO
+    assert {0, 3} <= set(shown)
+    assert set(shown) - {0, 3} == set(range(30, 40))
+    cells = confusion.cells(counts, list(map(str, range(40))), True, shown)
+    assert cells.rows == [str(i) for i in shown]
+    assert cells.omitted == 28
+    assert "39" in texts(draw.heat(cells))
+
+
+def test_history_is_one_line_a_series_with_gaps_and_bands():
+    rows = [
+        {"epoch": 3, "a": 0.1, "b": 0.3, "b/low": 0.2, "b/high": 0.4},
+        {"epoch": 4, "b": 0.4, "b/low": 0.3, "b/high": 0.5},
+        {"epoch": 5, "a": 0.2, "b": float("nan")},
+    ]
+    sheet = charts.history(rows, {"text": "a", "all": "b"})
+    assert [len(m.points) for m in marks(sheet, "line", draw.SERIES[0], draw.INK)] == [1, 1, 2]
+    assert len(marks(sheet, "dot")) == 2, "a value between gaps is a dot"
+    band, line = marks(sheet, "area")[0], marks(sheet, "line", draw.INK)[0]
+    assert len(band.points) == 4
+    assert band.points[0][1] > line.points[0][1] > band.points[3][1]
+    assert texts(sheet)[-2:] == ["text", "all"]
 
 
 def test_names_at_line_ends_do_not_overlap():
-    places = draw._spread([0.5, 0.5, 0.51, 0.9], 0.1)
+    places = draw.apart([0.5, 0.5, 0.51, 0.9], 0.1)
     assert np.diff(sorted(places)).min() >= 0.099
     assert places[3] == pytest.approx(0.9)
+
+
+def said(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
 
 
 def test_modality_plot_of_each_metric():
     target, presence = torch.tensor([0, 1, 2]), torch.tensor([[1, 1], [1, 0], [0, 1]])
     for metric, panels in (
-        (ModalityConfusionMatrix(("text", "audio"), num_classes=3), 3),
-        (CoalitionConfusionMatrix(("text", "audio"), num_classes=3), 4),
+        (ModalityConfusionMatrix(("text", "audio"), num_classes=3), ["all", "text", "audio"]),
+        (CoalitionConfusionMatrix(("text", "audio"), num_classes=3), ["text-audio", "audio", "text", "none"]),
     ):
         preds = torch.tensor([0, 1, 1])
-        metric.update(preds.expand(4, 3) if panels == 4 else preds, target, presence)
+        metric.update(preds.expand(4, 3) if len(panels) == 4 else preds, target, presence)
         _, ax = metric.plot()
-        assert len(ax) == panels
-        own = draw.figure(3, 3).add_subplot()
+        assert [part for part in said(ax) if part.isalpha() or "-" in part] == panels
+        own = NewFigure(figsize=(3, 3)).add_subplot()
         assert metric.plot(ax=own)[1] is own
         value = metric.compute()
         _, ax = metric.plot([value, value])
-        assert len(ax.lines) == 3
-        assert ax.lines[0].get_ydata().tolist() == pytest.approx([2 / 3] * 2)
+        sheet = figures.sheet_of(metric, [value, value])
+        assert len(marks(sheet, "line", *draw.SERIES)) == 3
 
 
 def test_plot_of_scores_is_bars_and_over_time_lines():
     metric = ModalityF1Score(("text", "audio"), num_classes=2)
     metric.update(torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0]))
-    _, ax = metric.plot()
-    assert [bar.get_width() for bar in ax.patches] == [pytest.approx(float(v)) for v in metric.compute().values()]
-    _, ax = metric.plot([metric.compute()] * 3)
-    assert [len(line.get_xdata()) for line in ax.lines] == [3, 3, 3]
+    sheet = figures.sheet_of(metric, metric.compute())
+    assert bars(sheet) == [pytest.approx(float(v)) for v in metric.compute().values()]
+    sheet = figures.sheet_of(metric, [metric.compute()] * 3)
+    assert [len(m.points) for m in marks(sheet, "line", *draw.SERIES)] == [3, 3, 3]
 
 
 def test_multilabel_plots():
     metric = ModalityConfusionMatrix(("text",), task="multilabel", num_labels=3)
     metric.update(torch.tensor([[1, 0, 1]]), torch.tensor([[1, 1, 0]]))
-    assert len(metric.plot()[1]) == 2
+    assert {"all", "text", "hit", "missed"} <= set(said(metric.plot()[1]))
     both = CoalitionConfusionMatrix(("text",), task="multilabel", num_labels=3)
     both.update(torch.tensor([[[0, 0, 1]], [[1, 0, 1]]]), torch.tensor([[1, 1, 0]]))
-    _, axes = both.plot()
-    assert len(axes) == 2
-    assert axes[0].get_title("left") == "text", "the most that is shown comes first"
-    assert both.plot([both.compute()] * 2)[1].lines[0].get_ydata().tolist() == pytest.approx([1 / 3] * 2)
+    names = [part for part in said(both.plot()[1]) if part in ("text", "none")]
+    assert names == ["text", "none"], "the most that is shown comes first"
+    assert len(marks(figures.sheet_of(both, [both.compute()] * 2), "line", *draw.SERIES)) == 2
 
 
 def test_a_score_that_is_nan_is_no_bar():
     metric = ModalityRecall(("text", "audio"), task="binary")
     metric.update(torch.tensor([1]), torch.tensor([1]), torch.tensor([[1, 0]]))
-    _, ax = metric.plot()
-    assert [bar.get_width() for bar in ax.patches] == [1, 1, 0]
-    assert "–" in texts(ax)
+    sheet = figures.sheet_of(metric, metric.compute())
+    assert bars(sheet) == [1, 1]
+    assert "–" in texts(sheet)
 
 
 def test_no_pyplot_and_no_matplotlib_before_it_is_needed():
@@ -181,9 +244,12 @@ def test_no_pyplot_and_no_matplotlib_before_it_is_needed():
 def test_summary_as_a_file(tmp_path):
     from PIL import Image
 
-    path = figures.write_png(tmp_path / "deep" / "summary.png", figures.summary(paradox())[0])
+    pixels = figures.summary(paradox())
+    path = figures.write_png(tmp_path / "deep" / "summary.png", pixels)
     with Image.open(path) as image:
-        assert image.size == (1430, 988)
+        assert image.size == (pixels.shape[1], pixels.shape[0])
+        assert np.array_equal(np.asarray(image), pixels)
+        assert 1200 < image.size[0] < 1800
     assert [entry.name for entry in path.parent.iterdir()] == ["summary.png"]
 
 

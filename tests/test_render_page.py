@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
 
 from mm_metrics import words
+from mm_metrics.counts.tally import Tally
 from mm_metrics.extras import install
-from mm_metrics.render import page
+from mm_metrics.render import console, loggers, page, tables
 from tests.render_cards import HOSTILE, card, paradox
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "circle", "use", "rect", "image"}
@@ -225,14 +227,36 @@ def test_history_leakage_and_dynamics(written):
     assert "Leakage" not in written(card()).said
 
 
-def test_without_matplotlib_tables_stand_in(written, monkeypatch):
+def test_the_page_needs_no_matplotlib(tmp_path, monkeypatch):
+    with_it = page.write(tmp_path / "a.html", paradox()).read_bytes()
     for name in [name for name in sys.modules if name.startswith("matplotlib")]:
         monkeypatch.setitem(sys.modules, name, None)
-    read = written(paradox())
-    assert install("matplotlib") in read.said
-    assert [svg for svg in read.all("svg") if svg.get("role") == "img"] == []
-    assert all("open" in details for details in read.all("details"))
-    assert "text × image" in read.said
+    assert page.write(tmp_path / "b.html", paradox()).read_bytes() == with_it
+
+
+def test_the_page_asks_each_interval_once(tmp_path, monkeypatch):
+    asked = Counter()
+
+    def counted(name):
+        ask = getattr(Tally, name)
+
+        def asking(self, score, coalition=None, slice="all", *args, **kwargs):
+            asked[id(self), name, score, coalition or self.whole, slice] += 1
+            return ask(self, score, coalition, slice, *args, **kwargs)
+
+        monkeypatch.setattr(Tally, name, asking)
+
+    old, new = card(), card(skill=1.1)
+    verdicts = {"old": old.verdict(), "new": new.verdict()}
+    for name in ("interval", "estimate"):
+        counted(name)
+    told = {name: tables.of(one, verdicts[name], name=name) for name, one in (("old", old), ("new", new))}
+    for one in told.values():
+        console.text(one)
+        loggers.send([], one, "val", 0, tmp_path, "summary.png")
+    page.write(tmp_path / "report.html", told)
+    assert len(asked) > 50
+    assert set(asked.values()) == {1}
 
 
 def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):

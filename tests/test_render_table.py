@@ -11,7 +11,7 @@ import pytest
 
 from mm_metrics import words
 from mm_metrics.render import console, phrases, tables
-from mm_metrics.scorecard import Estimate
+from mm_metrics.scorecard import Contribution, Estimate
 from tests.render_cards import HOSTILE, card, paradox
 
 LONG = ("m" * 40, "image", "a" * 81)
@@ -83,8 +83,11 @@ def test_next_takes_the_weak_slice_first():
         {"kind": "missed", "modality": "audio", "samples": [4850], "message": ""},
         {"kind": "right_only_with", "modality": "text", "samples": [7], "message": ""},
     ]
-    assert phrases.next_step(paradox(), samples, "audio") == "Next: look at this missed sample of audio: 4850"
-    assert phrases.next_step(paradox(), samples[2:]) == "Next: look at this sample right only with text: 7"
+    assert tables.of(paradox()).weak == "audio"
+    told = tables.of(paradox(), samples=samples)
+    assert phrases.next_step(told) == "Next: look at this missed sample of audio: 4850"
+    told = tables.of(paradox(), samples=samples[2:])
+    assert phrases.next_step(told) == "Next: look at this sample right only with text: 7"
 
 
 def test_next_names_the_largest_confusion_where_no_samples_were_kept():
@@ -97,8 +100,8 @@ def test_numbers_are_the_cards():
     drawn = card()
     rows = {line.split()[0]: line for line in console.text(drawn).splitlines() if line}
     low, high = drawn.interval("recall", slice="audio")
-    wanted = f"{drawn.score('recall', slice='audio'):.2f} {low:.2f}–{high:.2f}".replace(" 0.", " .").replace(
-        "–0.", "–."
+    wanted = f"{drawn.score('recall', slice='audio'):.2f} [{low:.2f}, {high:.2f}]".replace("0.", ".").replace(
+        ".", "0.", 1
     )
     said = console.text(drawn)
     row = next(line for line in said.splitlines() if line.startswith("audio") and f"{drawn.support('audio')}" in line)
@@ -116,42 +119,33 @@ def test_empty_slice_shows_no_number():
 def test_without_bootstrap_no_interval_is_claimed():
     said = console.text(card(bootstrap=0))
     row = next(line for line in said.splitlines() if line.startswith("text-image-audio"))
-    assert len(row.split()) == 5  # name, F1, accuracy, Wilson's interval, bar
+    assert len(row.split()) == 6  # name, F1, accuracy, Wilson's interval's two ends, bar
     assert "nan" not in said
 
 
-class Fixed:
-    """A card whose contributions are given."""
-
-    def __init__(self, **drops: Estimate) -> None:
-        self.drops = drops
-
-    judged = False
-
-    def contributions(self, score: str) -> dict:
-        nothing = Estimate(math.nan, math.nan, math.nan)
-        from mm_metrics.scorecard import Contribution
-
-        return {name: Contribution(drop, nothing, nothing) for name, drop in self.drops.items()}
+def given(**drops: Estimate) -> dict[str, Contribution]:
+    """Contributions of which the drops are known."""
+    nothing = Estimate(math.nan, math.nan, math.nan)
+    return {name: Contribution(drop, nothing, nothing) for name, drop in drops.items()}
 
 
 def test_worth_line_as_designed():
     line = phrases.worth(
-        Fixed(audio=Estimate(0.002, -0.01, 0.014), image=Estimate(0.031, 0.02, 0.04), text=Estimate(0.41, 0.38, 0.44))
+        given(audio=Estimate(0.002, -0.01, 0.014), image=Estimate(0.031, 0.02, 0.04), text=Estimate(0.41, 0.38, 0.44))
     )
     assert line == "Without text −41 points of F1 · image −3 · audio −0.2 (not distinguishable from 0)"
 
 
 def test_worth_line_of_a_modality_that_harms():
-    assert phrases.worth(Fixed(a=Estimate(-0.05, -0.07, -0.03))) == "Without a +5 points of F1"
+    assert phrases.worth(given(a=Estimate(-0.05, -0.07, -0.03))) == "Without a +5 points of F1"
 
 
 def test_worth_of_heads_is_what_each_gains_alone():
-    assert phrases.worth(card(coalitions=["text", "image", "audio"])).startswith("Alone text +")
+    assert phrases.worth(tables.of(card(coalitions=["text", "image", "audio"])).gains).startswith("Alone text +")
 
 
 def test_worth_is_silent_where_only_all_was_counted():
-    assert phrases.worth(card(coalitions=["all"])) == ""
+    assert phrases.worth(tables.of(card(coalitions=["all"])).gains) == ""
 
 
 @pytest.mark.parametrize("columns", range(1, 20))
@@ -187,7 +181,7 @@ def test_card_table_is_this():
 
 def test_telling_coalitions_of_many():
     drawn = card(("a", "b", "c", "d", "e", "f"), 2, 50)
-    shown = tables.telling_coalitions(drawn)
+    shown = tables.of(drawn).telling
     assert len(shown) == 14
     assert shown[0] == "a-b-c-d-e-f"
     assert shown[-1] == "none"

@@ -49,27 +49,24 @@ class Output:
         """At the end of a run: the table, the figures, the page."""
         if not self.enabled:
             return
-        from mm_metrics.render import console, page
+        from mm_metrics.render import console, page, tables
         from mm_metrics.render.loggers import send
 
-        for name, card in cards.items():
-            if name.startswith(stage):
-                shown = [row for row in samples if row["stage"] == name]
-                picture = "summary.png" if name == stage else f"summary_{name}.png"
-                self._try("table", partial(console.print_card, card, verdict=verdicts[name], samples=shown))
-                self._try("figures", partial(send, loggers, card, name, step, self.folder))
-                self._try(picture, partial(self._summary, picture, card, verdicts[name], shown))
-        told = {"history": history, "samples": samples, "leakage": self._leakage(), "dynamics": dynamics}
-        report = self.folder / "report.html"
-        self._try(report.name, partial(page.write, report, cards, verdicts=verdicts, **told))
+        told = {
+            name: tables.of(card, verdicts[name], [row for row in samples if row["stage"] == name], name)
+            for name, card in cards.items()
+        }
+        ended = [name for name in cards if name.startswith(stage)]
+        for name in ended:
+            picture = "summary.png" if name == stage else f"summary_{name}.png"
+            self._try("table", partial(console.print_card, told[name], named=len(ended) > 1))
+            self._try("figures", partial(send, loggers, told[name], name, step, self.folder, picture))
+        report, leaks = self.folder / "report.html", self._leakage()
+        write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics)
+        self._try(report.name, partial(write, report, told))
         for what, path in (("Scorecard: ", self.folder / f"{stage}.json"), ("Report:    ", report)):
             if path.is_file():
                 print(f"{what}{path}")
-
-    def _summary(self, name: str, card: Scorecard, verdict: Verdict, samples: list[dict[str, Any]]) -> None:
-        from mm_metrics.render import figures
-
-        figures.write_png(self.folder / name, figures.summary(card, verdict, samples)[0])
 
     def leaks(self, stage: str) -> list[Finding]:
         """What ``scripts/check_leakage.py`` or ``mm-metrics leakage`` found of this split, for the verdict."""

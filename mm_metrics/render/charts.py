@@ -27,8 +27,7 @@ def side_by_side(panels: Sequence[tuple[Cells, str, str]]) -> Sheet | None:
     if not panels:
         return None
     drawn = [
-        draw.heat(cells, name, note, names=i % PANELS == 0, side=160.0)
-        for i, (cells, name, note) in enumerate(panels)
+        draw.heat(cells, name, note, names=i % PANELS == 0, side=160.0) for i, (cells, name, note) in enumerate(panels)
     ]
     rows = [drawn[i : i + PANELS] for i in range(0, len(drawn), PANELS)]
     heights = [max(sheet.height for sheet in row) for row in rows]
@@ -49,10 +48,14 @@ def coalitions(told: Tables) -> Sheet:
     label = words.label(told.score)
     known = 0 < guess < 1
     return draw.bars(
-        names, {label: [told.estimate(told.score, name) for name in names]}, label,
-        shown=told.shown(names).tolist(), heads=told.modalities,
-        mark=guess if known else float("nan"), said="guessing the majority" if known else "",
-    )  # fmt: skip
+        names,
+        {label: [told.estimate(told.score, name) for name in names]},
+        label,
+        shown=told.shown(names).tolist(),
+        heads=told.modalities,
+        mark=guess if known else float("nan"),
+        said="guessing the majority" if known else "",
+    )
 
 
 def contributions(told: Tables) -> Sheet:
@@ -78,15 +81,17 @@ def bars(table: Table, series: Mapping[str, Sequence[Number]], label: str, colum
 
 
 def history(
-    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], label: str = "", factor: float = 1.0, across: str = "epoch"
+    rows: Sequence[Mapping[str, Any]],
+    series: Mapping[str, str],
+    label: str = "",
+    factor: float = 1.0,
+    across: str = "epoch",
 ) -> Sheet:
     """Values over epochs, a line each with its band: `rows` are one dict an epoch, `series` names to keys of them."""
     x = [number(row.get("epoch", i)) for i, row in enumerate(rows)]
     curves = {}
     for name, key in series.items():
-        y, low, high = (
-            [factor * number(row.get(end)) for row in rows] for end in (key, f"{key}/low", f"{key}/high")
-        )
+        y, low, high = ([factor * number(row.get(end)) for row in rows] for end in (key, f"{key}/low", f"{key}/high"))
         banded = any(value == value for value in (*low, *high))
         curves[name] = Curve(x, y, low, high) if banded else Curve(x, y)
     return draw.lines(curves, across, label)

@@ -41,9 +41,7 @@ def chosen(confusion: Tensor, by_label: bool = False, first: Iterable[int] = ())
     return sorted(sorted(ranked, key=lambda i: i not in wanted)[:most])
 
 
-def cells(
-    confusion: Tensor, names: Sequence[str], by_label: bool = False, shown: Sequence[int] | None = None
-) -> Cells:
+def cells(confusion: Tensor, names: Sequence[str], by_label: bool = False, shown: Sequence[int] | None = None) -> Cells:
     """A confusion ``(C, C)``, or of labels ``(L, 2, 2)``, to draw; `shown` are the classes that are.
 
     All other classes are added up. Of labels one row each, with hits, misses, false alarms and rightly absent ones.
@@ -82,7 +80,7 @@ def largest_errors(confusion: Tensor, names: Sequence[str]) -> list[tuple[str, s
 
 
 def most_confused(confusion: Tensor, names: Sequence[str], by_label: bool) -> tuple[str, str, int, int] | None:
-    """The most frequent error, in the form of `largest_errors`; a label's is that it was missed. None without errors."""
+    """The most frequent error, in the form of `largest_errors`; of labels the most missed. None without errors."""
     if not by_label:
         return next(iter(largest_errors(confusion, names)), None)
     misses = confusion[:, 1, 0]

@@ -31,13 +31,13 @@ def text(
     verdict: Verdict | None = None,
     width: int = 80,
     samples: Sequence[Mapping[str, Any]] | None = None,
-    name: str = "",
+    named: bool = False,
     color: bool | None = None,
 ) -> str:
     """The scorecard as text of at most `width` columns (50 at least), with ANSI colours where ``color=True``.
 
     `verdict` is the default gate's unless given; `samples` are what to look at next, as the monitor gathers them;
-    `name` says whose card it is, where there are several. Without the extra ``report`` (rich) there are no colours.
+    `named` tables say first whose they are. Without the extra ``report`` (rich) there are no colours.
 
     >>> import torch
     >>> from mm_metrics import CoalitionConfusionMatrix
@@ -46,16 +46,16 @@ def text(
     >>> "Without text −100 points of F1" in text(metric.scorecard())
     True
     """
-    told = tables.of(card, verdict, samples, name)
+    told = tables.of(card, verdict, samples)
     verdict, label = told.verdict, words.label(told.score)
     page = _Page(max(50, width), bool(color))
-    if told.name:
+    if named:
         page.sentence(f"{told.name}, {words.count(told.card.samples, 'sample')}", "dim")
     page.sentence(verdict.headline, LEVEL_STYLES.get(verdict.level, "bold"))
     for line in (phrases.worth(told.gains, told.score), phrases.next_step(told)):
         page.sentence(line)
-    slices = told.scores._replace(rows=[row for row in told.scores.rows if row[0] not in told.folded])
-    page.table(slices, "Scores by slice, with 95% intervals")
+    slices = told.distinct_scores
+    page.table(slices._replace(columns=("slice", "n", *slices.columns[2:])), "Scores by slice, with 95% intervals")
     page.sentence(phrases.folded(told), "dim")
     if len(told.coalitions) > 1:
         page.table(told.coalition_scores(told.telling), "Shown only these modalities", bars=True)

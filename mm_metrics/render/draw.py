@@ -54,9 +54,16 @@ class Sheet:
         self.marks.append(Mark("line", points, color, size=width, dash=dash))
 
     def text(
-        self, x: float, y: float, said: str, size: float = NORMAL, color: str = INK, anchor: str = "start",
-        bold: bool = False, turn: float = 0.0,
-    ) -> None:  # fmt: skip
+        self,
+        x: float,
+        y: float,
+        said: str,
+        size: float = NORMAL,
+        color: str = INK,
+        anchor: str = "start",
+        bold: bool = False,
+        turn: float = 0.0,
+    ) -> None:
         """Letters whose middle is at the height `y`."""
         lower = 0.35 * size
         at = (x + lower * math.sin(math.radians(turn)), y + lower * math.cos(math.radians(turn)))
@@ -126,9 +133,16 @@ def _numbers(sheet: Sheet, x: float, y: float, count: int, share: float, space: 
 
 
 def bars(
-    labels: Sequence[str], series: Mapping[str, Sequence[Number]], unit: str, *, columns: int = 22,
-    shown: Sequence[Sequence[bool]] = (), heads: Sequence[str] = (), mark: float = math.nan, said: str = "",
-) -> Sheet:  # fmt: skip
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[Number]],
+    unit: str,
+    *,
+    columns: int = 22,
+    shown: Sequence[Sequence[bool]] = (),
+    heads: Sequence[str] = (),
+    mark: float = math.nan,
+    said: str = "",
+) -> Sheet:
     """Horizontal bars with intervals and their values, one group a label; differences are drawn in points.
 
     Instead of labels, rows of dots ``shown`` ``(rows, M)`` under `heads` say which modalities there are. `mark` is a
@@ -139,12 +153,13 @@ def bars(
     ends = [0.0] if factor > 1 else [0.0, 1.0]
     ends += [factor * end for values in series.values() for value in values for end in value[:3] if math.isfinite(end)]
     low, high = min(ends), max(ends)
+    high = high if high > low else low + 1.0
     left = 24.0 * len(heads) + 8 if heads else room(labels, columns) + 12
     top = 0.75 * room(heads) + 14 if heads else 22.0 if len(series) > 1 else 6.0
     top = max(top, 16.0 if said else 0.0)
     sheet = Sheet(WIDTH, top + each * max(1, len(labels)) + 32)
     right, bottom = WIDTH - 44.0, sheet.height - 28
-    scale = (right - left) / ((high - low) or 1.0)
+    scale = (right - left) / (high - low)
 
     def at(value: float) -> float:
         return left + (value - low) * scale
@@ -238,7 +253,9 @@ def lines(curves: Mapping[str, Curve], across: str = "", up: str = "", square: b
         color = INK if name == "all" else SERIES[(i - ("all" in list(curves)[:i])) % len(SERIES)]
         for run in _runs(curve):
             if curve.low:
-                around = [at(curve.x[k], curve.low[k]) for k in run] + [at(curve.x[k], curve.high[k]) for k in run[::-1]]
+                around = [at(curve.x[k], curve.low[k]) for k in run] + [
+                    at(curve.x[k], curve.high[k]) for k in run[::-1]
+                ]
                 if all(math.isfinite(y) for _, y in around):
                     sheet.marks.append(Mark("area", around, color, 0.14))
             along = [at(curve.x[k], curve.y[k]) for k in run]

@@ -156,16 +156,22 @@ def paint(sheet: Sheet, ax: Axes | None = None) -> tuple[Figure, Axes]:
     for mark in sheet.marks:
         if mark.kind == "text":
             ax.text(
-                *mark.points[0], mark.said, fontsize=mark.size * scale, color=mark.color,
-                ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor], va="baseline",
-                rotation=mark.turn, rotation_mode="anchor", fontweight="bold" if mark.bold else "normal",
+                *mark.points[0],
+                mark.said,
+                fontsize=mark.size * scale,
+                color=mark.color,
+                ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor],
+                va="baseline",
+                rotation=mark.turn,
+                rotation_mode="anchor",
+                fontweight="bold" if mark.bold else "normal",
                 parse_math=False,
-            )  # fmt: skip
+            )
     return figure, ax
 
 
 def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """What a metric's `compute` gives, or a list of that over time: confusions, bars or lines.
+    """What a metric's `compute` gives, or a list of that over time, drawn.
 
     >>> import torch
     >>> from mm_metrics import ModalityRecall
@@ -173,21 +179,27 @@ def plot_metric(metric: Any, value: Any, ax: Axes | None = None) -> tuple[Figure
     >>> metric.update(torch.tensor([1, 0, 1]), torch.tensor([1, 1, 0]))
     >>> fig, ax = metric.plot()
     """
+    return paint(sheet_of(metric, value), ax)
+
+
+def sheet_of(metric: Any, value: Any) -> Sheet:
+    """The same as a sheet: confusions side by side, bars of scores, or lines over time."""
     by_label = metric.task.by_label
     if isinstance(value, Sequence) and not isinstance(value, Tensor):
         rows = [{"epoch": step, **_scored(metric, one, by_label)} for step, one in enumerate(value)]
-        names = {key: key for row in rows[:1] for key in row if key != "epoch"}
-        return paint(charts.history(rows, names, across="step"), ax)
+        series = {key: key for row in rows[:1] for key in row if key != "epoch"}
+        return charts.history(rows, series, across="step")
     if isinstance(value, Mapping):
-        return paint(draw.bars(list(value), {"score": [Number(float(part)) for part in value.values()]}, "score"), ax)
+        return draw.bars(list(value), {"score": [Number(float(part)) for part in value.values()]}, "score")
     names = metric.class_names or tuple(map(str, range(value.shape[-3] if by_label else value.shape[-1])))
     value = value.cpu()
     if value.ndim > (4 if by_label else 3):
         panels = [(value[k, 0], coalition) for k, coalition in enumerate(metric.coalitions)][::-1]
     else:
         panels = list(zip(value, metric.slices, strict=True))
-    cells = [(confusion.cells(part, names, by_label), name, "") for part, name in panels[: tables.COALITIONS_SHOWN]]
-    return paint(charts.side_by_side(cells) or Sheet(72, 72), ax)
+    shown = confusion.chosen(panels[0][0], by_label)
+    cells = [(confusion.cells(part, names, by_label, shown), name, "") for part, name in panels]
+    return charts.side_by_side(cells[: tables.COALITIONS_SHOWN]) or Sheet(72, 72)
 
 
 def _scored(metric: Any, value: Any, by_label: bool) -> dict[str, float]:

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from mm_metrics.counts.tally import Tally
 
 
-def send(
-    loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, folder: Any, summary: str = ""
-) -> None:
+def send(loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, folder: Any, summary: str = "") -> None:
     """Give the confusions, coalitions and contributions of a stage to every logger, as pictures.
 
     TensorBoard, Weights & Biases, MLflow and Comet take them as their own; W&B and MLflow the table of scores too; for
     any other logger PNG files are written to `folder`, the last ones of each stage; it gets none where that is None.
-    What goes wrong in a logger is one warning. `summary` is the name of a file in `folder` that shows all of it. To be called on rank zero.
+    What goes wrong in a logger is one warning. `summary` is the name of a file in `folder` that shows all of it. To be
+    called on rank zero.
     """
     loggers = [logger for logger in loggers if logger is not None and (folder is not None or _takes_pictures(logger))]
     if not loggers and not summary:

@@ -88,6 +88,26 @@ def folded(told: Tables) -> str:
     return f"{which} every sample: what is said of all is said of {'them' if many else 'it'}."
 
 
+def confusion_note(told: Tables) -> str:
+    """How the drawn confusions are read, and what of them is drawn; empty where none was kept."""
+    if not told.drawn:
+        return ""
+    shown, many, nouns = len(told.drawn), len(told.names), told.kind.nouns
+    if told.kind.by_label:
+        read = (
+            "Rows are labels: hit and missed are of the samples that have a label, false alarm and rightly absent of "
+            "those that have not. Blue is right, orange wrong."
+        )
+        less = f"Drawn are {shown} of {many:,} {nouns}: those that findings name, and those that err most."
+    else:
+        read = (
+            "Rows are what was there, columns what was predicted; blue is right, orange wrong, percentages are of the "
+            "row."
+        )
+        less = f"The most confused of {many:,} {nouns} are drawn, all others added up."
+    return f"{read} {less}" if shown < many else read
+
+
 def group(told: Tables, found: tuple[Finding, ...], most: int = 24) -> tuple[str, str]:
     """A group of findings as a sentence and, where they are several, its classes, the worst first."""
     if len(found) == 1:
@@ -100,9 +120,10 @@ def group(told: Tables, found: tuple[Finding, ...], most: int = 24) -> tuple[str
         "undecided": "cannot be judged yet: too few samples, or an interval that reaches from good into bad",
     }.get(one.level, f"not above {bar}, the bar for good")
     ranked = sorted(found, key=lambda f: f.value, reverse=gap)
-    listed = [f"{shortened(f.class_name, 32)} {_said(f, gap)}" for f in ranked[:most]]
+    listed = [f"{shortened(f.class_name or f.modality, 32)} {_said(f, gap)}" for f in ranked[:most]]
+    nouns = told.kind.nouns if one.class_name else "slices"
     more = [f"and {len(found) - most:,} more"] if len(found) > most else []
-    return f"{words.label(one.score)} of {len(found):,} {told.kind.nouns} {why}", ", ".join(listed + more)
+    return f"{words.label(one.score)} of {len(found):,} {nouns} {why}", ", ".join(listed + more)
 
 
 def _said(found: Finding, gap: bool) -> str:

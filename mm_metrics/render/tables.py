@@ -112,7 +112,12 @@ class Tables:
         """Accuracy, precision, recall and F1 of the whole and of every modality's slice, with the samples behind."""
         shown = tuple(dict.fromkeys((*SCORES, self.score)))
         rows = [(name, n, *(self.estimate(s, slice=name) for s in shown)) for name, n in self.supports.items()]
-        return Table(("slice", "n", *map(words.label, shown)), rows)
+        return Table(("slice", "samples", *map(words.label, shown)), rows)
+
+    @property
+    def distinct_scores(self) -> Table:
+        """The same of the slices that are not the whole."""
+        return self.scores._replace(rows=[row for row in self.scores.rows if row[0] in self.distinct])
 
     @cached_property
     def coalitions(self) -> list[str]:
@@ -225,15 +230,15 @@ class Tables:
             for name, n in zip(self.names, support.tolist(), strict=True)
             if n
         ]
-        return Table((self.kind.noun, "n", "recall", "precision"), sorted(rows, key=lambda row: row[2])[:most])
+        return Table((self.kind.noun, "samples", "recall", "precision"), sorted(rows, key=lambda row: row[2])[:most])
 
     @cached_property
     def findings(self) -> list[tuple[Finding, ...]]:
-        """The verdict's findings in its order; three or more classes that fail alike are one group."""
+        """The verdict's findings in its order; three or more classes, or slices, that fail alike are one group."""
         groups: dict[object, list[Finding]] = {}
-        for i, f in enumerate(self.verdict.findings):
-            alike = i if f.class_name is None else (f.level, f.score, f.threshold)
-            groups.setdefault(alike, []).append(f)
+        for f in self.verdict.findings:
+            alike = f.kind, f.level, f.score, f.threshold, f.class_name is None
+            groups.setdefault(alike if f.score in (*SCORES, "unbalanced") else id(f), []).append(f)
         return [part for g in groups.values() for part in ([tuple(g)] if len(g) > 2 else [(f,) for f in g])]
 
     @cached_property
@@ -278,9 +283,7 @@ def in_points(estimate: Estimate) -> Number:
 
 def differences(comparison: Comparison, slices: Sequence[str]) -> Table:
     """New less old of every score on slices, in points."""
-    rows = [
-        (name, *(in_points(comparison.estimate(s, comparison.new.whole, name)) for s in SCORES)) for name in slices
-    ]
+    rows = [(name, *(in_points(comparison.estimate(s, comparison.new.whole, name)) for s in SCORES)) for name in slices]
     return Table(("slice", *map(words.label, SCORES)), rows)
 
 

@@ -1,0 +1,221 @@
+"""What the page shows of one card, of several against each other, and over epochs: pictures with words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mm_metrics import words
+from mm_metrics.counts.compare import Comparison
+from mm_metrics.render import charts, draw, phrases, svg, tables
+from mm_metrics.render.charts import number
+from mm_metrics.render.tables import Number, Table, Tables
+
+_EPOCHS_SHOWN = 50
+_PANELS_SHOWN = 13  # slices whose confusion is drawn
+
+
+@dataclass
+class Picture:
+    """A figure, what it says in words, and its numbers."""
+
+    title: str
+    alt: str
+    tables: list[tuple[str, Table]]
+    svg: str
+    caption: str = ""
+
+
+@dataclass
+class Section:
+    """What the page shows of one scorecard."""
+
+    told: Tables
+    worth: str
+    next_step: str
+    scores: Table
+    folded: str
+    findings: list[tuple[str, str]]
+    gains: list[Picture] = field(default_factory=list)
+    coalitions: Picture | None = None
+    confusions: list[Picture] = field(default_factory=list)
+    confusion_note: str = ""
+
+    @property
+    def panel_size(self) -> str:
+        """How much room a confusion needs."""
+        classes, longest = len(self.told.names), max(words.width(name) for name in self.told.names)
+        return "small" if classes <= 4 and longest <= 8 else "medium" if classes <= 12 else "large"
+
+
+def section(told: Tables) -> Section:
+    """One card's."""
+    made = Section(
+        told,
+        phrases.worth(told.gains, told.score),
+        phrases.next_step(told),
+        told.distinct_scores,
+        phrases.folded(told),
+        [phrases.group(told, found) for found in told.findings],
+    )
+    if len(told.coalitions) > 1:
+        made.gains = [_contributions(told), *([_interactions(told)] if told.interactions.rows else [])]
+        made.coalitions = _coalitions(told)
+    for slice in told.distinct[:_PANELS_SHOWN] if told.supports["all"] else ():
+        cells = told.cells(slice)
+        if cells is None:
+            continue
+        counts, worst = told.confusion_table(slice), told.worst_classes(slice)
+        beside = [("Counts" if counts.columns[1:2] != ("taken for",) else "Largest errors", counts)]
+        if len(told.names) > 2:
+            beside.append((f"{told.kind.nouns.capitalize()} of lowest recall", worst))
+        alt = f"Confusion on {slice}: {_said(worst._replace(rows=worst.rows[:6]), 2, 'recall of')}"
+        support = words.count(told.supports[slice], "sample")
+        made.confusions.append(Picture(slice, alt, beside, svg.inline(draw.heat(cells), alt), support))
+    made.confusion_note = phrases.confusion_note(told)
+    return made
+
+
+def _contributions(told: Tables) -> Picture:
+    label = words.label(told.score)
+    drops = any(row[1].value == row[1].value for row in told.contributions.rows)
+    what = f"Points of {label} lost without each modality" if drops else f"Points of {label} that each modality gains"
+    alt = f"{what}: {_said(told.contributions, 1 if drops else 2)}"
+    return Picture(
+        "What each modality gives",
+        alt,
+        [(f"Points of {label}", told.contributions)],
+        svg.inline(charts.contributions(told), alt),
+        "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none.",
+    )
+
+
+def _coalitions(told: Tables) -> Picture:
+    label = words.label(told.score)
+    alt = f"{label} by the modalities shown: {_said(told.coalition_scores(told.telling), 1)}"
+    everything = told.coalition_scores(told.coalitions)
+    return Picture(
+        "Shown only these modalities",
+        alt,
+        [(" and ".join(everything.columns[1:]), everything)],
+        svg.inline(charts.coalitions(told), alt),
+        f"Full dots are modalities that the model was shown; bars are {label}, lines 95% intervals.",
+    )
+
+
+def _interactions(told: Tables) -> Picture:
+    label = words.label(told.score)
+    alt = f"Interactions in points of {label}: {_said(told.interactions, 1)}"
+    return Picture(
+        "Together or instead",
+        alt,
+        [(f"Points of {label}", told.interactions), ("Of all modalities", told.together)],
+        svg.inline(charts.interactions(told), alt),
+        "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other.",
+    )
+
+
+def _said(table: Table, column: int, opening: str = "") -> str:
+    """The first rows of a table as a sentence, for who does not see the picture."""
+    parts = []
+    for row in table.rows[:8]:
+        value = row[column]
+        unit = " points" if value.points else ""
+        parts.append(f"{opening} {row[0]} {value.text}{unit} {value.interval}".strip())
+    return ", ".join(parts) + (f" and {len(table.rows) - 8} more" if len(table.rows) > 8 else "") + "."
+
+
+@dataclass
+class Compared:
+    """The cards of one stage: models in rows, and the newest less the oldest."""
+
+    stage: str
+    models: Table
+    new: str
+    old: str
+    paired: bool = False
+    pictures: list[Picture] = field(default_factory=list)
+    refused: str = ""
+
+
+def compared(told: Sequence[Tables], stage: str) -> Compared:
+    """The cards of a stage, the oldest first; why not where they measure different things."""
+    old, new = told[0], told[-1]
+    slices = [name for name in new.distinct if all(name in one.slices for one in told)][1:]
+    scores = ("accuracy", "f1", "recall")
+    columns = [*((score, "all") for score in scores), *(("recall", name) for name in slices)]
+    heads = [words.label(score) if slice == "all" else f"{slice} recall" for score, slice in columns]
+    rows = [(one.name, one.supports["all"], *(one.estimate(s, slice=x) for s, x in columns)) for one in told]
+    made = Compared(stage, Table(("model", "n", *heads), rows[::-1]), new.name, old.name)
+    try:
+        comparison = Comparison(new.card, old.card)
+    except ValueError as error:
+        made.refused = str(error)
+        return made
+    made.paired = comparison.paired
+    title = f"{new.name} less {old.name}"
+    made.pictures.append(
+        _differences(tables.differences(comparison, new.distinct), ("recall", "F1"), f"{title}: scores", "score")
+    )
+    return made
+
+
+def _differences(table: Table, shown: Sequence[str], title: str, label: str) -> Picture:
+    series = {name: [row[table.columns.index(name)] for row in table.rows] for name in shown}
+    alt = f"{title}, differences in points: {_said(table, table.columns.index(shown[0]), shown[0])}"
+    return Picture(title, alt, [("Points", table)], svg.inline(charts.bars(table, series, label), alt))
+
+
+def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], score: str) -> list[Picture]:
+    """Scores of every slice, and drops in points, over epochs, for every stage that the keys tell."""
+    keys = set(tables.history_keys(rows))
+    stages = list(dict.fromkeys(key.partition("/")[0] for key in tables.history_keys(rows) if key.count("/") >= 2))
+    made = []
+    for stage in stages:
+        for name in dict.fromkeys((score, "recall")):
+            series = {slice: f"{stage}/{slice}/{name}" for slice in ("all", *modalities)}
+            made.append(lines(rows, series, keys, f"{stage}: {words.label(name)} by slice"))
+        series = {name: f"{stage}/drop/{name}/{score}" for name in modalities}
+        label = f"points of {words.label(score)}"
+        made.append(lines(rows, series, keys, f"{stage}: drop without a modality", label, points=True))
+    return [picture for picture in made if picture is not None]
+
+
+def dynamics(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> list[Picture]:
+    """One picture for each thing that is measured of every modality: keys that differ in the modality's name alone."""
+    keys = tables.history_keys(rows)
+    groups: dict[str, dict[str, str]] = {}
+    for key in keys:
+        parts = key.split("/")
+        whose = next((part for part in parts if part in modalities), None)
+        what = " ".join(part for part in parts if part not in (whose, "dynamics")).replace("_", " ")
+        groups.setdefault(what, {})[whose or parts[-1]] = key
+    made = [lines(rows, series, keys, words.clean(what)) for what, series in groups.items()]
+    return [picture for picture in made if picture is not None]
+
+
+def lines(
+    rows: Sequence[Mapping[str, Any]],
+    series: Mapping[str, str],
+    keys: Iterable[str],
+    title: str,
+    label: str = "",
+    points: bool = False,
+) -> Picture | None:
+    """Values over epochs with their bands, where the rows hold bounds; None where no row holds any of the keys."""
+    series = {name: key for name, key in series.items() if key in keys}
+    if not series:
+        return None
+
+    def cells(row: Mapping[str, Any]) -> list[Number]:
+        ends = [[number(row.get(f"{key}{end}")) for end in ("", "/low", "/high")] for key in series.values()]
+        return [Number(value, low, high, points) for value, low, high in ends]
+
+    body = [(words.clean(row.get("epoch", i)), *cells(row)) for i, row in enumerate(rows)]
+    table = Table(("epoch", *map(words.clean, series)), body[-_EPOCHS_SHOWN:])
+    alt = f"{title} over {words.count(len(rows), 'epoch')}; at the end: " + ", ".join(
+        f"{name} {value.text}" for name, value in zip(table.columns[1:], table.rows[-1][1:], strict=True)
+    )
+    sheet = charts.history(rows, series, label, 100.0 if points else 1.0)
+    return Picture(title, alt, [("By epoch", table)], svg.inline(sheet, alt))
