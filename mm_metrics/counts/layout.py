@@ -21,6 +21,7 @@ from mm_metrics.scores import ClassSums, class_sums
 
 REFUSED = ("predictions that are NaN, infinite or out of range", "targets out of range", "presence other than 0 and 1")
 OTHER_VALUE = "other"  # of a column, for what is none of its values
+HALF = "_half"  # a column of two values by a hash: what one half proposes the other judges
 _HIT_PATTERNS_UP_TO = 9  # coalitions: 512 patterns of right and wrong; three modalities, and nothing hidden
 _REPLICATE_BINS = 64  # at most: intervals need fewer bins than values
 
@@ -71,7 +72,8 @@ class Layout:
     @cached_property
     def slices(self) -> tuple[str, ...]:
         """The S slices in order: all, the modalities, then ``column/value``."""
-        return (*self.modalities.slices, *(f"{column}/{value}" for column, values in self.by for value in values))
+        told = [(column, values) for column, values in self.by if column != HALF]
+        return (*self.modalities.slices, *(f"{column}/{value}" for column, values in told for value in values))
 
     @property
     def S(self) -> int:
@@ -195,6 +197,8 @@ class Layout:
             slices = base.clone()
         whole = cells.sum(1) if self.patterns else cells[:, 0]  # (K, values of each column …, ...)
         for column in range(len(self.by)):
+            if self.by[column][0] == HALF:
+                continue
             others = tuple(1 + other for other in range(len(self.by)) if other != column)
             slices = torch.cat([slices, whole.sum(others) if others else whole], dim=1)
         return slices

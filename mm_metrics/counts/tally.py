@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
+from mm_metrics.counts import weak
 from mm_metrics.counts.beyond import UNBOUNDED
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import SAME, overlap
 from mm_metrics.counts.scored import Scored
+from mm_metrics.counts.weak import Disparity, WeakSlice
 from mm_metrics.moments import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
 
@@ -119,6 +121,19 @@ class Tally(Scored):
             parts = torch.stack(self.apply(function, score, slice, confidence, average), dim=-1)  # (M, 3)
             columns.append([Estimate(*row) for row in parts.tolist()])
         return {name: Contribution(*(column[m] for column in columns)) for m, name in enumerate(self.modalities)}
+
+    def weak_slices(self, score: str = "accuracy", k: int = 3, confidence: float = 0.95) -> list[WeakSlice]:
+        """At most `k` slices whose weakness holds on the half of the data that did not propose them.
+
+        Candidates are the values of the columns ``by``, pairs of them, and each with a modality's presence. The chance
+        that any one reported is no weaker than the whole is at most ``1 - confidence`` (Holm over those proposed).
+        Raises ValueError where no columns, or no replicates of them, were counted.
+        """
+        return weak.weak_slices(self, score, k, confidence)
+
+    def disparity(self, score: str, column: str, confidence: float = 0.95) -> Disparity:
+        """The largest difference, and the smallest ratio, of a score between two values of a column, with intervals."""
+        return weak.disparity(self, score, column, confidence)
 
     def answered(self, slice: Slice = "all") -> Tensor:
         """``(K,)`` int64, the model's own predictions last: coalitions of one number answered the same samples.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mm_metrics.counts.layout import By
+from mm_metrics.counts.layout import HALF, OTHER_VALUE, By
 from mm_metrics.modalities import Modalities
+from mm_metrics.uncertainty import mixed_numbers
 
 COPY = -1  # the number of a sample that a sampler added, which counts nowhere
 
@@ -54,8 +55,10 @@ def read_truth(
 def as_columns(by: Mapping[str, object] | None) -> By:
     """``{"language": ["de", "en"], "channel": 3}`` to columns with their values, ``other`` last.
 
+    A last column halves the samples by a hash of their numbers, or groups.
+
     >>> as_columns({"language": ["de"], "channel": 2})
-    (('language', ('de', 'other')), ('channel', ('0', '1', 'other')))
+    (('language', ('de', 'other')), ('channel', ('0', '1', 'other')), ('_half', ('0', '1')))
     """
     columns = []
     for column, values in (by or {}).items():
@@ -65,10 +68,24 @@ def as_columns(by: Mapping[str, object] | None) -> By:
             names = tuple(map(str, values))
         else:
             raise ValueError(f"by[{column!r}] is {values!r}: the column's values in a list, or an integer n for 0…n-1")
-        if not column or "/" in column or "-" in column or len(set(names)) < len(names) or "other" in names:
+        if (
+            not column
+            or column[0] == "_"
+            or "/" in column
+            or "-" in column
+            or len(set(names)) < len(names)
+            or OTHER_VALUE in names
+        ):
             raise ValueError(f"by[{column!r}]: a name without / and -, every value once, and not 'other'; got {names}")
-        columns.append((column, (*names, "other")))
-    return tuple(columns)
+        columns.append((column, (*names, OTHER_VALUE)))
+    return (*columns, (HALF, ("0", "1"))) if columns else ()
+
+
+def halved(truth: Truth, numbers: Tensor) -> Truth:
+    """The truth with each sample in the half of its number, or of its group ``(N,)``."""
+    if truth.columns is None:
+        return truth
+    return replace(truth, columns=truth.columns * 2 + (mixed_numbers(~numbers) & 1))
 
 
 def _numbers(index: object, N: int, device: torch.device) -> Tensor:
@@ -98,6 +115,7 @@ def _hashed(name: str) -> int:
 
 
 def _columns(by: By, values: Mapping[str, object] | None, N: int, device: torch.device) -> Tensor | None:
+    by = tuple(column for column in by if column[0] != HALF)
     known = [column for column, _ in by]
     if set(values or ()) != set(known):
         raise ValueError(

@@ -18,7 +18,7 @@ from mm_metrics.counts.labels import Labels, Reader
 from mm_metrics.counts.layout import REFUSED
 from mm_metrics.counts.measure import measure, needed
 from mm_metrics.counts.plan import MAX_BYTES, plan
-from mm_metrics.counts.truth import COPY, Truth, as_columns, read_truth
+from mm_metrics.counts.truth import COPY, Truth, as_columns, halved, read_truth
 from mm_metrics.modalities import Modalities
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.uncertainty import stream_key
@@ -221,12 +221,15 @@ class ModalityMetric(Metric):
     def _numbers(self, truth: Truth, N: int, device: torch.device) -> tuple[Truth, int]:
         """The truth with numbers of its samples, and the key of the stream that their weights come from."""
         if truth.group is not None:  # the same weights wherever a group's samples lie
-            return truth, stream_key(self.seed)
-        if truth.index is not None or not self.layout.R:
-            return truth, stream_key(self.seed, self.shard)
+            return halved(truth, truth.group), stream_key(self.seed)
+        if truth.index is not None:
+            return halved(truth, truth.index), stream_key(self.seed, self.shard)
+        if not self.layout.R and truth.columns is None:
+            return truth, 0
         rank = dist.get_rank() + 1 if dist.is_available() and dist.is_initialized() else 0
         index = torch.arange(self._seen, self._seen + N, device=device)
-        return replace(truth, index=index), stream_key(self.seed, self.shard, rank)
+        key = stream_key(self.seed, self.shard, rank)
+        return halved(replace(truth, index=index), index + key), key
 
     def _forward_reduce_state_update(self, *args: Any, **kwargs: Any) -> Any:
         """Count a batch and return that batch's own value, as ``forward`` does. A refused batch changes nothing."""
