@@ -45,7 +45,7 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 4400,
+    "core": 4700,
     "ablation": 2210,
     "callbacks": 1670,
     "render": 1380,
@@ -157,7 +157,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 11_500
+    assert sum(wings.values()) <= 12_500
 
 
 def loaded(statement: str) -> set[str]:
