@@ -130,27 +130,21 @@ def score_interval(
 
 
 def difference_interval(
-    value: Tensor,
-    replicates: Tensor,
-    total: Tensor | float,
-    confidence: float = 0.95,
-    groups: int | None = None,
+    value: Tensor, replicates: Tensor, total: Tensor | float, confidence: float = 0.95, groups: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The interval of a paired difference from its bootstrap replicates ``(R, ...)``, over `total` samples.
 
     ``value ± t * difference_error``: normal, or Student's t where samples come in `groups`.
     """
-    value = torch.as_tensor(value).double()
     half = t_quantile(confidence, None if groups is None else groups - 1) * difference_error(replicates, total, groups)
-    return value - half, value + half
+    return torch.as_tensor(value).double() - half, torch.as_tensor(value).double() + half
 
 
 def difference_error(replicates: Tensor, total: Tensor | float, groups: int | None = None) -> Tensor:
     """The standard error of a paired difference, ``(R, ...)`` replicates to ``(...)``.
 
-    With one pair of samples added that disagrees, half each way (Agresti and Min 2005): a difference of which no
-    replicate knows is not certain at n=50. ``sqrt(variance + 1 / n**2)``, in groups ``sqrt(variance + 1 / (n * G))``.
-    `total` is that of `least_size`.
+    ``sqrt(variance + 1 / n**2)``, in groups ``sqrt(variance + 1 / (n * G))``, n of `least_size`: with one pair of
+    samples added that disagrees (Agresti and Min 2005), as what no replicate knows is not certain at n=50.
 
     >>> difference_error(torch.zeros(200), 50)
     tensor(0.0200, dtype=torch.float64)
@@ -225,6 +219,22 @@ def holm(p_values: list[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
         adjusted[i] = worst
     return adjusted
+
+
+def p_below(estimate: Estimate, bar: float, confidence: float = 0.95) -> float:
+    """The two-sided p-value that a proportion lies at `bar`, by the Wilson interval it has; 1 at or above the bar.
+
+    The confidence at which the interval's upper bound would be the bar; 1 where there is no interval.
+
+    >>> low, high = map(float, wilson(35, 100))
+    >>> round(p_below(Estimate(0.35, low, high), 0.5), 4)
+    0.0027
+    """
+    value, _, high = estimate
+    if not (value < bar < 1 and value < high < 1):
+        return 1.0
+    total = normal_quantile(confidence) ** 2 * high * (1 - high) / (high - value) ** 2
+    return 1 - t_share((bar - value) / math.sqrt(bar * (1 - bar) / total), None)
 
 
 def samples_needed(

@@ -139,7 +139,7 @@ def shortened(name: object, columns: int) -> str:
 
 def count(number: int, noun: str) -> str:
     """``1 sample``, ``1,200 samples``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {plural(number, noun)}"
 
 
 def short(number: int) -> str:
@@ -152,3 +152,8 @@ def short(number: int) -> str:
         if number >= max(unit, 10**4):
             return f"{number / unit:.{int(number < 10 * unit)}f}{letter}"
     return f"{number:,}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``sample`` of one, ``samples`` of others."""
+    return noun if number == 1 else f"{noun}s"

@@ -25,12 +25,13 @@ class QualityGate:
         recall: (bad, good)
         f1: (bad, good)
         gap: between precision and recall; above it is bad
-        min_support: samples; fewer are undecided
-        min_positives: actual positives; fewer are undecided
+        min_support: samples, or groups where they come in those; fewer are undecided
+        min_positives: actual positives, for precision predicted ones; fewer are undecided
         critical: classes that set the level, among more than 20
         unused: of F1: a modality that gives no more is not used
         dominant: a modality that gives a larger share dominates
         confidence: of every interval
+        family_wise: the confidence is that of all intervals together, not of each
 
     >>> from mm_metrics import ModalityConfusionMatrix
     >>> import torch
@@ -55,6 +56,7 @@ class QualityGate:
     unused: float = 0.02
     dominant: float = 0.80
     confidence: float = 0.95
+    family_wise: bool = False
 
     def __post_init__(self) -> None:
         """Check every threshold."""

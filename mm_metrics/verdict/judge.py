@@ -1,17 +1,21 @@
 """Scorecard to good, mixed, bad or undecided, with reasons: what accuracy hides, in one sentence.
 
 A rule is a score of the whole, of a modality's slice or of a class against two bars. Its point estimate answers bad,
-mixed or good; it answers undecided where its interval reaches from good into bad, or where too few samples stand
-behind it. The first of bad, undecided, mixed, good that any rule gives is the level.
+mixed or good; it answers undecided where its interval reaches from good into bad, or where too little stands behind it.
+The first of bad, undecided, mixed, good that any rule gives is the level. It is firm where intervals leave no other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+import torch
+
+from mm_metrics import scores
 from mm_metrics.counts.tally import Tally
-from mm_metrics.uncertainty import Estimate, samples_needed, score_interval, wilson
+from mm_metrics.uncertainty import Estimate, difference_error, holm, least_size, p_below, samples_needed, t_quantile
 from mm_metrics.verdict import sentences
 from mm_metrics.verdict.gate import SCORES, QualityGate
 from mm_metrics.verdict.rules import LEVELS, Finding, Need, Rule, Verdict
@@ -26,9 +30,11 @@ def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verd
     Raises ValueError where `gate` names a slice or class that is not there.
     """
     gate.check_names(card.slices, card.names)
-    rules = [rule for slice in _distinct_slices(card, gate) for rule in _slice_rules(card, gate, slice)]
-    class_rules, listed = _class_rules(card, gate)
-    rules += class_rules
+    asked = gate
+    rules, listed = _rules(card, asked)
+    if gate.family_wise:
+        asked = replace(gate, confidence=1 - (1 - gate.confidence) / max(len(rules), 1))
+        rules, listed = _rules(card, asked)
     extra = list(extra)
     level = min((*(rule.level for rule in rules), *(finding.level for finding in extra)), key=LEVELS.index)
     found: list[tuple[Finding, Rule | None]] = [
@@ -37,15 +43,23 @@ def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verd
     found += [(finding, None) for finding in extra]
     found.sort(key=lambda pair: (LEVELS.index(pair[0].level), pair[0].kind != "accuracy_paradox"))
     known = {(finding.kind, finding.modality) for finding in extra}
-    found += [(f, None) for f in _modality_findings(card, gate) if (f.kind, f.modality) not in known]
+    found += [(f, None) for f in _modality_findings(card, asked) if (f.kind, f.modality) not in known]
     firm = _firm(level, rules, extra)
+    advice = None if firm else _advice(level, rules, asked)
     return Verdict(
         level,
         firm,
         tuple(finding for finding, _ in found),
         sentences.headline(level, card, found),
-        tuple(sentences.notes(card, gate, level, firm, [_needed(rule, gate) for rule in rules])),
+        tuple(sentences.notes(card, gate, level, firm, advice, any(not rule.known for rule in rules))),
     )
+
+
+def _rules(card: Tally, gate: QualityGate) -> tuple[list[Rule], list[Rule]]:
+    """Rules that set the level, and rules that are only listed."""
+    rules = [rule for slice in _distinct_slices(card, gate) for rule in _slice_rules(card, gate, slice)]
+    of_classes, listed = _class_rules(card, gate)
+    return rules + of_classes, listed
 
 
 def _distinct_slices(card: Tally, gate: QualityGate) -> Iterator[str]:
@@ -60,81 +74,93 @@ def _distinct_slices(card: Tally, gate: QualityGate) -> Iterator[str]:
 
 
 def _slice_rules(card: Tally, gate: QualityGate, slice: str) -> Iterator[Rule]:
-    support = card.support(slice)
-    behind = Need(support, gate.min_support)
-    values = {}
+    support, groups = card.support(slice), card.clusters(slice)
+    behind = Need(support, gate.min_support) if groups is None else Need(groups, gate.min_support, "groups")
+    needs = dict.fromkeys((*SCORES, "unbalanced"), behind)
+    counts = dict.fromkeys(needs, support)
+    if card.kind.positive and not behind.thin and not card.judged:
+        hits, predicted, actual = (int(part[0, 1]) for part in card.sums(None, slice))
+        needs["recall"] = Need(actual, gate.min_positives, "events")
+        needs["precision"] = Need(predicted, gate.min_positives, "positive answers")
+        needs["f1"] = Need(actual + predicted - hits, gate.min_positives, "events and positive answers")
+        needs["unbalanced"] = min(needs["recall"], needs["precision"])
+        counts = {score: support if score == "accuracy" else actual for score in counts}
     for score in filter(card.knows, SCORES):
         estimate = card.estimate(score, slice=slice, confidence=gate.confidence)
-        values[score] = estimate.value
         if score == "accuracy" and card.kind.by_label:
             continue  # mostly zeros: always saying no scores well
-        events = score == "recall" and card.kind.positive and not behind.thin
-        what = Need(card.positives(slice), gate.min_positives, "events") if events else behind
-        yield Rule(score, slice, None, estimate, gate.bars(score, slice), support, what)
-    if "precision" in values:
-        yield _balance(values, gate, slice, None, support, behind)
+        yield Rule(score, slice, None, estimate, gate.bars(score, slice), counts[score], needs[score], groups)
+    if card.knows("recall"):
+        gap = _gaps(card, gate, slice, "default")[0]
+        yield Rule(
+            "unbalanced", slice, None, gap, (gate.gap, gate.gap), counts["unbalanced"], needs["unbalanced"], groups
+        )
 
 
-def _balance(
-    values: dict[str, float], gate: QualityGate, slice: str, class_name: str | None, support: int, behind: Need
-) -> Rule:
-    gap = Estimate(abs(values["precision"] - values["recall"]), math.nan, math.nan)
-    return Rule("unbalanced", slice, class_name, gap, (gate.gap, gate.gap), support, behind)
+def _gaps(card: Tally, gate: QualityGate, slice: str, average: str) -> list[Estimate]:
+    """How far precision and recall lie apart, of the whole or of each class, with the replicates' interval."""
+    both, sums = ("precision", "recall"), card.sums(None, slice)
+    behind = [scores.behind(score, sums, card.kind, average) for score in both]
+    values = [scores.score(score, sums, card.kind, average) for score in both]
+    spreads = [card.replicate_scores(score, None, slice, average) for score in both]
+    gap = (values[0] - values[1]).flatten()
+    half = torch.full_like(gap, torch.nan)
+    if spreads[0] is not None and spreads[1] is not None:
+        total = torch.stack([least_size(part.weights, part.sizes).flatten() for part in behind]).amin(0)
+        groups = card.clusters(slice)
+        spread = (spreads[0] - spreads[1]).reshape(len(spreads[0]), -1)  # (R, C), of the whole (R, 1)
+        error = difference_error(spread, total, groups)
+        half = error * t_quantile(gate.confidence, None if groups is None else groups - 1)
+    ends = torch.stack([gap.abs(), (gap.abs() - half).clamp(min=0), (gap.abs() + half).clamp(max=1)], dim=1)
+    return [Estimate(*row) for row in ends.tolist()]
 
 
 def _class_rules(card: Tally, gate: QualityGate) -> tuple[list[Rule], list[Rule]]:
     """Rules that set the level, and rules that are only listed."""
     if card.kind.positive or not card.knows("recall"):  # the whole is the positive class
         return [], []
-    sums = card.sums()
-    hits, predicted, actual = ((part[:, 1] if card.kind.by_label else part[0]).tolist() for part in sums)
-    behind = Need(card.support(), gate.min_support)
-    f1 = card.replicate_scores("f1", average="none")
+    hits, predicted, actual = ((part[:, 1] if card.kind.by_label else part[0]).tolist() for part in card.sums())
+    groups, critical = card.clusters(), set(map(str, gate.critical))
+    behind = Need(card.support(), gate.min_support) if groups is None else Need(groups, gate.min_support, "groups")
+    estimates = {score: list(card.class_estimates(score, confidence=gate.confidence).values()) for score in SCORES[1:]}
+    estimates["unbalanced"] = _gaps(card, gate, "all", "none")
     rules: dict[str, list[Rule]] = {}
     for c, name in enumerate(card.names):
-        if not predicted[c] and not actual[c]:
+        if not actual[c] and name not in critical:  # its false alarms are misses of the others
             continue
-        what = behind if behind.thin else Need(actual[c], gate.min_positives)
-        ratios = {"precision": (hits[c], predicted[c]), "recall": (hits[c], actual[c])}
-        estimates = {
-            score: Estimate(part / whole if whole else 0.0, *map(float, wilson(part, whole, gate.confidence)))
-            for score, (part, whole) in ratios.items()
+        needs = {
+            "recall": Need(actual[c], gate.min_positives, "samples of it"),
+            "precision": Need(predicted[c], gate.min_positives, "answers of it"),
+            "f1": Need(actual[c] + predicted[c] - hits[c], gate.min_positives, "samples and answers of it"),
         }
-        value = 2 * hits[c] / (predicted[c] + actual[c])
-        bounds = (math.nan, math.nan)
-        if f1 is not None:
-            low, high = score_interval(value, f1[:, c], actual[c] or 1, gate.confidence)
-            bounds = (float(low), float(high))
-        estimates["f1"] = Estimate(value, *bounds)
+        needs["unbalanced"] = min(needs["recall"], needs["precision"])
         rules[name] = [
-            Rule(score, "all", name, estimate, gate.bars(score, "all"), actual[c], what)
-            for score, estimate in estimates.items()
+            Rule(
+                score,
+                "all",
+                name,
+                values[c],
+                (gate.gap, gate.gap) if score == "unbalanced" else gate.bars(score, "all"),
+                actual[c],
+                behind if behind.thin else needs[score],
+                groups,
+            )
+            for score, values in estimates.items()
         ]
-        values = {score: estimate.value for score, estimate in estimates.items()}
-        rules[name].append(_balance(values, gate, "all", name, actual[c], what))
     if len(card.names) <= _CLASSES_ASKED_UP_TO:
         return [rule for group in rules.values() for rule in group], []
-    recalls = {name: group[1] for name, group in rules.items() if actual[card.names.index(name)]}
+    recalls = {name: group[1] for name, group in rules.items()}
     worst = sorted(recalls, key=lambda name: recalls[name].estimate.value)
-    sure = _surely_bad({name: (hits[c], actual[c]) for c, name in enumerate(card.names) if name in recalls}, gate)
-    critical = set(map(str, gate.critical))
+    sure = _surely_bad([rule for rule in recalls.values() if not rule.behind.thin], gate)
     asked = [rule for name in rules if name in critical for rule in rules[name]]
     asked += [recalls[name] for name in sure if name not in critical]
     return asked, [recalls[name] for name in worst[:_WORST_LISTED] if name not in {*critical, *sure}]
 
 
-def _surely_bad(recalls: dict[str, tuple[int, int]], gate: QualityGate) -> list[str]:
-    """Classes whose recall's upper bound stays below the bad bar, adjusted by Holm for how many are asked."""
-    bad, _ = gate.bars("recall", "all")
-    enough = {name: counts for name, counts in recalls.items() if counts[1] >= gate.min_positives}
-    order = sorted(enough, key=lambda name: float(wilson(*enough[name], gate.confidence)[1]))
-    sure = []
-    for rank, name in enumerate(order):
-        adjusted = 1 - (1 - gate.confidence) / (len(order) - rank)
-        if float(wilson(*enough[name], adjusted)[1]) >= bad:
-            break
-        sure.append(name)
-    return sure
+def _surely_bad(recalls: Sequence[Rule], gate: QualityGate) -> list[str]:
+    """Classes whose recall is surely below the bad bar, adjusted by Holm for how many are asked."""
+    adjusted = holm([p_below(rule.estimate, rule.bars[0], gate.confidence) for rule in recalls])
+    return [str(rule.class_name) for rule, p in zip(recalls, adjusted, strict=True) if p < 1 - gate.confidence]
 
 
 def _modality_findings(card: Tally, gate: QualityGate) -> Iterator[Finding]:
@@ -165,20 +191,49 @@ def _finding(rule: Rule, card: Tally, gate: QualityGate) -> Finding:
     return Finding(kind, rule.slice, rule.score, *rule.estimate, threshold, message, level, rule.class_name)
 
 
-def _firm(level: str, rules: list[Rule], extra: list[Finding]) -> bool:
+def _firm(level: str, rules: Sequence[Rule], extra: Sequence[Finding]) -> bool:
+    """Whether every value in the intervals would give the level; what has no interval is sure of nothing."""
+    fixed = [finding.level for finding in extra]
     if level == "undecided":
         return False
-    fixed = [finding.level for finding in extra]
-    worst = min((*(rule.worst for rule in rules if not rule.behind.thin), *fixed), key=LEVELS.index, default=level)
-    best = min((*(rule.best for rule in rules if not rule.behind.thin), *fixed), key=LEVELS.index, default=level)
-    return worst == best == level
+    if level == "bad":
+        return "bad" in fixed or any(rule.surely("bad") for rule in rules)
+    none_worse = all(rule.known and "bad" not in rule.ends for rule in rules)
+    if level == "mixed":
+        return none_worse and ("mixed" in fixed or any(rule.surely("mixed") for rule in rules))
+    return all(rule.surely("good") for rule in rules)
 
 
-def _needed(rule: Rule, gate: QualityGate) -> int | None:
-    """Samples of the rule's slice that would settle it; None where it is settled, or can't be."""
-    value, low, high = rule.estimate
+def _advice(level: str, rules: Sequence[Rule], gate: QualityGate) -> tuple[Rule, int] | None:
+    """The rule that keeps the level open, and how many more of what it counts would settle it in 8 of 10 new draws.
+
+    One surely bad rule is enough, so of bad ones the one that is settled soonest; else the one that is settled last.
+    """
+    answers = [rule for rule in rules if rule.level == level]
+    if level == "bad":
+        wanted, best = answers, min
+    elif level == "undecided":
+        wanted, best = answers, max
+    else:
+        wanted, best = [rule for rule in rules if rule.known and "bad" in rule.ends], max
+        if not wanted and level == "mixed":
+            wanted, best = answers, min
+        wanted = wanted or list(rules)
+    needed = [(rule, _times(rule, gate)) for rule in wanted if not rule.surely(level)]
+    settled = [(rule, times) for rule, times in needed if times is not None]
+    if not settled or (best is max and len(settled) < len(needed)):
+        return None
+    rule, times = best(settled, key=lambda pair: pair[1])
+    return rule, max(1, math.ceil((times - 1) * (rule.support if rule.groups is None else rule.groups)))
+
+
+def _times(rule: Rule, gate: QualityGate) -> float | None:
+    """How many times what stands behind a rule it would take to settle it; None where that can't be told."""
     if rule.behind.thin:
-        have, need, _ = rule.behind
-        return math.ceil(rule.support * need / have) if have else max(need, gate.min_support)
-    needs = [samples_needed(value, low, high, bar, rule.support) for bar in rule.bars if low <= bar <= high]
-    return max((need for need in needs if need is not None), default=None)
+        return rule.behind.need / rule.behind.have if rule.behind.have else None
+    value, low, high = rule.estimate
+    have = 10**6  # in units fine enough that rounding up is none
+    needs = [samples_needed(value, low, high, bar, have, gate.confidence) for bar in rule.bars if low <= bar <= high]
+    if not needs or None in needs:
+        return None
+    return max(need for need in needs if need is not None) / have

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from mm_metrics.uncertainty import Estimate
 from mm_metrics.verdict.gate import Bars
 
+_ROUNDING = 1e-9  # 1.0 - 0.7 is above 0.3
 LEVELS = ("bad", "undecided", "mixed", "good")
 
 
 class Need(NamedTuple):
-    """How many samples, or events, stand behind a rule, of how many that have to."""
+    """How many samples, events, answers or groups stand behind a rule, of how many that have to."""
 
     have: int
     need: int
@@ -26,7 +27,11 @@ class Need(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A score of the whole, of a modality's slice or of a class, against its two bars."""
+    """A score of the whole, of a modality's slice or of a class, against its two bars.
+
+    `support` counts what there would have to be more of to know it better: samples, events, or `groups` where those are
+    what is independent.
+    """
 
     score: str
     slice: str
@@ -35,35 +40,45 @@ class Rule(NamedTuple):
     bars: Bars
     support: int
     behind: Need
+    groups: int | None = None
 
     def answer(self, value: float) -> str:
         """The level that a value of the score would give."""
         bad, good = self.bars
         if self.score == "unbalanced":
-            return "bad" if value > bad else "good"
+            return "bad" if value > bad + _ROUNDING else "good"
         if value < bad:
             return "bad"
         above = value >= good if self.score == "f1" else value > good
         return "good" if above else "mixed"
 
     @property
+    def known(self) -> bool:
+        """Whether the score has an interval."""
+        return not math.isnan(self.estimate.low + self.estimate.high)
+
+    @property
+    def ends(self) -> set[str]:
+        """The levels at both ends of the interval, and of the value alone where there is none."""
+        value, low, high = self.estimate
+        return {self.answer(low), self.answer(high)} if self.known else {self.answer(value)}
+
+    @property
     def level(self) -> str:
-        """The rule's answer: undecided where too little stands behind it, or its interval reaches from good to bad."""
-        if self.behind.thin or math.isnan(self.estimate.value) or {self.worst, self.best} == {"bad", "good"}:
+        """The rule's answer: undecided where too little stands behind it, or its interval reaches from good to bad.
+
+        Between precision and recall there is one bar and no room about it: a gap below it stays good.
+        """
+        if self.behind.thin or math.isnan(self.estimate.value):
             return "undecided"
-        return self.answer(self.estimate.value)
+        answer = self.answer(self.estimate.value)
+        if self.ends == {"bad", "good"} and not (self.score == "unbalanced" and answer == "good"):
+            return "undecided"
+        return answer
 
-    @property
-    def worst(self) -> str:
-        """The level at the interval's low end."""
-        low = self.estimate.low
-        return self.answer(self.estimate.value if math.isnan(low) else low)
-
-    @property
-    def best(self) -> str:
-        """The level at the interval's high end."""
-        high = self.estimate.high
-        return self.answer(self.estimate.value if math.isnan(high) else high)
+    def surely(self, level: str) -> bool:
+        """Whether the whole interval gives that level."""
+        return self.known and not self.behind.thin and self.ends == {level}
 
 
 class Finding(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mm_metrics import words
@@ -23,6 +23,8 @@ def finding(rule: Rule, card: Tally, paradox: bool) -> str:
     if rule.level == "undecided":
         have, need, unit = rule.behind
         why = f"only {have:,} of {need:,} {unit}" if rule.behind.thin else "its interval reaches from good into bad"
+        if rule.score == "unbalanced" and not rule.behind.thin:
+            why = f"its interval reaches below the bar for bad, {bad}"
         return f"{what} cannot be judged: {why}"
     if rule.score == "unbalanced":
         return f"{what} is above {bad}, so one is bought with the other: look at the decision threshold"
@@ -50,8 +52,10 @@ def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None
     return f"{level.upper()}: {worst.message}."
 
 
-def notes(card: Tally, gate: QualityGate, level: str, firm: bool, needed: Iterable[int | None]) -> Iterator[str]:
-    """Whose bar it is, what guessing would score, and how many samples would settle what is open."""
+def notes(
+    card: Tally, gate: QualityGate, level: str, firm: bool, advice: tuple[Rule, int] | None, unknown: bool
+) -> Iterator[str]:
+    """Whose bar it is, what guessing would score, what the intervals rest on, and what would settle what is open."""
     whose = "mm_metrics' default" if gate == QualityGate() else "the one that was given"
     accuracy, recall = (tuple(map(words.score, gate.bars(score, "all"))) for score in ("accuracy", "recall"))
     yield (
@@ -63,15 +67,54 @@ def notes(card: Tally, gate: QualityGate, level: str, firm: bool, needed: Iterab
         yield f"For comparison, {guess} would score accuracy {words.score(card.majority('accuracy'))}."
     if not card.layout.R:
         yield "Without bootstrap= only plain proportions have intervals."
-    if level == "undecided" or not firm:
+    if not firm:
         state = "Undecided" if level == "undecided" else "Not firm: an interval reaches the next level"
-        most = max((need for need in needed if need is not None), default=None)
-        if most is not None and most <= _FAR * max(card.support(), 1):
-            yield f"{state}; about {most:,} samples like these would settle it."
+        if advice is not None and advice[1] <= _FAR * max(advice[0].groups or advice[0].support, 1):
+            yield f"{state}; about {_more(*advice, card)} would settle it in 8 of 10 new draws."
+        elif level != "undecided" and unknown:
+            yield "Not firm: not every score has an interval."
         else:
-            yield f"{state}; a value lies almost on its bar, and no number of samples that is at hand settles that."
+            yield f"{state}; no number of samples that is at hand would settle it."
+    if card.support():
+        groups = card.clusters()
+        if groups is not None:
+            yield f"The {card.support():,} samples come in {words.count(groups, 'group')}, and intervals count those."
+        elif not card.grouped:
+            yield "Samples are taken as independent: where several are of one speaker or video, say so with group=."
+    apart = _answered_apart(card)
+    if apart:
+        yield apart
     if card.judged:
         yield "Only accuracy is judged: the answers are marked right or wrong."
+
+
+def _more(rule: Rule, count: int, card: Tally) -> str:
+    """So many more of what a rule counts, in two digits."""
+    digits = 10 ** max(0, len(str(count)) - 2)
+    number = f"{-(-count // digits) * digits:,} more"
+    if rule.groups is not None:
+        return f"{number} groups"
+    if rule.class_name is not None:
+        return f"{number} {words.plural(count, 'sample')} of {card.kind.noun} {words.clean(rule.class_name)}"
+    if rule.score != "accuracy" and card.kind.positive:
+        where = "" if rule.slice == "all" else f"{rule.slice} "
+        return f"{number} {where}{words.plural(count, 'event')}"
+    which = "like these" if rule.slice == "all" else f"with {rule.slice}"
+    return f"{number} {words.plural(count, 'sample')} {which}"
+
+
+def _answered_apart(card: Tally) -> str:
+    """That coalitions answered different samples, and how many they share; nothing where they did not."""
+    numbers = card.answered()
+    answered = {int(numbers[card.row(name)]) for name in card.coalitions if card.support("all", name)}
+    if len(answered) < 2:
+        return ""
+    shared = card.shared()
+    how_many = "" if shared is None else f", and share {shared:,} of {card.support():,}"
+    return (
+        f"The coalitions did not answer the same samples{how_many}: drops, gains and Shapley values are given only "
+        "where they did."
+    )
 
 
 def unused(name: str, given: Contribution) -> str:
@@ -97,10 +140,14 @@ def _subject(rule: Rule) -> str:
 
 
 def _on(rule: Rule, card: Tally) -> str:
+    return _on_samples(rule, card) + ("" if rule.groups is None else f" in {words.count(rule.groups, 'group')}")
+
+
+def _on_samples(rule: Rule, card: Tally) -> str:
     if rule.class_name is not None:
         return f" on {rule.support:,} samples of it"
     if rule.slice == "all":
-        return f" on {rule.support:,} samples"
+        return f" on {card.support():,} samples"
     if rule.score == "recall" and card.kind.positive:
-        return f" on {card.positives(rule.slice):,} {rule.slice} events"
-    return f" on {rule.support:,} samples with {rule.slice}"
+        return f" on {rule.support:,} {rule.slice} events"
+    return f" on {card.support(rule.slice):,} samples with {rule.slice}"
