@@ -28,7 +28,8 @@ class Calls(Dataset):
     def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(i)
         draw = {name: torch.randn(8, generator=generator) for name in ("tokens", "pixels", "waveform")}
-        return {**draw, "label": torch.tensor(i % 6), "presence": torch.tensor([True, i % 3 > 0, i % 2 > 0])}
+        told = {"label": i % 6, "presence": [True, i % 3 > 0, i % 2 > 0], "language": i % 2, "speaker": i // 4}
+        return {**draw, **{name: torch.tensor(value) for name, value in told.items()}}
 
 
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
@@ -58,7 +59,8 @@ def test_python_blocks_run_in_the_order_they_stand(tmp_path, monkeypatch):
     logged = names["Trainer"](logger=False, enable_checkpointing=False).validate(module, names["val_loader"])[0]
     assert {"val/all/f1", "val/audio/recall"} <= set(logged)
     assert names["ablation"].encoders == {name: (f"encoders.{name}",) for name in ("text", "image", "audio")}
-    assert (names["later"] - names["card"]).paired
+    assert names["card"].groups() == 6
+    assert "language/de" in names["card"].slices
     assert (tmp_path / "scores.csv").read_text().startswith("step,val/all/accuracy")
     assert list(tmp_path.rglob("report.html"))
 

@@ -28,9 +28,18 @@ are numbered as they come, and shards need `shard=`.
 **How many replicates?** 200 are enough for a 95% interval here, since only their spread is used. `bootstrap=0` counts
 faster and gives intervals of plain proportions only.
 
-**Not independent.** An interval counts samples. If ten clips come from one video, or a hundred turns from one speaker,
-they are worth less than that many samples, and the interval is too short: split by speaker, and say which samples
-belong together where the metric takes groups.
+**Groups: what is not independent.** Ten clips of one video, or a hundred turns of one speaker, are worth less than that
+many samples. Say which belong together, and every interval, test, minimum of support and piece of advice counts groups;
+one sample a group gives the numbers that there are without.
+
+>>> def interval(group):
+...     metric = CoalitionConfusionMatrix(("image", "audio"), num_classes=2, coalitions=["all"], bootstrap=200)
+...     hits = torch.arange(400) // 10 % 4 > 0  # all ten clips of every fourth video are missed
+...     metric.update({"all": torch.where(hits, target, 1 - target)}, target, index=torch.arange(400), group=group)
+...     return metric.scorecard().interval("accuracy")
+>>> clips, videos = interval(torch.arange(400)), interval(torch.arange(400) // 10)
+>>> videos[1] - videos[0] > 2 * (clips[1] - clips[0])
+True
 
 **Many findings at once.** The verdict adjusts p-values for how many comparisons were made (Holm 1979) and says of what
 it leaves open how many samples would settle it.

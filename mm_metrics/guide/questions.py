@@ -4,9 +4,9 @@
 model(batch["ids"], batch["pixels"])`. It returns logits, or a mapping of heads, `{"all": …, "text": …}`.
 
 **Which F1 is it?** Macro: the mean over classes of each class's F1, leaving out classes that are neither in the targets
-nor predicted; in binary tasks the positive class's. Another: `card.score("f1", average="weighted")` where a score takes
-an average, `ModalityF1Score(modalities, num_classes=5, average="micro")`, or a function of `mm_metrics.scores` over
-`metric.compute()`.
+nor predicted; in binary tasks the positive class's. Another: `card.score("f1_weighted")` or `card.score("f1",
+average="micro")`, `ModalityF1Score(modalities, num_classes=5, average="micro")`, or a function of `mm_metrics.scores`
+over `metric.compute()`.
 
 >>> import torch
 >>> from mm_metrics import ModalityF1Score, scores
