@@ -9,6 +9,8 @@ To hide a modality from a model one has to show it something else. `baseline=` o
 | `"mean"` | the mean over the training batches (before there are any, of the validation batch) | inputs whose 0 is far from the data, such as log-mel spectrograms |
 | `"shuffle"` | another sample's input of the same batch | models that break on anything unlike data (Gat et al. 2021); it keeps the modality's own statistics |
 | `"presence"` | the input as it is; the batch's `presence` entry says that it is not there | models that read a presence mask |
+| `"keep"` | the input as it is | lengths, positions and ids that belong to all modalities |
+| `mm_metrics.ablation.baselines.keeping(101, 102)` | the special ids where they are, 0 elsewhere | tokens of models that pool at `[CLS]` or at the end of text |
 | a number | that number | silence of about −1.5 in Whisper's features |
 | a tensor of one sample's shape | that tensor | a blank picture, an empty prompt's token ids |
 | a function of the input `(N, ...)` | what it gives, one row or N rows | lengths that vary |
