@@ -47,9 +47,9 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 4700,
     "ablation": 2210,
-    "callbacks": 1670,
+    "callbacks": 1750,
     "render": 1380,
-    "predictions": 1380,
+    "predictions": 1550,
     "leakage": 1380,
 }
 

@@ -93,6 +93,19 @@ def measure(reader: Reader, layout: Layout, preds: Tensor, labels: Labels, targe
     return Measures(**found)
 
 
+def true_probability(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
+    """``(K, N)`` how probable each coalition held what was true: of a class, or the mean over labels; NaN for labels.
+
+    `preds` ``(K, N, …)`` as they came.
+    """
+    if not preds.dtype.is_floating_point or reader.task.ordinal:
+        return torch.full(tuple(preds.shape[:2]), torch.nan, device=preds.device)
+    log_odds, log_p = _logits(reader, preds)
+    if reader.task.by_class:
+        return log_p.gather(-1, labels.target.expand(*preds.shape[:2], 1)).squeeze(-1).exp()
+    return torch.where(labels.target == 1, log_odds, -log_odds).sigmoid().mean(-1)
+
+
 def _logits(reader: Reader, preds: Tensor) -> tuple[Tensor, Tensor]:
     """The log odds of each class or label, and the log of its probability, float32 ``(K, N, H)``."""
     x = preds.detach()

@@ -1,0 +1,107 @@
+"""The book of a stage, written while it runs: values leave the accelerator in bulk, shards of ranks are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mm_metrics.counts.labels import Labels
+from mm_metrics.counts.measure import true_probability
+from mm_metrics.metrics import CoalitionConfusionMatrix
+from mm_metrics.predictions.book import BookWriter, column_of, header_of, join_books
+
+_HELD = 16  # batches that may be on their way to the host
+
+
+class Book:
+    """One loader's book: `add` a batch after it was counted, `finish` on every rank."""
+
+    def __init__(self, folder: Path, name: str, rank: int, metric: CoalitionConfusionMatrix) -> None:
+        self.folder, self.name, self.metric = folder, name, metric
+        self.header = header_of(metric)
+        self.writer = BookWriter(self.shard(rank), self.header)
+        self._waiting: list[tuple[dict[str, Any], Any]] = []
+
+    def shard(self, rank: int) -> Path:
+        """The file of one rank."""
+        return self.folder / f".{self.name}.samples.{rank}.parquet"
+
+    def add(
+        self,
+        masks: Sequence[int],
+        preds: Tensor,
+        labels: Labels,
+        presence: Tensor | None = None,
+        numbers: Tensor | None = None,
+        group: Tensor | None = None,
+        counted: Tensor | None = None,
+    ) -> None:
+        """Rows of a batch: `preds` ``(K, N, …)`` of the coalitions `masks` as they came, and as `labels`.
+
+        `presence` ``(N, M)`` is where the samples count, `counted` ``(K, N)`` which coalitions answered.
+        """
+        modalities, by_label = self.metric.modalities, self.metric.task.by_label
+        held = true_probability(self.metric.reader, preds, labels)
+        target = (
+            labels.target
+            if labels.ignored is None
+            else torch.where(labels.ignored, self.header["ignore_index"], labels.target)
+        )
+        columns: dict[str, Any] = {"target": target if by_label else target[:, 0], "index": numbers, "group": group}
+        for m, name in enumerate(modalities):
+            columns[f"presence_{name}"] = None if presence is None else presence[:, m] != 0
+        for k, mask in enumerate(masks):
+            coalition = modalities.name(mask)
+            said = labels.predicted[k] if by_label else labels.predicted[k, :, 0]
+            column, probable = (column_of(self.header, coalition, what) for what in ("prediction", "true_probability"))
+            columns[column] = said if counted is None else (said, ~counted[k])
+            columns[probable] = held[k] if counted is None else (held[k], ~counted[k])
+        self._waiting.append(_on_their_way(columns))
+        while len(self._waiting) > _HELD:
+            self._write(*self._waiting.pop(0))
+
+    def finish(self, trainer: Any) -> None:
+        """Close this rank's shard; rank zero joins them. Every rank calls it."""
+        for waiting in self._waiting:
+            self._write(*waiting)
+        self._waiting = []
+        self.writer.close()
+        trainer.strategy.barrier("mm_metrics.book")
+        if trainer.is_global_zero:
+            shards = [self.shard(rank) for rank in range(trainer.world_size)]
+            join_books(shards, self.folder / f"{self.name}.samples.parquet")
+
+    def _write(self, columns: dict[str, Any], arrived: Any) -> None:
+        if arrived is not None:
+            arrived.synchronize()
+        N = len(columns["target"])
+        rows: dict[str, Any] = {}
+        for name, value in columns.items():
+            if name.startswith("presence_") and value is None:
+                value = torch.ones(N, dtype=torch.bool)
+            parts = value if isinstance(value, tuple) else (value,)
+            arrays = tuple(None if part is None else part.numpy() for part in parts)
+            rows[name] = arrays if len(arrays) > 1 else arrays[0]
+        self.writer.add(rows)
+
+
+def _on_their_way(columns: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Copies on the host, asynchronously from an accelerator, and the event after which they are there."""
+
+    def away(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(away, value))
+        if not isinstance(value, Tensor) or value.device.type != "cuda":
+            return value.detach().cpu() if isinstance(value, Tensor) else value
+        return torch.empty(value.shape, dtype=value.dtype, pin_memory=True).copy_(value.detach(), non_blocking=True)
+
+    event = None
+    moved = {name: away(value) for name, value in columns.items()}
+    if any(isinstance(value, Tensor) and value.device.type == "cuda" for value in columns.values()):
+        event = torch.cuda.Event()
+        event.record()
+    return moved, event

@@ -1,0 +1,202 @@
+"""The book of a stage: one row a sample, what it was and what was said under every coalition, as Parquet.
+
+Written in shards, one a rank, whose row groups rank zero joins; read again to the very card that was counted. Columns:
+``index``, ``group``, ``target``, ``prediction``, ``presence_{modality}``, ``by_{column}`` and for each coalition
+``prediction_{coalition}`` and ``true_probability_{coalition}``: how probable the model held what was true. A prediction
+that was not given is null, an answer that is no class -1. Labels are class numbers, in multilabel lists of 0 and 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mm_metrics.extras import install
+from mm_metrics.metrics import CoalitionConfusionMatrix
+from mm_metrics.modalities import UNHIDDEN
+from mm_metrics.scorecard import Scorecard
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEY = b"mm_metrics"  # of the schema's metadata, under which the header stands as JSON
+FORMAT = "mm_metrics/samples"
+ROWS = 65_536  # of a row group
+
+
+def header_of(metric: CoalitionConfusionMatrix) -> dict[str, Any]:
+    """What a book says of itself, so that the same metric can be made to count it again."""
+    layout, reader = metric.layout, metric.reader
+    return {
+        "format": FORMAT,
+        "version": 1,
+        "modalities": list(metric.modalities.names),
+        "task": metric.task.name,
+        "num_classes": layout.C,
+        "num_labels": layout.L,
+        "class_names": None if metric.class_names is None else list(metric.class_names),
+        "coalitions": list(metric.coalitions),
+        "own": UNHIDDEN if UNHIDDEN in metric.coalitions else metric.coalitions[-1],
+        "bootstrap": layout.R,
+        "seed": metric.seed,
+        "ignore_index": reader.ignore_index,
+        "by": [[column, list(values)] for column, values in layout.by if not column.startswith("_")],
+    }
+
+
+def header_in(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The header of a Parquet file that is a book, else None."""
+    metadata = _parquet().read_schema(path).metadata or {}
+    header = json.loads(metadata[KEY]) if KEY in metadata else {}
+    return header if header.get("format") == FORMAT else None
+
+
+class BookWriter:
+    """Writes rows to a shard by row groups; memory holds one of them. Raises ImportError without pyarrow."""
+
+    def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any]) -> None:
+        self.path, self.header = Path(path), header
+        self.schema = _schema(header)
+        self._rows: list[pa.RecordBatch] = []
+        self._count = 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer = _parquet().ParquetWriter(self.path, self.schema)
+
+    def add(self, columns: Mapping[str, Any]) -> None:
+        """Rows by column name: arrays ``(N,)``, of labels ``(N, L)``; a column left out is null."""
+        import pyarrow as pa
+
+        N = len(columns["target"])
+        arrays = [_array(columns.get(field.name), field.type, N) for field in self.schema]
+        self._rows.append(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+        self._count += N
+        if self._count >= ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held as one row group."""
+        import pyarrow as pa
+
+        if self._rows:
+            self._writer.write_table(pa.Table.from_batches(self._rows).combine_chunks())
+            self._rows, self._count = [], 0
+
+    def close(self) -> None:
+        """Finish the shard."""
+        self.flush()
+        self._writer.close()
+
+
+def join_books(shards: Iterable[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
+    """Copy the row groups of all shards to `path`, whole or not at all, and remove the shards."""
+    parquet, target, parts = _parquet(), Path(path), list(map(Path, shards))
+    whole = target.with_name(f".{target.name}.whole")
+    try:
+        with parquet.ParquetWriter(whole, parquet.read_schema(parts[0])) as writer:
+            for shard in parts:
+                with parquet.ParquetFile(shard) as file:
+                    for group in range(file.num_row_groups):
+                        writer.write_table(file.read_row_group(group))
+        os.replace(whole, target)
+    finally:
+        for shard in (whole, *parts):
+            shard.unlink(missing_ok=True)
+    return target
+
+
+def score_book(path: str | os.PathLike[str]) -> Scorecard:
+    """The card of a book's samples, equal to the one that was counted; ValueError for a file that is no book.
+
+    Scores that need more than labels, as AUROC does, are not in a book.
+    """
+    header = header_in(path)
+    if header is None:
+        raise ValueError(f"{path} is no book of samples, as samples='all' of the monitor writes them")
+    by_label = header["task"] == "multilabel"
+    task = "multiclass" if header["task"] == "ordinal" else header["task"]
+    metric = CoalitionConfusionMatrix(
+        header["modalities"], header["num_classes"] if task == "multiclass" else None, task,
+        header["num_labels"] if by_label else None, coalitions=header["coalitions"], bootstrap=header["bootstrap"],
+        seed=header["seed"], ignore_index=header["ignore_index"], class_names=header["class_names"],
+        by={column: values[:-1] for column, values in header["by"]},
+    )  # fmt: skip
+    with _parquet().ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            _count(metric, header, file.read_row_group(group))
+    return metric.scorecard(book=Path(path).name)
+
+
+def column_of(header: Mapping[str, Any], coalition: str, what: str = "prediction") -> str:
+    """The column of a coalition's predictions: the model's own have no name behind them."""
+    return what if coalition == header["own"] else f"{what}_{coalition}"
+
+
+def _count(metric: CoalitionConfusionMatrix, header: Mapping[str, Any], table: pa.Table) -> None:
+    by_label, L = header["task"] == "multilabel", header["num_labels"]
+
+    def labels(column: str) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers, 0 where null, and where there are some."""
+        cells = table[column].combine_chunks()
+        there = ~cells.is_null().to_numpy(zero_copy_only=False)
+        if by_label:
+            values = np.zeros((len(cells), L), dtype=np.int64)
+            values[there] = cells.drop_null().flatten().to_numpy().reshape(-1, L)
+            return values, there
+        return cells.fill_null(0).to_numpy().astype(np.int64), there
+
+    target, _ = labels("target")
+    answers = [labels(column_of(header, coalition)) for coalition in header["coalitions"]]
+    presence = {
+        name: torch.from_numpy(table[f"presence_{name}"].to_numpy().astype(bool)) for name in header["modalities"]
+    }
+    numbers = {name: table[name].combine_chunks() for name in ("index", "group")}
+    numbers = {name: cells for name, cells in numbers.items() if not cells.null_count}
+    given = {name: torch.from_numpy(cells.to_numpy().astype(np.int64)) for name, cells in numbers.items()}
+    metric.update(
+        torch.from_numpy(np.stack([values for values, _ in answers])), torch.from_numpy(target), presence,
+        given.get("index"), given.get("group"),
+        {column: table[f"by_{column}"].to_pylist() for column, _ in header["by"]} or None,
+        counted=torch.from_numpy(np.stack([there for _, there in answers])),
+    )  # fmt: skip
+
+
+def _schema(header: Mapping[str, Any]) -> pa.Schema:
+    import pyarrow as pa
+
+    label = pa.list_(pa.int8(), header["num_labels"]) if header["task"] == "multilabel" else pa.int32()
+    fields = [("index", pa.int64()), ("group", pa.int64()), ("target", label)]
+    fields += [(column_of(header, name), label) for name in [header["own"]]]
+    fields += [(f"presence_{name}", pa.bool_()) for name in header["modalities"]]
+    fields += [(f"by_{column}", pa.string()) for column, _ in header["by"]]
+    others = [name for name in header["coalitions"] if name != header["own"]]
+    fields += [(column_of(header, name), label) for name in others]
+    fields += [(column_of(header, name, "true_probability"), pa.float32()) for name in (header["own"], *others)]
+    return pa.schema(fields, metadata={KEY: json.dumps(header)})
+
+
+def _array(values: Any, kind: pa.DataType, N: int) -> pa.Array:
+    import pyarrow as pa
+
+    if values is None:
+        return pa.nulls(N, kind)
+    mask = None
+    if isinstance(values, tuple):  # with where they are not given
+        values, mask = values
+    if pa.types.is_fixed_size_list(kind):
+        flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, kind.list_size, mask=None if mask is None else pa.array(mask))
+    return pa.array(values, kind, mask=mask)
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(f"a book of samples needs pyarrow: {install('pyarrow')}") from error
+    return pyarrow.parquet
