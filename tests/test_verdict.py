@@ -225,6 +225,31 @@ def test_one_sample_a_group_gives_the_same_numbers():
     assert group.verdict().level == plain.verdict().level
 
 
+def test_a_weak_value_of_a_column_and_false_confidence_are_named_and_set_no_level():
+    random, n = torch.Generator().manual_seed(0), 3000
+    target = torch.randint(3, (n,), generator=random)
+    swahili = torch.rand(n, generator=random) < 0.2
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"),
+        num_classes=3,
+        bootstrap=200,
+        by={"language": ["de", "sw", "fr"]},
+        scores=("calibration_error",),
+    )
+    rows = []
+    for chance in (0.34, 0.94, 0.5, 0.94):  # none, text, audio, both: without text it is as sure as ever
+        right = torch.rand(n, generator=random) < torch.where(swahili, 0.9 * chance, torch.tensor(chance))
+        rows.append(torch.where(right, target, (target + 1) % 3))
+    logits = torch.nn.functional.one_hot(torch.stack(rows), 3) * 3.0
+    metric.update(logits, target, by={"language": ["sw" if is_swahili else "de" for is_swahili in swahili]})
+    verdict = metric.scorecard().verdict()
+    found = {(part.kind, part.modality) for part in verdict.findings if part.kind in ("weak_slice", "overconfident")}
+    assert found == {("weak_slice", "language/sw"), ("overconfident", "text")}
+    assert verdict.level == "good"  # language/fr, of no sample at all, is asked nothing
+    gate = QualityGate(recall={"language/fr": 0.8})
+    assert metric.scorecard().verdict(gate).level == "undecided"
+
+
 def test_a_class_that_is_missed_is_a_paradox():
     verdict = class_card([[900, 0, 0], [0, 80, 0], [15, 0, 5]]).verdict()
     assert verdict.level == "bad"

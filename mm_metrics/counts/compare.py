@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
+from mm_metrics.counts.beyond import UNBOUNDED
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import SAME, overlap
@@ -24,6 +25,7 @@ class Difference(NamedTuple):
     value: float
     error: float
     freedom: float | None
+    hidden: float = 0.0  # what binning can hide of the value, either way
 
 
 class _Read(NamedTuple):
@@ -32,6 +34,7 @@ class _Read(NamedTuple):
     value: Tensor
     replicates: Tensor | None
     total: Tensor
+    hidden: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,32 +91,48 @@ class Comparison:
         """Whether all saw the same samples with the same weights, but for rows that some skipped."""
         return all(overlap(self.new, card) > SAME for card in (*self.more_new, *self.olds))
 
-    def score(self, score: str, coalition: str | None = None, slice: Slice = "all") -> float:
+    def score(
+        self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
+    ) -> float:
         """The new side's score less the old one's."""
-        new, old = ([card.score(score, coalition, slice) for card in cards] for cards in (self.news, self.olds))
+        new, old = ([card.score(score, coalition, slice, average) for card in side] for side in (self.news, self.olds))
         return sum(new) / len(new) - sum(old) / len(old)
 
     def interval(
-        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
+        self,
+        score: str,
+        coalition: str | None = None,
+        slice: Slice = "all",
+        average: str | None = "default",
+        confidence: float = 0.95,
     ) -> tuple[float, float]:
         """``(low, high)`` of the difference; NaN where a card has no bootstrap replicates."""
-        difference = self.difference(score, coalition, slice)
-        estimate = _estimate(difference, confidence, 1 - scores.floor(score))
-        return estimate.low, estimate.high
+        _, low, high = self.estimate(score, coalition, slice, average, confidence)
+        return low, high
 
     def estimate(
-        self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
+        self,
+        score: str,
+        coalition: str | None = None,
+        slice: Slice = "all",
+        average: str | None = "default",
+        confidence: float = 0.95,
     ) -> Estimate:
         """A difference with its interval."""
-        low, high = self.interval(score, coalition, slice, confidence)
-        return Estimate(self.score(score, coalition, slice), low, high)
+        name = self.new.named(score, average)[0]
+        most = math.inf if name in UNBOUNDED else 1 - scores.floor(name)
+        return _estimate(self.difference(score, coalition, slice, average), confidence, most)
 
-    def difference(self, score: str, coalition: str | None = None, slice: Slice = "all") -> Difference:
+    def difference(
+        self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
+    ) -> Difference:
         """A difference with its standard error, which is NaN where a card has no bootstrap replicates."""
 
         def read(card: Tally) -> _Read:
-            value = torch.tensor(card.score(score, coalition, slice), dtype=torch.float64)
-            return _Read(value, card.replicate_scores(score, coalition, slice), _size(card, score, coalition, slice))
+            value = torch.tensor(card.score(score, coalition, slice, average), dtype=torch.float64)
+            spread = card.replicate_scores(score, coalition, slice, average)
+            size, hidden = _size(card, score, coalition, slice, average), card.bound(score, coalition, slice, average)
+            return _Read(value, spread, size, hidden)
 
         return self._differences(read, slice)[0]
 
@@ -131,17 +150,17 @@ class Comparison:
         return {name: _estimate(part, confidence, 1.0) for name, part in zip(self.new.names, differences, strict=True)}
 
     def contributions(
-        self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95
+        self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95, average: str | None = "default"
     ) -> dict[str, Contribution]:
         """How each modality's drop, gain alone and Shapley value differ, each with an interval."""
         columns = []
         for function in (contributions.leave_one_out, contributions.unimodal_gain, contributions.shapley_values):
 
             def read(card: Tally, function: Callable[..., Tensor] = function) -> _Read:
-                part = card.applied(function, score, slice)
+                part = card.applied(function, score, slice, average)
                 return _Read(part.value, part.replicates, part.total)
 
-            part = self.new.applied(function, score, slice)
+            part = self.new.applied(function, score, slice, average)
             ranges = (part.most - part.least).expand(part.value.shape).tolist()
             differences = zip(self._differences(read, slice), ranges, strict=True)
             columns.append([_estimate(difference, confidence, most) for difference, most in differences])
@@ -153,9 +172,10 @@ class Comparison:
         sides = [[read(card) for card in cards] for cards in (self.news, self.olds)]
         new, old = (torch.stack([part.value.flatten() for part in side]) for side in sides)  # (cards, P)
         values = new.mean(0) - old.mean(0)
+        hidden = sum(sum(part.hidden for part in side) / len(side) for side in sides)
         spreads = [[part.replicates for part in side] for side in sides]
         if any(spread is None for side in spreads for spread in side):
-            return [Difference(value, math.nan, None) for value in values.tolist()]
+            return [Difference(value, math.nan, None, hidden) for value in values.tolist()]
         size = min(len(spread) for side in spreads for spread in side if spread is not None)
         first, second = (
             torch.stack([spread[:size].reshape(size, -1) for spread in side if spread is not None]).mean(0)
@@ -171,13 +191,13 @@ class Comparison:
         seeds = ((new - new.mean(0)) ** 2).sum(0) + ((old - old.mean(0)) ** 2).sum(0)
         seeds = seeds / max(spare, 1) * (1 / len(new) + 1 / len(old)) * (spare > 0)
         return [
-            Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare))
+            Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare), hidden)
             for value, error, seed in zip(values.tolist(), errors.tolist(), seeds.tolist(), strict=True)
         ]
 
 
-def _size(card: Tally, score: str, coalition: str | None, slice: Slice, average: str = "default") -> Tensor:
-    behind = scores.behind(score, card.sums(coalition, slice), card.kind, average)
+def _size(card: Tally, score: str, coalition: str | None, slice: Slice, average: str | None) -> Tensor:
+    behind = card.behind(score, card.sums(coalition, slice), average)
     return uncertainty.least_size(behind.weights, behind.sizes)
 
 
@@ -189,6 +209,6 @@ def _freedom(data: float, groups: int | None, seeds: float, spare: int) -> float
 
 
 def _estimate(difference: Difference, confidence: float, most: float) -> Estimate:
-    half = uncertainty.t_quantile(confidence, difference.freedom) * difference.error
+    half = uncertainty.t_quantile(confidence, difference.freedom) * difference.error + difference.hidden
     low, high = difference.value - half, difference.value + half
     return Estimate(difference.value, max(low, -most) if low == low else low, min(high, most) if high == high else high)

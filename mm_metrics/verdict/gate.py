@@ -77,6 +77,10 @@ class QualityGate:
             value = value.get(slice, _default(score))
         return _bars(value, _default(score))
 
+    def names(self, slice: str) -> bool:
+        """Whether any score has a bar for that slice of its own."""
+        return any(isinstance(value, Mapping) and slice in value for value in (getattr(self, name) for name in SCORES))
+
     def check_names(self, slices: Iterable[str], classes: Sequence[str]) -> None:
         """Raise ValueError where a bar, or a critical class, names what the scorecard does not have."""
         slices = tuple(slices)

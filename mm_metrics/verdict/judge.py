@@ -15,8 +15,17 @@ import torch
 
 from mm_metrics import scores
 from mm_metrics.counts.tally import Tally
-from mm_metrics.uncertainty import Estimate, difference_error, holm, least_size, p_below, samples_needed, t_quantile
+from mm_metrics.uncertainty import (
+    Estimate,
+    difference_error,
+    holm,
+    least_size,
+    p_below,
+    samples_needed,
+    t_quantile,
+)
 from mm_metrics.verdict import sentences
+from mm_metrics.verdict.explain import explanations
 from mm_metrics.verdict.gate import SCORES, QualityGate
 from mm_metrics.verdict.rules import LEVELS, Finding, Need, Rule, Verdict
 
@@ -43,7 +52,7 @@ def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verd
     found += [(finding, None) for finding in extra]
     found.sort(key=lambda pair: (LEVELS.index(pair[0].level), pair[0].kind != "accuracy_paradox"))
     known = {(finding.kind, finding.modality) for finding in extra}
-    found += [(f, None) for f in _modality_findings(card, asked) if (f.kind, f.modality) not in known]
+    found += [(f, None) for f in explanations(card, asked) if (f.kind, f.modality) not in known]
     firm = _firm(level, rules, extra)
     advice = None if firm else _advice(level, rules, asked)
     return Verdict(
@@ -63,9 +72,14 @@ def _rules(card: Tally, gate: QualityGate) -> tuple[list[Rule], list[Rule]]:
 
 
 def _distinct_slices(card: Tally, gate: QualityGate) -> Iterator[str]:
-    """The whole, and every modality's slice that is not the same samples under the same bars as one before."""
+    """The whole, and every slice that is not the same samples under the same bars as one before.
+
+    A column's value of few samples, as ``language/other`` may be, is asked about only where it has a bar of its own.
+    """
     seen: list[list[object]] = []
     for slice in card.slices:
+        if "/" in slice and not gate.names(slice) and card.support(slice) < gate.min_support:
+            continue
         question: list[object] = [part.tolist() for part in card.sums(None, slice)]
         question += [gate.bars(score, slice) for score in SCORES]
         if question not in seen:
@@ -161,24 +175,6 @@ def _surely_bad(recalls: Sequence[Rule], gate: QualityGate) -> list[str]:
     """Classes whose recall is surely below the bad bar, adjusted by Holm for how many are asked."""
     adjusted = holm([p_below(rule.estimate, rule.bars[0], gate.confidence) for rule in recalls])
     return [str(rule.class_name) for rule, p in zip(recalls, adjusted, strict=True) if p < 1 - gate.confidence]
-
-
-def _modality_findings(card: Tally, gate: QualityGate) -> Iterator[Finding]:
-    """What the contributions say; it explains a level and sets none."""
-    if len(card.modalities) < 2 or len(card.coalitions) < 2 or not card.layout.R or not card.knows("f1"):
-        return
-    for name in card.modalities:
-        own = card.contributions("f1", slice=name, confidence=gate.confidence)[name]
-        bounds = (own.drop.low, own.drop.high, own.unimodal_gain.low, own.unimodal_gain.high)
-        if all(-gate.unused <= bound <= gate.unused for bound in bounds):
-            message = sentences.unused(name, own)
-            yield Finding("unused_modality", name, "f1", *own.drop, gate.unused, message)
-    shares = card.contributions("f1", confidence=gate.confidence)
-    total = sum(share.shapley.value for share in shares.values())
-    for name, share in shares.items():
-        if total > gate.unused and share.shapley.low > gate.dominant * total:
-            message = sentences.dominant(name, share.shapley, total)
-            yield Finding("dominant_modality", name, "f1", *share.shapley, gate.dominant * total, message)
 
 
 def _finding(rule: Rule, card: Tally, gate: QualityGate) -> Finding:

@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mm_metrics import scores, words
+from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
+from mm_metrics.moments import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate, holm, t_share
 from mm_metrics.verdict.gate import SCORES
 from mm_metrics.verdict.rules import Finding, Verdict
 
 
 class Change(NamedTuple):
-    """A score of a slice, new less old, and whether it surely fell by more than the tolerance.
+    """A score of a slice, new less old, and whether it surely got worse by more than the tolerance.
 
     `p` is adjusted by Holm for all that was asked; NaN where a card holds no replicates.
     """
@@ -51,8 +52,8 @@ def changes(
     estimates = [comparison.estimate(score, slice=slice, confidence=confidence) for score, slice in asked]
     p_values = []
     for (score, slice), estimate in zip(asked, estimates, strict=True):
-        _, error, freedom = comparison.difference(score, slice=slice)
-        beyond = estimate.value + tolerance
+        _, error, freedom, hidden = comparison.difference(score, slice=slice)
+        beyond = _gain(comparison, score, estimate.value) + tolerance + hidden
         p_values.append(math.nan if math.isnan(error) else 1 - t_share(beyond / error, freedom) if beyond < 0 else 1.0)
     adjusted = iter(holm([p for p in p_values if not math.isnan(p)]))
     p_values = [p if math.isnan(p) else next(adjusted) for p in p_values]
@@ -66,7 +67,7 @@ def losses(comparison: Comparison, found: Sequence[Change], tolerance: float = 0
     """A finding for every change that surely fell; undecided where a card holds no replicates to be sure by."""
     findings = []
     for change in found:
-        unknown = math.isnan(change.p) and change.value < -tolerance
+        unknown = math.isnan(change.p) and _gain(comparison, change.score, change.value) < -tolerance
         if not (change.fell or unknown):
             continue
         interval = words.points_interval(change.low, change.high) or "(no interval: score both with bootstrap=200)"
@@ -105,17 +106,20 @@ def verdict(found: Sequence[Finding], said: Sequence[str]) -> Verdict:
     return Verdict(level, level != "undecided", tuple(found), f"{level.upper()}: {worst}.", tuple(said))
 
 
+def _gain(comparison: Comparison, score: str, change: float) -> float:
+    """A change as a gain: of an error, the less the better."""
+    return -change if comparison.new.named(score)[0] in LOWER_IS_BETTER else change
+
+
 def _asked(comparison: Comparison, only: Sequence[str]) -> list[tuple[str, str]]:
     """Score and slice of every question, once: a slice of the same samples as one before asks nothing new."""
     slices = comparison.new.slices
     pairs = []
     for text in only:
         score, dot, slice = text.partition(".")
-        if score not in scores.SCORES or (dot and slice not in slices):
-            raise ValueError(
-                f"only={text!r}: a score, or score.slice as in recall.{slices[-1]}; scores are "
-                f"{', '.join(scores.SCORES)}, slices {', '.join(slices)}"
-            )
+        comparison.new.named(score)  # which refuses an unknown one
+        if dot and slice not in slices:
+            raise ValueError(f"only={text!r}: {slice!r} is none of the slices {', '.join(slices)}")
         pairs += [(score, name) for name in ([slice] if dot else slices)]
     if only:
         return list(dict.fromkeys(pairs))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mm_metrics import words
 from mm_metrics.counts.tally import Tally
+from mm_metrics.counts.weak import WeakSlice
 from mm_metrics.uncertainty import Contribution, Estimate
 from mm_metrics.verdict.gate import QualityGate
 
@@ -130,6 +131,22 @@ def dominant(name: str, shapley: Estimate, total: float) -> str:
     return (
         f"{name} carries {shapley.value / total:.0%} of what the model knows (Shapley value "
         f"{words.points_estimate(shapley)} of {100 * total:.0f} points of F1): the others are hardly used"
+    )
+
+
+def weak(slice: WeakSlice, score: str) -> str:
+    """A slice that is weaker than the whole, on the half of the data that did not propose it."""
+    return (
+        f"{slice.name} is weak: {words.label(score)} {words.estimate(slice.estimate)} on {slice.support:,} samples, "
+        f"{words.points_estimate(slice.difference)} points against all, on the half that did not propose it"
+    )
+
+
+def overconfident(name: str, excess: Estimate) -> str:
+    """A modality without which the model is surer than right."""
+    return (
+        f"without {name} the model is surer than it is right: its confidence is {words.points_estimate(excess)} points "
+        "above its accuracy"
     )
 
 

@@ -1,0 +1,69 @@
+"""Findings that explain a level and set none: modalities unused or dominant, weak slices, too much confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from mm_metrics.counts.tally import Tally
+from mm_metrics.moments import SCALE
+from mm_metrics.uncertainty import Estimate, difference_interval
+from mm_metrics.verdict import sentences
+from mm_metrics.verdict.gate import QualityGate
+from mm_metrics.verdict.rules import Finding
+
+
+def explanations(card: Tally, gate: QualityGate) -> Iterator[Finding]:
+    """What the contributions, columns and confidences say; it explains a level and sets none."""
+    if card.layout.by and card.layout.R and card.layout.replicate_slices:
+        score = "f1" if card.kind.by_label else "accuracy"
+        for weak in card.weak_slices(score, confidence=gate.confidence):
+            yield Finding("weak_slice", weak.name, score, *weak.estimate, math.nan, sentences.weak(weak, score))
+    if "calibration_error" in card.further and card.kind.by_class:
+        yield from _overconfident(card, gate.confidence)
+    if len(card.modalities) < 2 or len(card.coalitions) < 2 or not card.layout.R or not card.knows("f1"):
+        return
+    for name in card.modalities:
+        own = card.contributions("f1", slice=name, confidence=gate.confidence)[name]
+        bounds = (own.drop.low, own.drop.high, own.unimodal_gain.low, own.unimodal_gain.high)
+        if all(-gate.unused <= bound <= gate.unused for bound in bounds):
+            message = sentences.unused(name, own)
+            yield Finding("unused_modality", name, "f1", *own.drop, gate.unused, message)
+    shares = card.contributions("f1", confidence=gate.confidence)
+    total = sum(share.shapley.value for share in shares.values())
+    for name, share in shares.items():
+        if total > gate.unused and share.shapley.low > gate.dominant * total:
+            message = sentences.dominant(name, share.shapley, total)
+            yield Finding("dominant_modality", name, "f1", *share.shapley, gate.dominant * total, message)
+
+
+def _overconfident(card: Tally, confidence: float) -> Iterator[Finding]:
+    """Modalities without which the model's confidence surely exceeds its accuracy, by more than with all."""
+    spread = card.replicate_field("replicate_levels")  # (R, K, H, LEVELS, 3)
+    if spread is None:
+        return
+    excess, replicates = map(_excess, (card.field("levels"), spread))
+    for m, name in enumerate(card.modalities):
+        without = card.layout.modalities.name(card.layout.modalities.full & ~(1 << m))
+        if len(card.modalities) < 2 or without not in card.coalitions:
+            continue
+        row, whole = card.row(without), card.row(None)
+        ends = [
+            difference_interval(part[..., row], many, card.support(coalition=without), confidence, card.clusters())
+            for part, many in (
+                (excess, replicates[:, row]),
+                (excess - excess[whole], replicates[:, row] - replicates[:, whole]),
+            )
+        ]
+        if all(float(low) > 0 for low, _ in ends):
+            estimate = Estimate(float(excess[row]), *map(float, ends[0]))
+            message = sentences.overconfident(name, estimate)
+            yield Finding("overconfident", name, "calibration_error", *estimate, 0.0, message)
+
+
+def _excess(levels: Tensor) -> Tensor:
+    """``(..., H, LEVELS, 3)`` to ``(...)``: mean confidence less the share of hits."""
+    count, hits, confidence = levels.double().sum((-3, -2)).unbind(-1)
+    return (confidence / SCALE - hits) / count
