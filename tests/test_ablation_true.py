@@ -620,7 +620,7 @@ def test_an_error_that_is_not_the_hidings_is_the_models_own():
         def forward(self, batch):
             raise LookupError("the model's own")
 
-    with pytest.raises(LookupError, match="^the model's own"):
+    with pytest.raises(LookupError, match=r"^the model's own"):
         ablate(Broken(), predict=lambda model, batch: model(batch))(make_batch())
 
 

@@ -189,8 +189,8 @@ def keeping(*ids: int, fill: int = 0) -> Callable[[Tensor], Tensor]:
 
 
 def _row(x: Tensor, value: Any, what: str = "", token: Hashable = None) -> StandIn:
-    value = torch.as_tensor(value, device=value.device if isinstance(value, Tensor) else x.device)
-    value = value.detach().to(x.device, x.dtype)
+    number = isinstance(value, bool | int | float)  # made on the device: to move it there would be to wait
+    value = x.new_full((), value) if number else torch.as_tensor(value).detach().to(x.device, x.dtype)
     if value.ndim == x.ndim and value.shape[0] == 1:
         value = value[0]
     try:

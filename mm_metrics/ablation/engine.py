@@ -16,7 +16,7 @@ from mm_metrics.ablation.plan import Form
 from mm_metrics.ablation.replay import ApartError
 from mm_metrics.ablation.split import Split, split_by
 from mm_metrics.ablation.stamps import Checks, Weights, moved
-from mm_metrics.ablation.verify import agree
+from mm_metrics.ablation.verify import agree, room_of
 from mm_metrics.ablation.view import View
 from mm_metrics.ablation.whole import Whole
 
@@ -111,7 +111,7 @@ class Engine:
         if self._validations or self._verified is None or self.whole.guard is None:
             return False
         behind, then, attributes = self._verified
-        if moved(behind.now(), then):
+        if moved(behind.now(probe=False), then):
             self._patience = PATIENCE
             return True
         return self._patience > 0 and not self.whole.guard.same(attributes)
@@ -124,7 +124,7 @@ class Engine:
         splits = [form.split for form in self.forms.values() if form.split is not None]
         skip |= {id(site.module) for split in splits for site in split.plan.sites}
         behind = Weights([self.whole.model], skip)
-        now = behind.now()
+        now = behind.now(probe=False)
         self._patience -= self._verified is not None and not moved(now, self._verified[1])
         self._verified = behind, now, self.whole.guard.dicts
 
@@ -216,7 +216,10 @@ class Engine:
         except Exception:  # the whole model may do what the parts can't
             return None
         some = answer[[self.masks.index(mask) for mask in masks]][:, rows]
-        return answer if agree(some, reference, checks) and checks.hold() else None
+        if not agree(some, reference, checks) or not checks.hold():
+            return None
+        split.room = room_of(reference)
+        return answer
 
     def _try(self, view: View, reference: Tensor, masks: tuple[int, ...]) -> tuple[Split | None, str]:
         """The way of splitting the model that gives ``reference``, or None and why there is none."""

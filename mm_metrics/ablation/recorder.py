@@ -50,6 +50,7 @@ class Recorder:
     records: list[_Record] = field(default_factory=list)
     of_call: dict[Call, _Record] = field(default_factory=dict)
     stamps: dict[Call, Any] = field(default_factory=dict)
+    sums: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
     outermost: list[tuple[Module, list[Tensor]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,6 +62,7 @@ class Recorder:
         self.records.clear()
         self.of_call.clear()
         self.stamps.clear()
+        self.sums.clear()
         self.outermost.clear()
         self.calls.roots.clear()
         self.calls.inside.clear()
@@ -76,7 +78,7 @@ class Recorder:
             return
         stamped = not self.own and id(call.module) in self.owning
         args = {
-            path: (value, stamp(value) if stamped else None)
+            path: (value, self._stamp(value) if stamped else None)
             for path, value in given.items()
             if isinstance(value, Tensor)
         }
@@ -98,6 +100,13 @@ class Recorder:
             self._left.discard(_place(call))
             if not self._left:
                 raise Enough
+
+    def _stamp(self, x: Tensor) -> Any:
+        if not x.is_inference():
+            return stamp(x)
+        if id(x) not in self.sums:  # once a tensor: what is written into it later on is seen all the same
+            self.sums[id(x)] = (x, stamp(x))
+        return self.sums[id(x)][1]
 
     def find(self, site: Site, batch: Mapping[Path, Any], checks: Checks | None = None, now: Any = None) -> Any:
         """The output of a site for this batch's tensors, None where it was not kept or is no longer right.

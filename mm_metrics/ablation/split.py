@@ -13,7 +13,7 @@ from mm_metrics.ablation.plan import Plan, Site
 from mm_metrics.ablation.recorder import Enough, Recorder, autocast
 from mm_metrics.ablation.replay import DivergedError, Way, first_sample, given, shifted
 from mm_metrics.ablation.stamps import Checks, Weights, same_weights
-from mm_metrics.ablation.verify import agree
+from mm_metrics.ablation.verify import agree, near, room_of
 from mm_metrics.ablation.view import View
 
 CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
@@ -34,6 +34,7 @@ class Split:
     def __init__(self, plan: Plan, run: Callable[[Any, int], Tensor], batched: bool, one_row: bool) -> None:
         self.plan, self.run, self.batched, self.one_row = plan, run, batched, one_row
         self.most = CHUNK_SAMPLES
+        self.room: Tensor | None = None  # by which a replay may miss the model's own answer, once it was compared
         self._encoded: dict[int, dict[Any, tuple[Any, Any, Outputs]]] = {}
         self._weights = {
             m: Weights(dict.fromkeys(site.module for site in plan.sites if site.modality == m))
@@ -61,7 +62,7 @@ class Split:
         found = {} if own is None else {full: own}
         todo = tuple(mask for mask in masks if mask not in found)
         most = self._chunk(view, outputs) if self.batched and all(way.joint for way in ways) else 1
-        control = own is not None and 1 < most and len(todo) > 0
+        control = own is not None and self.room is not None and 1 < most and len(todo) > 0
         todo = (full, *todo) if control else todo
         while todo:
             k = min(most, self.most)
@@ -74,7 +75,8 @@ class Split:
                 continue
             if control:
                 assert own is not None
-                if not agree(answer[:1], own.unsqueeze(0), checks):
+                assert self.room is not None
+                if not near(answer[0], own, self.room, checks):
                     raise DivergedError("a replay of the parts gives another answer than the model's own")
                 control, answer, todo, k = False, answer[1:], todo[1:], k - 1
             found.update(zip(todo[:k], answer, strict=False))
@@ -231,6 +233,7 @@ def split_by(
         split, checks = Split(plan, run, batched, one_row), Checks()
         try:
             if agree(split.answers(view, masks, recorder, None, checks, now), reference, checks) and checks.hold():
+                split.room = room_of(reference)
                 return split, ""
         except Exception as error:  # another way may work, and the whole model does
             why = f"it can't be run in parts ({type(error).__name__}: {error})"

@@ -19,22 +19,36 @@ BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Checks:
     """Comparisons of one batch: at once on a CPU; elsewhere the answer is put off and read once, for all of them."""
 
-    put_off: list[Tensor] = field(default_factory=list)
+    flags: list[Tensor] = field(default_factory=list)
+    pairs: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    sums: dict[int, Any] = field(default_factory=dict)  # of tensors without a version, by their ids
 
     def __call__(self, flag: Tensor | bool) -> bool:
         """What the flag says; True as yet where its device would have to be waited for."""
         if isinstance(flag, Tensor) and flag.device.type != "cpu":
-            self.put_off.append(flag)
+            self.flags.append(flag)
             return True
         return bool(flag)
 
+    def equal(self, now: Tensor, then: Tensor) -> bool:
+        """Whether two tensors hold the same values; True as yet where their device would have to be waited for."""
+        if now.device.type == "cpu" or now.shape != then.shape:
+            return torch.equal(now, then)
+        self.pairs[id(now), id(then)] = (now, then)
+        return True
+
     def hold(self) -> bool:
         """Whether all that was put off holds too: the one wait of a batch."""
-        if not self.put_off:
-            return True
-        flags = torch.stack([flag.to(self.put_off[0].device) for flag in self.put_off])
-        self.put_off.clear()
-        return bool(flags.all())
+        pairs: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+        for now, then in self.pairs.values():
+            pairs.setdefault(now.dtype, []).append((now.reshape(-1), then.reshape(-1)))
+        for several in pairs.values():
+            now, then = (torch.cat(side) for side in zip(*several, strict=True))
+            self.flags.append((now == then).all())
+        held = not self.flags or bool(torch.stack(self.flags).all())
+        self.flags.clear()
+        self.pairs.clear()
+        return held
 
 
 def stamp(x: Tensor) -> Any:
@@ -59,7 +73,9 @@ def unchanged(x: Tensor, then: Any, checks: Checks) -> bool:
     """Whether a tensor is what it was when it was stamped."""
     if not isinstance(then, tuple):
         return then is not None and stamp(x) == then
-    return all(checks((a == b).all()) for a, b in zip(stamp(x), then, strict=True))
+    if id(x) not in checks.sums:
+        checks.sums[id(x)] = stamp(x)
+    return all(checks.equal(now, was) for now, was in zip(checks.sums[id(x)], then, strict=True))
 
 
 class Weights:
@@ -77,8 +93,8 @@ class Weights:
         self._places: Any = None
         self._probes: list[Tensor] = []
 
-    def now(self) -> tuple[Any, Any]:
-        """Place and version of each, and the values that are looked at, on an accelerator still there."""
+    def now(self, probe: bool = True) -> tuple[Any, Any]:
+        """Place and version of each, and the values that are looked at, on an accelerator still there, if ``probe``."""
         held = [
             x for table in self.tables for x in table.values()
             if x is not None and id(x) not in self.skip and not is_lazy(x)
@@ -86,8 +102,9 @@ class Weights:
         places = [x.data_ptr() for x in held]
         if places != self._places:
             self._places, self._probes = places, _probes(held)
-        values: Any = torch.cat(self._probes) if self._probes else None
-        if values is not None and values.device.type == "cpu":
+        on_cpu = bool(self._probes) and self._probes[0].device.type == "cpu"
+        values: Any = torch.cat(self._probes) if on_cpu or (probe and self._probes) else None
+        if on_cpu:
             values = values.view(torch.uint8).numpy().tobytes()
         return [*places, *(None if x.is_inference() else x._version for x in held)], values
 
@@ -101,7 +118,7 @@ def _probes(held: list[Tensor]) -> list[Tensor]:
 def moved(now: tuple[Any, Any], then: tuple[Any, Any]) -> bool:
     """Whether weights have other places or values; on an accelerator, to ask would be to wait, and versions tell."""
     half = len(now[0]) // 2
-    if isinstance(now[1], Tensor) or isinstance(then[1], Tensor):
+    if not isinstance(now[1], bytes) or not isinstance(then[1], bytes):
         return now[0] != then[0]
     return now[0][:half] != then[0][:half] or now[1] != then[1]
 
@@ -111,5 +128,5 @@ def same_weights(now: tuple[Any, Any] | None, then: tuple[Any, Any] | None, chec
     if now is None or then is None or now[0] != then[0]:
         return False
     if isinstance(now[1], Tensor) and isinstance(then[1], Tensor):
-        return checks((now[1] == then[1]).all())
+        return checks.equal(now[1], then[1])
     return now[1] == then[1]
