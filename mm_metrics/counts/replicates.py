@@ -46,13 +46,12 @@ def _add_class_sums(
     predicted, target = batch.predicted, batch.target  # (K, N, L), (N, L)
     label = torch.arange(L, device=target.device) * (3 * C)
     drop = batch.dropped(L)
-    sums = [
-        (label + target, any_of(drop, predicted != target)),
-        (label + C + predicted, any_of(drop, predicted < 0)),
-        (label + 2 * C + target, drop),
-    ]
-    for row, out in sums:
-        _add(layout.view(counts, "replicates"), layout, row.expand_as(predicted), out, where, weights, ks)
+    wrong = predicted != target
+    rows = (label + target, label + C + predicted, label + 2 * C + target)
+    drops = (any_of(drop, wrong), any_of(drop, predicted < 0), torch.zeros_like(wrong) if drop is None else drop)
+    row = torch.cat([row.expand_as(predicted) for row in rows], dim=-1)  # (K, N, 3 * L): one launch for all three
+    out = torch.cat([drop.expand_as(predicted) for drop in drops], dim=-1)
+    _add(layout.view(counts, "replicates"), layout, row, out, where, weights, ks)
 
 
 def _add_measures(
