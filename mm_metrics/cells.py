@@ -69,10 +69,12 @@ def as_bit(cell: object) -> bool:
 
 
 def as_hash(cell: object) -> list[int]:
-    """Two numbers of 63 bits that stand for an id, as no sample has a negative number; equal for 7, 7.0 and "7"."""
+    """Two numbers of 63 bits that stand for an id, a number for itself; equal for 7, 7.0 and "7"."""
     text = as_text(cell)
     if not text:
         raise UnreadableError("no id", "there is no id")
+    if text.isdecimal() and len(text) < 19 and text == str(int(text)):
+        return [int(text), 0]  # as an index that a metric was given
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return [int.from_bytes(half, "little") >> 1 for half in (digest[:8], digest[8:])]
 

@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 OUTPUT = "the file to write; - is standard output"
 
@@ -29,9 +29,13 @@ A row is a sample, in these columns (each renamed by an option):
 In --task multilabel a cell is a list of labels, or words joined with |.
 
   mm-metrics score test.csv --modalities text image audio --output card.json
+  mm-metrics score meld.csv --modalities text audio --group speaker --by season language=de,en
+  mm-metrics score mosi.csv --modalities text audio --task ordinal --edges=-1,1
   mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
   mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
 
+  mm-metrics score meld.csv --modalities text audio --group speaker --by season language=de,en
+  mm-metrics score mosi.csv --modalities text audio --task ordinal --edges=-1,1
   mm-metrics score part-*.parquet --modalities text image --classes 10 --engine ray --workers 4
   zcat test.csv.gz | mm-metrics score - --format csv --delimiter ';' --modalities text image --output -
 
@@ -156,7 +160,7 @@ def add_fields(parser: Any, cls: type, hidden: Collection[str] = ()) -> None:
             del options["default"]
         elif hint is bool:
             options["action"] = "store_true"
-        elif hint in (tuple[str, ...], tuple[str, ...] | None, Sequence[str]):
+        elif {hint, *get_args(hint)} & {tuple[str, ...], Sequence[str]}:
             options |= {"nargs": "+", "metavar": "NAME"}
         else:
             options["type"] = hint

@@ -73,7 +73,7 @@ def test_every_option_of_score_reaches_the_reader(monkeypatch):
         "score a.csv b.pq --modalities text audio --task binary --classes no yes --positive no --threshold 0.3 "
         "--ignore-case --target y --prediction p --presence.audio has_sound --coalition run_{coalition} --id qid "
         "--always text --bootstrap 7 --seed 3 --shard 2 --skip-bad --delimiter tab --encoding latin-1 --format csv "
-        "--extract x(.)"
+        "--extract x(.) --group g --by language=de,en loud"
     )
     assert main(arguments.split()) == cli.INTERRUPTED
     assert seen["files"] == ["a.csv", "b.pq"]
@@ -82,6 +82,7 @@ def test_every_option_of_score_reaches_the_reader(monkeypatch):
         target="y", prediction="p", presence={"audio": "has_sound"}, coalition="run_{coalition}", id="qid",
         always=("text",), bootstrap=7, seed=3, shard=2, skip_bad=True,
         delimiter="\t", encoding="latin-1", format="csv", extract="x(.)",
+        group="g", by={"language": ("de", "en"), "loud": ()},
     )  # fmt: skip
     options = {field.name for field in dataclasses.fields(Predictions)} - {"block_rows"}
     named = {action.dest for action in cli_options.score_options(_Plain()).actions}

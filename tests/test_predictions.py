@@ -898,6 +898,82 @@ def test_logs_that_say_two_things_are_refused(lines, said, tmp_path):
         Predictions(("text",), classes=("0", "1", "A", "B")).score_files([tmp_path / "a.jsonl"])
 
 
+# Groups, slices by columns, numbers on a scale.
+
+
+def test_groups_and_columns_are_those_of_a_metric(tmp_path):
+    draw = np.random.default_rng(6)
+    data = table(outside=0.05).assign(
+        speaker=draw.integers(30, size=N), language=draw.choice(["de", "en", "fr"], N), loud=draw.integers(2, size=N)
+    )
+    how = Predictions(MODALITIES, classes=WORDS, bootstrap=20, group="speaker", by=("language=de,en", "loud"))
+    data.to_csv(tmp_path / "a.csv", index=False)
+    card = how.score_files([tmp_path / "a.csv"]).card
+    metric = CoalitionConfusionMatrix(
+        MODALITIES, num_classes=5, coalitions=["none", "text-image", "all"], bootstrap=20,
+        by={"language": ["de", "en"], "loud": ["0", "1"]},
+    )  # fmt: skip
+    code = {name: i for i, name in enumerate(WORDS)}
+    columns = ["prediction_none", "prediction_image-text", "prediction"]
+    preds = np.stack([[code.get(word, 4) for word in data[column]] for column in columns])
+    metric.update(
+        torch.tensor(preds), torch.tensor([code[word] for word in data.target]),
+        torch.tensor(np.stack([data.presence_text == 1, np.ones(N, bool), data.presence_audio], 1)),
+        group=torch.tensor(data.speaker), by={"language": data.language.tolist(), "loud": torch.tensor(data.loud)},
+    )  # fmt: skip
+    assert torch.equal(card.counts, metric.scorecard().counts)
+    assert card.groups() == data.speaker.nunique()
+    where = (data.language == "de") & (data.presence_audio)
+    right = (data.target == data.prediction)[where].mean()
+    assert card.score("accuracy", slice=("audio", "language/de")) == pytest.approx(right)
+
+
+def test_groups_and_columns_join_with_their_runs(runs):
+    draw = np.random.default_rng(6)
+    more = table()[["qid"]].assign(speaker=draw.choice(["ann", "bob", "eve"], N), language=draw.choice(["de", "en"], N))
+    pandas.read_csv(runs / "wide.csv").merge(more, on="qid").to_csv(runs / "wide.csv", index=False)
+    how = Predictions(MODALITIES, id="qid", bootstrap=20, group="speaker", by=["language"])
+    full = pandas.read_json(runs / "full.jsonl", lines=True).merge(more, on="qid")
+    full.to_json(runs / "full.jsonl", orient="records", lines=True)
+    joined, wide = how.score_runs(names_of(runs)).card, how.score_files([runs / "wide.csv"]).card
+    assert torch.equal(joined.counts, wide.counts)
+    assert joined.groups() == 3
+
+
+def test_a_column_of_no_groups_or_of_too_many_values_is_refused(tmp_path):
+    table().assign(note=np.arange(N), speaker=[""] + ["a"] * (N - 1)).to_csv(tmp_path / "a.csv", index=False)
+    for more, said in [
+        ({"group": "speaker"}, "line 2, column 'speaker': there is no group"),
+        ({"group": "lost"}, "--group NAME"), ({"by": ["note"]}, "'note' holds more than 100 different values"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            Predictions(MODALITIES, **more).score_files([tmp_path / "a.csv"])
+
+
+def test_numbers_on_a_scale_are_those_of_a_metric(tmp_path):
+    draw = np.random.default_rng(7)
+    data = pandas.DataFrame({"target": draw.uniform(-3, 3, 200)}).assign(presence_text=draw.integers(2, size=200))
+    data["prediction"] = data.target + draw.normal(size=200)
+    data.to_csv(tmp_path / "a.csv", index=False)
+    how = Predictions(("text",), "ordinal", edges="-1,1", bootstrap=20)
+    card = how.score_files([tmp_path / "a.csv"]).card
+    metric = CoalitionConfusionMatrix(("text",), task="ordinal", edges=(-1, 1), coalitions=["all"], bootstrap=20)
+    preds, target = (torch.tensor(data[name].to_numpy()) for name in ("prediction", "target"))
+    metric.update(preds.unsqueeze(0), target, torch.tensor(data[["presence_text"]].to_numpy()), torch.arange(200))
+    assert card == metric.scorecard()
+    assert card.score("mae") == pytest.approx((data.target - data.prediction).abs().mean(), abs=1e-3)
+    with pytest.raises(ValueError, match="row 1, column 'prediction': '' is no number"):
+        how.score_rows({"target": [0.5, 1.0], "prediction": ["0.1", ""]})
+
+
+def test_ids_that_are_numbers_are_an_index(tmp_path):
+    data = table(words=("0", "1", "2")).assign(index=np.arange(N)[::-1])
+    how = {"classes": (3,), "bootstrap": 20}
+    numbered = Predictions(MODALITIES, id="index", **how).score_rows(pa.Table.from_pandas(data, preserve_index=False))
+    plain = Predictions(MODALITIES, **how).score_rows(pa.Table.from_pandas(data[::-1], preserve_index=False))
+    assert torch.equal(numbered.counts, plain.counts)
+
+
 # Whatever is in a file, a clear ValueError or a card comes out.
 
 

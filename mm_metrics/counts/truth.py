@@ -106,10 +106,10 @@ def _group(group: object, N: int, device: torch.device) -> Tensor:
     names = _listed(group, N, "group")
     if all(isinstance(name, int | np.integer) and not isinstance(name, bool) for name in names):
         return torch.tensor(list(map(int, map(str, names))), dtype=torch.int64).to(device)
-    return torch.tensor([_hashed(str(name)) for name in names], dtype=torch.int64).to(device)
+    return torch.tensor([hashed(str(name)) for name in names], dtype=torch.int64).to(device)
 
 
-def _hashed(name: str) -> int:
+def hashed(name: str) -> int:
     """The same number for a string on every rank, shard and day."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
 

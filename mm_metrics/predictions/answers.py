@@ -53,6 +53,11 @@ class Answers:
         return task_of(self.task)
 
     @property
+    def dtype(self) -> type:
+        """Of codes; the cells of an ordinal task are numbers themselves."""
+        return np.float64 if self.kind.ordinal else np.int64
+
+    @property
     def width(self) -> int:
         """Numbers a cell becomes: one for each label and one for what is none, or 0 for a plain class number."""
         return len(self.names) if self.kind.by_label else 0
@@ -70,6 +75,8 @@ class Answers:
         """Raises ValueError with the reason where the cell names no class: a sample needs one to be missed."""
         if self.names == JUDGED:
             return 0
+        if self.kind.ordinal:
+            return _number(cell, "target")
         if self.kind.by_label:
             return self._row(cell, as_target_labels(cell), strict=True)
         text = as_text(cell)
@@ -84,6 +91,8 @@ class Answers:
         """What is no class, or missing, gets a number of its own; ValueError only for what is no answer at all."""
         if self.names == JUDGED:
             return 0 if as_bit(cell) else 1
+        if self.kind.ordinal:
+            return _number(cell, "answer")
         if self.kind.by_label:
             return self._row(cell, as_labels(cell) if self.extract is None else self._extracted(cell), strict=False)
         text = as_text(cell) or ""
@@ -99,6 +108,8 @@ class Answers:
 
     def stray(self, table: np.ndarray) -> np.ndarray:
         """``(D,)`` bool: which of the answers in a table of codes are no class."""
+        if self.kind.ordinal:
+            return np.zeros(len(table), dtype=bool)
         return table[:, -1] == 1 if self.width else table == len(self.classes)
 
     @cached_property
@@ -167,10 +178,8 @@ def check_label(text: str) -> None:
         raise ValueError(f"a text of {len(text):,} characters is no label: is it the right column?")
 
 
-def parsed(
-    cells: list[Any], parse: Callable[[Any], Any], width: int = 0
-) -> tuple[np.ndarray, dict[int, UnreadableError]]:
-    """`parse` of every cell, ``(D,)`` or ``(D, width)``, 0 where it raised ValueError; and the reasons by position."""
+def parsed(cells: list[Any], parse: Callable[[Any], Any]) -> tuple[list[Any], dict[int, UnreadableError]]:
+    """`parse` of each of D cells, None where it raised `UnreadableError`; and the reasons by position."""
     results: list[Any] = []
     reasons: dict[int, UnreadableError] = {}
     for i, cell in enumerate(cells):
@@ -181,8 +190,8 @@ def parsed(
             reasons[i] = UnreadableError("no letters", "it is not UTF-8; --encoding says what else it is")
         except UnreadableError as error:
             reasons[i] = error
-        results.append([0] * width if width else 0)
-    return np.array(results, dtype=np.int64).reshape((len(cells), width) if width else len(cells)), reasons
+        results.append(None)
+    return results, reasons
 
 
 def _probability(text: str) -> float:
@@ -192,6 +201,16 @@ def _probability(text: str) -> float:
         value = math.nan
     if not 0 <= value <= 1:
         raise UnreadableError("no probability", f"{quoted(text)} is no probability in 0…1")
+    return value
+
+
+def _number(cell: object, what: str) -> float:
+    try:
+        value = float(as_text(cell) or "nan")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UnreadableError(f"no {what}", f"{quoted(cell)} is no number")
     return value
 
 

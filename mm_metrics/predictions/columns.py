@@ -18,12 +18,14 @@ class Columns:
     presence: dict[str, str]  # modality → column; empty: every sample has every modality
     predictions: dict[int, str]  # mask of a coalition → column
     id: str | None = None
+    group: str | None = None
+    by: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()  # look like predictions of a coalition, and of none that there is
 
     @property
     def wanted(self) -> list[str]:
         """Every column once."""
-        named = [self.id, self.target, *self.presence.values(), *self.predictions.values()]
+        named = [self.id, self.group, self.target, *self.by, *self.presence.values(), *self.predictions.values()]
         return list(dict.fromkeys(name for name in named if name is not None))
 
 

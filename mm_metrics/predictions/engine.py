@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from mm_metrics.extras import install
-from mm_metrics.predictions.classes import Labels, Seen
+from mm_metrics.predictions.classes import Found, Seen
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import FilePath, Source
@@ -36,14 +36,14 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
     pieces = [(number, part) for number, source in enumerate(sources) for part in source.split(ROWS_AT_ONCE)]
     ends, firsts = [0] * len(sources), [0] * len(sources)
     with _cluster(workers) as data:
-        if how.classes is None or (how.bootstrap and how.id is None):  # a row's weights follow from its number
-            labels = Labels(how)
+        if not how.complete or (how.bootstrap and how.id is None):  # a row's weights follow from its number
+            found = Found(how)
             looks = _results(data, partial(_look, how, columns), [(part,) for _, part in pieces])
-            for i, (seen, bad, end) in sorted(looks, key=lambda look: look[0]):
-                labels.update(seen, bad)
+            for i, (end, *seen) in sorted(looks, key=lambda look: look[0]):
+                found.update(seen)
                 ends[pieces[i][0]] = end
             firsts = [sum(ends[:number]) for number in range(len(sources))]
-            how = how if how.classes else labels.options(how, notes)
+            how = how if how.complete else found.options(how, notes)
         counting = Counting(how, columns)
         work = [(part, firsts[number]) for number, part in pieces]
         others = {}
@@ -58,10 +58,10 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
     return counting.scored([source.name for source in sources], notes)
 
 
-def _look(how: Options, columns: Columns, source: Source) -> tuple[Seen, BadRows, int]:
-    labels = Labels(how)
-    labels.file(source, columns.target or columns.wanted[0])
-    return labels.seen, labels.bad, labels.rows
+def _look(how: Options, columns: Columns, source: Source) -> tuple[int, Seen, dict[str, Seen], BadRows]:
+    found = Found(how)
+    found.file(source, columns)
+    return found.rows, found.labels, found.values, found.bad
 
 
 def _count(how: Options, columns: Columns, source: Source, first: int) -> tuple[Tensor, BadRows, Outside, int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from mm_metrics.cells import as_text
 from mm_metrics.modalities import Modalities
@@ -21,7 +21,7 @@ class Options:
 
     Args:
         modalities: their names, in order
-        task: "multiclass", "binary" or "multilabel"
+        task: "multiclass", "binary", "multilabel" or "ordinal"
         classes: names of the classes, or labels, as the files have them; one whole number N is 0 … N-1; left out, they
             are found in a first pass over the targets, and binary tasks take 0 and 1, false and true
         positive: the positive class of a binary task; the last one by default
@@ -36,6 +36,9 @@ class Options:
         presence: the columns that say who has a modality, by a pattern or one by one (--presence.audio NAME)
         coalition: the columns of predictions from fewer modalities, by a pattern or one by one (--coalition.text
             NAME)
+        group: the column whose equal cells are one speaker, patient or source, whose samples are not independent
+        by: columns whose values are slices too; language=de,en names the values that matter, else they are found
+        edges: of --task ordinal: rising numbers that cut the scale into classes, such as -1,0,1, or mosi
         id: the column that names a sample; its bootstrap weights follow from it, so that the order of rows does not
             matter and files scored apart are paired
         always: modalities that every coalition shows, whatever its name says
@@ -64,6 +67,9 @@ class Options:
     prediction: str = "prediction"
     presence: Renamed = "presence_{modality}"
     coalition: Renamed = "prediction_{coalition}"
+    group: str | None = None
+    by: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    edges: str | Sequence[float] | None = None
     id: str | None = None
     always: tuple[str, ...] = ()
     bootstrap: int = 200
@@ -98,8 +104,15 @@ class Options:
             set_("classes", JUDGED[:1])
         elif self.classes is not None:
             set_("classes", self._classes(tuple(self.classes)))
-        elif self.kind.positive and self.positive is None:
-            set_("classes", ("0", "1"))
+        elif self.kind.ordinal or (self.kind.positive and self.positive is None):
+            set_("classes", ("0", "1"))  # of an ordinal task the edges make the classes
+        if not isinstance(self.by, Mapping):
+            named = (text.partition("=") for text in self.by)
+            set_("by", {column: tuple(filter(None, values.split(","))) for column, _, values in named})
+        if isinstance(self.edges, str) and self.edges != "mosi":
+            set_("edges", tuple(map(float, self.edges.split(","))))
+        if self.kind.ordinal != (self.edges is not None):
+            raise ValueError(f"edges={self.edges!r}: task=ordinal needs some, as -1,0,1 or mosi, and no other does")
         if self.block_rows < 1 or self.bootstrap < 0:
             raise ValueError(f"block_rows={self.block_rows}, bootstrap={self.bootstrap}: one or more, zero or more")
         self._check_reading()
@@ -134,6 +147,16 @@ class Options:
         return task_of(self.task)
 
     @property
+    def values(self) -> dict[str, tuple[str, ...]]:
+        """The columns that slices are asked by, each with its values; empty ones are found in a first pass."""
+        return dict(cast(Mapping[str, tuple[str, ...]], self.by))
+
+    @property
+    def complete(self) -> bool:
+        """Whether classes and values of columns are known, so that no pass has to find them."""
+        return self.classes is not None and all(self.values.values())
+
+    @property
     def judged(self) -> bool:
         """Whether right and wrong are all that is counted."""
         return self.correct is not None or self.multiple_choice
@@ -165,7 +188,7 @@ class Options:
         always = sum(self.modalities.mask(name) for name in self.always)
         predictions, unread = prediction_columns(header, self.modalities, self.prediction, self.coalition, always)
         target = None if self.correct else self.target
-        for name, option in ((target, "target"), (self.id, "id")):
+        for name, option in ((target, "target"), (self.id, "id"), (self.group, "group"), *((c, "by") for c in self.by)):
             if name is not None and name not in header:
                 raise ValueError(f"{where}: no column {name!r}, there are {shown(header)}: --{option} NAME says which")
         if not predictions:
@@ -173,4 +196,4 @@ class Options:
                 f"{where}: no column {self.prediction!r}, there are {shown(header)}: "
                 f"--{'correct' if self.correct else 'prediction'} NAME says which"
             )
-        return Columns(target, presence, predictions, self.id, unread)
+        return Columns(target, presence, predictions, self.id, self.group, tuple(self.by), unread)

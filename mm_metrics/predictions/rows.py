@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from mm_metrics.cells import as_bit, as_hash
+from mm_metrics.cells import UnreadableError, as_bit, as_hash, as_text
 from mm_metrics.counts.other import closed
+from mm_metrics.counts.truth import hashed
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.predictions.answers import parsed
 from mm_metrics.predictions.columns import Columns
@@ -31,7 +33,34 @@ class Coded:
     target: np.ndarray | None  # (N,), multilabel (N, L + 1)
     predictions: np.ndarray  # (K, N), multilabel (K, N, L + 1); K as the columns name them
     presence: np.ndarray | None  # (N, M) bool
+    group: np.ndarray | None  # (N,) int64
+    by: np.ndarray  # (B, N) int64: codes of the values of B columns
     counted: np.ndarray  # (K, N) bool: which answers could be read
+
+    def take(self, at: np.ndarray | slice) -> Coded:
+        """Some of the rows."""
+        parts = [None if value is None else value[(slice(None),) * axis + (at,)] for axis, value in self._axes()]
+        return Coded(*parts)  # type: ignore[arg-type]
+
+    def small(self, dtype: type) -> Coded:
+        """The same in less memory."""
+        target: np.ndarray | None = None if self.target is None else self.target.astype(dtype)
+        return replace(self, target=target, predictions=self.predictions.astype(dtype))
+
+    def _axes(self) -> list[tuple[int, Any]]:
+        """Each array with its axis of samples."""
+        return [
+            (int(field.name in ("predictions", "by", "counted")), getattr(self, field.name)) for field in fields(self)
+        ]
+
+
+def concatenated(parts: Sequence[Coded]) -> Coded:
+    """The rows of several blocks, in order."""
+    arrays: list[Any] = []
+    for column in zip(*(part._axes() for part in parts), strict=True):
+        axis, values = column[0][0], [value for _, value in column]
+        arrays.append(None if values[0] is None else np.concatenate(values, axis))
+    return Coded(*arrays)
 
 
 def coded(
@@ -49,7 +78,10 @@ def coded(
 
     def read(column: str, parse: Callable[[Any], Any], width: int = 0, coalition: str = "") -> np.ndarray:
         where, cells = distinct(block.columns[column])
-        table, reasons = parsed(cells, parse, width)
+        codes, reasons = parsed(cells, parse)
+        empty = [0] * width if width else 0
+        table: np.ndarray = np.array([empty if code is None else code for code in codes], None if cells else np.int64)
+        table = table.reshape(len(cells), *[width] * bool(width))
         if reasons:
             broken = np.zeros(len(cells), dtype=bool)
             broken[list(reasons)] = True
@@ -70,7 +102,13 @@ def coded(
         presence = np.ones((N, len(modalities)), dtype=bool)
         for name, column in columns.presence.items():
             presence[:, modalities.names.index(name)] = read(column, as_bit) != 0
-    predictions = np.zeros((len(columns.predictions), N, *[answers.width] * bool(answers.width)), dtype=np.int64)
+    group = None if columns.group is None else read(columns.group, as_group)
+    by = np.zeros((len(columns.by), N), dtype=np.int64)
+    for row, column in enumerate(columns.by):
+        by[row] = read(column, partial(as_code, values=how.values[column]))
+    predictions: np.ndarray = np.zeros(
+        (len(columns.predictions), N, *[answers.width] * bool(answers.width)), answers.dtype
+    )
     whole = max(columns.predictions, default=0)
     for k, (mask, column) in enumerate(columns.predictions.items()):
         coalition = "" if mask == whole else modalities.name(mask)
@@ -78,10 +116,23 @@ def coded(
     if columns.target is None and answers.names == JUDGED:
         target = np.zeros(N, dtype=np.int64)
     index = block.rows + first if ids is None else ids[:, 0]
-    return Coded(
-        block.rows[ok], index[ok], None if ids is None else ids[ok], None if target is None else target[ok],
-        predictions[:, ok], None if presence is None else presence[ok], counted[:, ok],
-    ), sorted(problems, key=lambda problem: (problem.row, problem.column))  # fmt: skip
+    found = Coded(block.rows, index, ids, target, predictions, presence, group, by, counted)
+    return found.take(ok), sorted(problems, key=lambda problem: (problem.row, problem.column))
+
+
+def as_group(cell: object) -> int:
+    """The number of a group as a metric has it: an integer for itself, a word by its hash."""
+    text = as_text(cell)
+    if not text:
+        raise UnreadableError("no group", "there is no group")
+    number = text.removeprefix("-")
+    return int(text) if number.isdecimal() and len(number) < 19 and number == str(int(number)) else hashed(text)
+
+
+def as_code(cell: object, values: tuple[str, ...]) -> int:
+    """The number of a column's value; after the last for any other."""
+    text = as_text(cell)
+    return values.index(text) if text in values else len(values)
 
 
 def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
@@ -118,11 +169,15 @@ def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
 
 def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
     """The counter of coded rows. Binary tasks are counted as any other classes: `card_of` names them again."""
-    names, by_label = JUDGED if how.judged else how.answers.names, how.kind.by_label
+    names, kind = JUDGED if how.judged else how.answers.names, how.kind
+    sizes: dict[str, Any] = {"num_classes": len(names), "class_names": names}
+    if kind.by_label:
+        sizes = {"num_labels": len(names), "class_names": names, "task": kind.name}
+    elif kind.ordinal:
+        sizes = {"edges": how.edges, "task": kind.name}
     return CoalitionConfusionMatrix(
-        how.modalities, None if by_label else len(names), "multilabel" if by_label else "multiclass",
-        len(names) if by_label else None, coalitions=[how.modalities.name(mask) for mask in masks],
-        bootstrap=how.bootstrap, seed=how.seed, shard=how.shard, class_names=names,
+        how.modalities, coalitions=[how.modalities.name(mask) for mask in masks], bootstrap=how.bootstrap,
+        seed=how.seed, shard=how.shard, by=how.values, **sizes,
     )  # fmt: skip
 
 
@@ -134,22 +189,24 @@ def count(metric: CoalitionConfusionMatrix, coded: Coded, how: Options) -> None:
     target, predictions = coded.target, coded.predictions
     if how.multiple_choice:  # right, or wrong: which letter it was means nothing over the samples
         target, predictions = np.zeros_like(target), (predictions != target).astype(np.int64)
+    dtype = how.answers.dtype
     metric.update(
-        torch.from_numpy(np.ascontiguousarray(predictions)), torch.from_numpy(target),
+        torch.from_numpy(np.ascontiguousarray(predictions, dtype)), torch.from_numpy(target.astype(dtype)),
         None if coded.presence is None else torch.from_numpy(coded.presence), torch.from_numpy(coded.numbers),
-        counted=None if coded.counted.all() else torch.from_numpy(np.ascontiguousarray(coded.counted)),
+        None if coded.group is None else torch.from_numpy(coded.group),
+        {column: torch.from_numpy(codes) for column, codes in zip(how.values, coded.by, strict=True)},
+        None if coded.counted.all() else torch.from_numpy(np.ascontiguousarray(coded.counted)),
     )  # fmt: skip
 
 
-def card_of(
-    metric: CoalitionConfusionMatrix, how: Options, by_id: bool, info: dict[str, Any], part: str = ""
-) -> Scorecard:
+def card_of(metric: CoalitionConfusionMatrix, how: Options, info: dict[str, Any], part: str = "") -> Scorecard:
     """What was counted as a card, without a class for stray answers where there were none.
 
     Samples without ids are numbered from zero; their shard is kept, as it tells them from another file's. `part` tells
     blocks of equal counts apart.
     """
-    shards = () if by_id and metric.layout.R else (metric.shard,)
+    numbered = bool(part) or how.id is not None or how.group is not None
+    shards = () if numbered and metric.layout.R else (metric.shard,)
     card = Scorecard(metric.layout, how.task, metric.counts, how.seed, metric.class_names, shards, info)
     if card.judged and how.multiple_choice:
         info["multiple_choice"] = True

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mm_metrics.predictions.classes import with_classes
+from mm_metrics.predictions.classes import completed
 from mm_metrics.predictions.columns import Columns, presence_columns, shown
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import FilePath, Source
-from mm_metrics.predictions.rows import Coded, coded
+from mm_metrics.predictions.rows import Coded, coded, concatenated
 from mm_metrics.predictions.strays import BadRows, Outside
-from mm_metrics.tasks import JUDGED
 
 
 @dataclass
@@ -22,84 +21,81 @@ class _Run:
 
     source: Source
     columns: Columns
-    rows: np.ndarray  # (N,)
-    ids: np.ndarray  # (N, 2)
-    target: np.ndarray | None
-    predictions: np.ndarray  # (K, N), K as the columns name them
-    presence: np.ndarray | None
+    coded: Coded
 
 
 @dataclass
 class Joined:
-    """U samples of several runs."""
+    """U samples of several runs, of which those are coded that can be counted."""
 
     how: Options
+    columns: Columns
     names: list[str]  # of the files
     notes: list[str]
     bad: BadRows
     outside: Outside
-    ids: np.ndarray  # (U, 2)
-    target: np.ndarray  # (U,), multilabel (U, L + 1)
-    presence: np.ndarray | None  # (U, M)
-    predictions: np.ndarray  # (K, U), multilabel (K, U, L + 1)
-    counted: np.ndarray  # (K, U) bool
-    whole: np.ndarray  # (U,) bool: target and presence are known
-    columns: Columns
-
-    @property
-    def rows(self) -> int:
-        """U, those that are left out included."""
-        return len(self.ids)
-
-    def parts(self, block_rows: int) -> Iterator[Coded]:
-        """The samples that can be counted, a block at a time."""
-        for start in range(0, self.rows, block_rows):
-            at = np.arange(start, min(start + block_rows, self.rows))[self.whole[start : start + block_rows]]
-            yield Coded(
-                at, self.ids[at, 0], None, self.target[at].astype(np.int64), self.predictions[:, at].astype(np.int64),
-                None if self.presence is None else self.presence[at] != 0, self.counted[:, at],
-            )  # fmt: skip
+    rows: int  # U
+    coded: Coded
 
 
-def join(how: Options, files_of: Iterable[tuple[str, FilePath]], files: Sequence[FilePath] = ()) -> Joined:
+def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[FilePath] = ()) -> Joined:
     """As `Predictions.score_runs`."""
-    plan = list(_plan(how, files_of, files))
+    plan = list(_plan(how, runs_of, files))
     notes: list[str] = []
-    if how.correct is None and not any(columns.target for _, columns in plan):
-        raise ValueError(f"no file has a column {how.target!r}: --target NAME says which, or add the file that has it")
+    held = {column for _, columns in plan for column in columns.wanted}
+    for option, names in (
+        ("target", () if how.correct else (how.target,)),
+        ("group", (how.group,)),
+        ("by", how.values),
+    ):
+        for name in names:
+            if name is not None and name not in held:
+                raise ValueError(
+                    f"no file has a column {name!r}: --{option} NAME says which, or add the file that has it"
+                )
     known = {name for _, columns in plan for name in columns.presence}
     if missing := [name for name in how.modalities if name not in known]:
         notes.append(f"No presence column for {', '.join(missing)}: taken as present in every sample.")
-    how = with_classes(how, [(source, columns.target) for source, columns in plan], notes)
+    how = completed(how, plan, notes)
     bad, outside = BadRows(how.skip_bad), Outside()
     runs = [_read(how, source, columns, bad, outside) for source, columns in plan]
     at, ids = _joined(runs)
     U = len(ids)
-    target = _agreed([(run, at[i], run.target) for i, run in enumerate(runs)], U, "target")
-    presence = _agreed([(run, at[i], run.presence) for i, run in enumerate(runs)], U, "presence")
-    if how.answers.names == JUDGED:
-        target = np.zeros(U, dtype=np.int32)
+    whole = np.ones(U, dtype=bool)
+
+    def agreed(what: str, values: Iterable[np.ndarray | None]) -> np.ndarray | None:
+        parts = [(run, place, part) for run, place, part in zip(runs, at, values, strict=True) if part is not None]
+        result, given = _agreed(parts, U, what)
+        whole[:] &= given | (result is None)
+        return result
+
+    target = agreed("target", (run.coded.target for run in runs))
+    presence = agreed("presence", (run.coded.presence for run in runs))
+    group = agreed("group", (run.coded.group for run in runs))
+    by = np.zeros((len(how.values), U), dtype=np.int64)
+    for row, column in enumerate(how.values):
+        by[row] = agreed(  # type: ignore[assignment]
+            column, [dict(zip(run.columns.by, run.coded.by, strict=True)).get(column) for run in runs]
+        )
     assert target is not None
     masks = sorted(mask for _, columns in plan for mask in columns.predictions)
-    predictions = np.zeros((len(masks), *target.shape), dtype=np.int32)
+    predictions = np.zeros((len(masks), *target.shape), dtype=target.dtype)
     counted = np.zeros((len(masks), U), dtype=bool)
-    for i, run in enumerate(runs):
+    for run, place in zip(runs, at, strict=True):
         for row, mask in enumerate(run.columns.predictions):
             k = masks.index(mask)
-            predictions[k, at[i]], counted[k, at[i]] = run.predictions[row], True
-            if lost := U - len(at[i]):
+            predictions[k, place], counted[k, place] = run.coded.predictions[row], True
+            if lost := U - len(place):
                 notes.append(
                     f"{how.modalities.name(mask)}: {lost:,} of {U:,} ids have no answer in {run.source.name}; "
                     "its scores are over the others."
                 )
-    whole = target.reshape(U, -1)[:, 0] >= 0
-    if presence is not None:
-        whole &= presence[:, 0] >= 0
     if lost := U - int(whole.sum()):
-        notes.append(f"{lost:,} of {U:,} ids are left out, as no file gives their target, or their presence.")
+        notes.append(f"{lost:,} of {U:,} ids are left out, as no file gives their target, presence, group or by.")
+    numbers = np.arange(U)
+    samples = Coded(numbers, ids[:, 0], ids, target, predictions, presence, group, by, counted).take(whole)
     columns = Columns(None, {}, dict.fromkeys(masks, how.prediction), how.id)
-    names = [run.source.name for run in runs]
-    return Joined(how, names, notes, bad, outside, ids, target, presence, predictions, counted, whole, columns)
+    return Joined(how, columns, [run.source.name for run in runs], notes, bad, outside, U, samples)
 
 
 def _plan(
@@ -130,60 +126,54 @@ def _plan(
             if one in seen:
                 raise ValueError(f"{path} and {seen[one]} are both runs of {how.modalities.name(one)}: one is due")
             seen[one] = path
-        yield source, Columns(target, presence, predictions, how.id)
+        group = how.group if how.group in header else None
+        by = tuple(column for column in how.values if column in header)
+        yield source, Columns(target, presence, predictions, how.id, group, by)
 
 
 def _read(how: Options, source: Source, columns: Columns, bad: BadRows, outside: Outside) -> _Run:
     parts = []
+    small = np.float64 if how.kind.ordinal else np.int8 if how.kind.by_label else np.int32
     for block in source.blocks(columns.wanted, bad.unreadable(source), how.block_rows):
         part, problems = coded(block, columns, how, 0, outside)
         bad.add(source, problems)
-        parts.append(part)
-    small = np.int8 if how.kind.by_label else np.int32
-    target = [part.target.astype(small) for part in parts if part.target is not None]
-    presence = [part.presence.astype(np.int8) for part in parts if part.presence is not None]
-    return _Run(
-        source, columns, np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.ids for part in parts if part.ids is not None]),
-        np.concatenate(target) if columns.target else None,
-        np.concatenate([part.predictions.astype(small) for part in parts], axis=1),
-        np.concatenate(presence) if presence else None,
-    )  # fmt: skip
+        parts.append(part.small(small))
+    return _Run(source, columns, concatenated(parts))
 
 
 def _joined(runs: list[_Run]) -> tuple[list[np.ndarray], np.ndarray]:
     """Where each source's rows are among the ``(U, 2)`` different ids, which come out sorted."""
-    ids = np.concatenate([run.ids for run in runs])
+    each = [run.coded.ids for run in runs if run.coded.ids is not None]
+    ids = np.concatenate(each)
     order = np.lexsort((ids[:, 1], ids[:, 0]))
     new = np.ones(len(ids), dtype=bool)
     new[1:] = (ids[order[1:]] != ids[order[:-1]]).any(1)
     at = np.empty(len(ids), dtype=np.int64)
     at[order] = np.cumsum(new) - 1
-    splits = np.split(at, np.cumsum([len(run.ids) for run in runs])[:-1])
+    splits = np.split(at, np.cumsum(list(map(len, each)))[:-1])
     for run, part in zip(runs, splits, strict=True):
         _, first = np.unique(part, return_index=True)
         if len(first) < len(part):
             again = int(np.setdiff1d(np.arange(len(part)), first)[0])
             before = int(np.flatnonzero(part == part[again])[0])
             raise ValueError(
-                f"{run.source.name}, {run.source.place(int(run.rows[again]))}: its id came before, in "
-                f"{run.source.place(int(run.rows[before]))}: every id once"
+                f"{run.source.name}, {run.source.place(int(run.coded.rows[again]))}: its id came before, in "
+                f"{run.source.place(int(run.coded.rows[before]))}: every id once"
             )
     return splits, ids[order[new]]
 
 
-def _agreed(parts: list[tuple[_Run, np.ndarray, np.ndarray | None]], U: int, what: str) -> np.ndarray | None:
-    """One value a sample from the files that give it, -1 where none does; ValueError where two differ."""
-    result = None
+def _agreed(
+    parts: list[tuple[_Run, np.ndarray, np.ndarray]], U: int, what: str
+) -> tuple[np.ndarray | None, np.ndarray]:
+    """One value a sample from the files that give it, and ``(U,)`` where one does; ValueError where two differ."""
+    result, given = None, np.zeros(U, dtype=bool)
     for run, at, values in parts:
-        if values is None:
-            continue
         if result is None:
-            result = np.full((U, *values.shape[1:]), -1, dtype=values.dtype)
-        known, fresh = result[at].reshape(len(at), -1), values.reshape(len(at), -1)
-        differ = ((known >= 0) & (known != fresh)).any(1)
+            result = np.zeros((U, *values.shape[1:]), dtype=values.dtype)
+        differ = given[at] & (result[at] != values).reshape(len(at), -1).any(1)
         if differ.any():
-            place = run.source.place(int(run.rows[differ.argmax()]))
+            place = run.source.place(int(run.coded.rows[differ.argmax()]))
             raise ValueError(f"{run.source.name}, {place}: its {what} is another than in a file before")
-        result[at] = values
-    return result
+        result[at], given[at] = values, True
+    return result, given

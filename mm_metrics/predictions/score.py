@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mm_metrics.predictions.classes import Labels, with_classes
+from mm_metrics.predictions.classes import Found, completed
 from mm_metrics.predictions.columns import Columns, shown
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import Block, FilePath, Source
@@ -45,7 +45,7 @@ class Predictions(Options):
         counting = Counting(replace(self, skip_bad=False), self.columns(_names(rows)))
         counting.block(rows, first)
         # Blocks may well hold equal counts: what tells them apart is where they begin.
-        return card_of(counting.counter, self, True, {}, part=f"{first}:{counting.rows}")
+        return card_of(counting.counter, self, {}, part=f"{first}:{counting.rows}")
 
     def score_files(self, files: Sequence[FilePath]) -> Scored:
         """Files to one scorecard, in one pass, or two where the classes have to be found; rows are numbered through.
@@ -53,7 +53,7 @@ class Predictions(Options):
         Raises ValueError for what can't be read, naming file, line and column.
         """
         sources, columns, notes = prepared(self, files)
-        how = with_classes(self, [(source, columns.target) for source in sources], notes)
+        how = completed(self, [(source, columns) for source in sources], notes)
         counting = Counting(how, columns)
         for source in sources:
             counting.file(source, counting.rows)
@@ -83,13 +83,15 @@ def score_blocks(blocks: Iterable[Any], options: Options) -> Scorecard:
     tensor([[0, 1],
             [0, 2]])
     """
-    if options.classes is None and not isinstance(blocks, Iterator):
-        labels = Labels(options)
+    if not options.complete and not isinstance(blocks, Iterator):
+        found = Found(options)
         for block in blocks:
-            cells = block[options.target]
-            labels.cells(cells, options.target, None, np.arange(labels.rows, labels.rows + len(cells)))
-            labels.rows += len(cells)
-        options = labels.options(options, [])
+            columns = options.columns(_names(block))
+            N = len(block[columns.wanted[0]])
+            cells = {name: block[name] for name in columns.wanted}
+            found.block(cells, columns, None, np.arange(found.rows, found.rows + N))
+            found.rows += N
+        options = found.options(options, []) if found.rows else options
     counting = None
     for block in blocks:
         columns = options.columns(_names(block))
@@ -141,8 +143,8 @@ class Counting:
     def joined(self, joined: Joined) -> None:
         """Count runs that were joined."""
         self.bad, self.outside, self.rows = joined.bad, joined.outside, joined.rows
-        for part in joined.parts(self.how.block_rows):
-            count(self.counter, part, self.how)
+        for start in range(0, len(joined.coded.rows), self.how.block_rows):
+            count(self.counter, joined.coded.take(slice(start, start + self.how.block_rows)), self.how)
 
     def scored(self, files: list[str], notes: list[str]) -> Scored:
         """The card with its notes; ValueError where nothing was counted."""
@@ -154,7 +156,7 @@ class Counting:
             info["skipped_rows"] = dict(self.bad.kinds)
         if self.bad.answers:
             info["skipped_answers"] = dict(self.bad.answers)
-        card = card_of(self.counter, self.how, self.how.id is not None, info)
+        card = card_of(self.counter, self.how, info)
         strays = [self.outside.said(card)] if self.outside.examples else []
         return Scored(card, [*strays, *bad, *notes])
 
