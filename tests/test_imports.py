@@ -49,7 +49,7 @@ BOUNDS = {
     "ablation": 2260,
     "callbacks": 1750,
     "render": 1380,
-    "predictions": 1550,
+    "predictions": 1610,
     "leakage": 1380,
 }
 
