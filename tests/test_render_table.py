@@ -6,10 +6,12 @@ import io
 import math
 import re
 import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
-from mm_metrics import words
+from mm_metrics import ModalityConfusionMatrix, QualityGate, words
 from mm_metrics.render import console, phrases, tables
 from mm_metrics.scorecard import Contribution, Estimate
 from tests.render_cards import HOSTILE, card, paradox
@@ -185,3 +187,63 @@ def test_telling_coalitions_of_many():
     assert len(shown) == 14
     assert shown[0] == "a-b-c-d-e-f"
     assert shown[-1] == "none"
+
+
+def test_no_value_reads_as_the_bar_that_it_missed():
+    metric = ModalityConfusionMatrix(("text",), task="binary")
+    metric.update(torch.tensor([1] * 1249 + [0] * 1251), torch.ones(2500, dtype=torch.int64))
+    verdict = metric.scorecard().verdict(QualityGate(recall=(0.5, 0.7)))
+    low = next(f for f in verdict.findings if f.kind == "low_recall" and f.modality == "all")
+    assert low.value < low.threshold
+    assert f"{low.threshold:.2f} [" not in low.message
+    assert "0.4996 [" in low.message
+
+
+def test_the_bar_line_shows_the_bars_that_were_given():
+    verdict = paradox().verdict(QualityGate(recall={"audio": (0.7, 0.9)}, f1=0.6))
+    assert verdict.notes[0].startswith(
+        "The bars that were given: audio recall good above 0.90 and bad below 0.70; F1 good above 0.60 and bad below 0.00;"
+    )
+    assert "0.85 and recall 0.80" in paradox().verdict().notes[0]
+
+
+def test_one_more_finding_is_one():
+    many = card(classes=3, skill=0.3)
+    verdict = many.verdict()
+    found = verdict.findings[0]
+    for count, wanted in ((6, "1 more finding"), (7, "2 more findings")):
+        apart = [found._replace(kind=f"low_{i}", message=f"finding {i}") for i in range(count)]
+        said = console.text(many, verdict=replace(verdict, findings=tuple(apart)))
+        assert said.count(f"- and {wanted}\n") == 1
+
+
+def test_findings_that_are_alike_are_one_line_with_a_list():
+    many = card(classes=20, samples=2000, skill=0.5)
+    told = tables.of(many)
+    lines = [phrases.group(told, found) for found in told.findings]
+    assert sum(map(len, told.findings)) == len(many.verdict().findings) > 3 * len(lines)
+    grouped = [(found, listed) for found, (_, listed) in zip(told.findings, lines, strict=True) if len(found) > 1]
+    assert grouped
+    for found, listed in grouped:
+        assert len({(f.kind, f.level, f.score, f.threshold) for f in found}) == 1
+        worst = min(found, key=lambda f: f.value) if found[0].score != "unbalanced" else max(found, key=lambda f: f.value)
+        assert listed.startswith(worst.class_name or worst.modality)
+
+
+def test_slices_that_are_the_whole_are_a_sentence():
+    metric = ModalityConfusionMatrix(("text", "audio"), num_classes=2)
+    target = torch.arange(60) % 2
+    metric.update(target, target, torch.stack([torch.ones(60), target], dim=1).bool())
+    told = tables.of(metric.scorecard())
+    assert told.folded == ("text",)
+    assert told.distinct == ("all", "audio")
+    said = console.text(told)
+    assert "text counts every sample: what is said of all is said of it." in said
+    rows = [line for line in said.splitlines() if line.startswith(("all ", "text ", "audio "))]
+    assert [line.split()[:2] for line in rows] == [["all", "60"], ["audio", "30"], ["text", "counts"]]
+
+
+def test_a_table_of_several_names_its_loader():
+    told = tables.of(card(), name="val_1")
+    assert console.text(told, named=True).startswith("val_1, 400 samples\n")
+    assert "val_1" not in console.text(told)

@@ -154,10 +154,18 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
         made.refused = str(error)
         return made
     made.paired = comparison.paired
-    title = f"{new.name} less {old.name}"
-    made.pictures.append(
-        _differences(tables.differences(comparison, new.distinct), ("recall", "F1"), f"{title}: scores", "score")
-    )
+    score = new.score
+    title, label = f"{new.name} less {old.name}", words.label(score)
+    scores_of = tables.differences(comparison, new.distinct)
+    made.pictures = [_differences(scores_of, ("recall", "F1"), f"{title}: scores by slice", "score")]
+    gains = tables.gains(comparison.contributions(score) if old.gains and new.gains else {})
+    if any(row[1].value == row[1].value for row in gains.rows):
+        made.pictures.append(_differences(gains, gains.columns[1::2], f"{title}: what each modality gives", label))
+    if not new.kind.positive and new.card.knows("recall"):
+        classes = tables.class_differences(comparison)
+        shown = classes.columns[1:] if len(classes.rows) > 1 else ()
+        if shown:
+            made.pictures.append(_differences(classes, shown, f"{title}: {new.kind.nouns}", "score"))
     return made
 
 

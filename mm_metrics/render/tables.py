@@ -287,6 +287,19 @@ def differences(comparison: Comparison, slices: Sequence[str]) -> Table:
     return Table(("slice", *map(words.label, SCORES)), rows)
 
 
+def class_differences(comparison: Comparison, most: int = WORST) -> Table:
+    """New less old of each class, or label, in points: those that changed most, the most lost first."""
+    scores = ("recall", "f1")
+    columns = [comparison.class_estimates(score) for score in scores]
+    rows = [
+        (words.clean(name), *(in_points(column[name]) for column in columns))
+        for name in comparison.new.names
+        if math.isfinite(columns[0][name].value)
+    ]
+    changed = sorted(rows, key=lambda row: -abs(row[1].value))[:most]
+    return Table((comparison.new.kind.noun, *map(words.label, scores)), sorted(changed, key=lambda row: row[1].value))
+
+
 def history_keys(history: Iterable[Mapping[str, Any]]) -> list[str]:
     """The keys that hold numbers in any epoch, in order of appearance."""
     keys = {key: None for row in history for key, value in row.items() if isinstance(value, int | float)}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mm_metrics import words
 from mm_metrics.counts.tally import Tally
 from mm_metrics.counts.weak import WeakSlice
 from mm_metrics.uncertainty import Contribution, Estimate
-from mm_metrics.verdict.gate import QualityGate
+from mm_metrics.verdict.gate import SCORES, QualityGate
 
 if TYPE_CHECKING:
     from mm_metrics.verdict.rules import Finding, Rule
@@ -19,7 +19,8 @@ _FAR = 100  # times the samples that there are: no advice
 
 def finding(rule: Rule, card: Tally, paradox: bool) -> str:
     """What a rule that is not good found, in one sentence."""
-    bad, good = map(words.score, rule.bars)
+    gap = rule.score == "unbalanced"
+    bad, good = ((_in_points if gap else words.score)(bar) for bar in rule.bars)
     what = measured(rule, card)
     if rule.level == "undecided":
         have, need, unit = rule.behind
@@ -38,7 +39,19 @@ def finding(rule: Rule, card: Tally, paradox: bool) -> str:
 
 def measured(rule: Rule, card: Tally) -> str:
     """What a rule measured, where and on how much: ``audio recall 0.12 [.08, .18] on 150 audio events``."""
-    return f"{_subject(rule)}{words.label(rule.score)} {words.estimate(rule.estimate)}{_on(rule, card)}"
+    return f"{_subject(rule)}{words.label(rule.score)} {_value(rule)}{_on(rule, card)}"
+
+
+def _value(rule: Rule) -> str:
+    """What was measured, never rounded to the bar that it missed; a gap is a difference, in points."""
+    value, low, high = rule.estimate
+    if rule.score == "unbalanced":
+        return f"{_in_points(value)} points {words.points_interval(low, high)}".rstrip()
+    return words.estimate(rule.estimate, unlike=rule.bars[0 if rule.level == "bad" else 1])
+
+
+def _in_points(gap: float) -> str:
+    return words.points(gap).lstrip("+")
 
 
 def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None]]) -> str:
@@ -57,12 +70,7 @@ def notes(
     card: Tally, gate: QualityGate, level: str, firm: bool, advice: tuple[Rule, int] | None, unknown: bool
 ) -> Iterator[str]:
     """Whose bar it is, what guessing would score, what the intervals rest on, and what would settle what is open."""
-    whose = "mm_metrics' default" if gate == QualityGate() else "the one that was given"
-    accuracy, recall = (tuple(map(words.score, gate.bars(score, "all"))) for score in ("accuracy", "recall"))
-    yield (
-        f"The bar is {whose} (good above accuracy {accuracy[1]} and recall {recall[1]}, bad below "
-        f"{accuracy[0]} and {recall[0]}); set yours with QualityGate(recall={{...: (bad, good)}})."
-    )
+    yield _bars(gate)
     if card.support() and not card.judged:
         guess = "always saying no to every label" if card.kind.by_label else "guessing the majority class"
         yield f"For comparison, {guess} would score accuracy {words.score(card.majority('accuracy'))}."
@@ -115,6 +123,25 @@ def _answered_apart(card: Tally) -> str:
     return (
         f"The coalitions did not answer the same samples{how_many}: drops, gains and Shapley values are given only "
         "where they did."
+    )
+
+
+def _bars(gate: QualityGate) -> str:
+    """The bars that were given, else the default ones."""
+    said = []
+    for score in SCORES:
+        value = getattr(gate, score)
+        if value == getattr(QualityGate(), score):
+            continue
+        for slice in value if isinstance(value, Mapping) else ("",):
+            bad, good = map(words.score, gate.bars(score, slice))
+            said.append(f"{slice} {words.label(score)} good above {good} and bad below {bad}".lstrip())
+    if said:
+        return f"The bars that were given: {'; '.join(said)}; all others are mm_metrics' default."
+    accuracy, recall = (tuple(map(words.score, gate.bars(score, "all"))) for score in ("accuracy", "recall"))
+    return (
+        f"The bar is mm_metrics' default (good above accuracy {accuracy[1]} and recall {recall[1]}, bad below "
+        f"{accuracy[0]} and {recall[0]}); set yours with QualityGate(recall={{...: (bad, good)}})."
     )
 
 
