@@ -48,7 +48,7 @@ BOUNDS = {
     "core": 4700,
     "ablation": 2260,
     "callbacks": 1750,
-    "render": 1380,
+    "render": 1400,
     "predictions": 1610,
     "leakage": 1380,
 }
