@@ -291,7 +291,7 @@ def class_differences(comparison: Comparison, most: int = WORST) -> Table:
     """New less old of each class, or label, in points: those that changed most, the most lost first."""
     scores = ("recall", "f1")
     columns = [comparison.class_estimates(score) for score in scores]
-    rows = [
+    rows: list[tuple[Any, ...]] = [
         (words.clean(name), *(in_points(column[name]) for column in columns))
         for name in comparison.new.names
         if math.isfinite(columns[0][name].value)
