@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
@@ -68,3 +69,19 @@ def test_wandb_offline(tmp_path, monkeypatch):
     assert all(looks_drawn(path.read_bytes()) for path in pictures)
     table = json.loads(next(path for path in files if path.name.endswith(".table.json")).read_text())
     assert [row[0] for row in table["data"]] == list(card().slices)
+
+
+def test_the_few_keys_bring_their_bounds(tmp_path):
+    from lightning.pytorch.loggers import CSVLogger
+
+    from mm_metrics.callbacks import ModalityMonitor
+    from tests.toys import MODALITIES, loader, seeded, trainer
+
+    watcher = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20, log_intervals=True)
+    trainer(tmp_path, watcher, logger=CSVLogger(tmp_path)).validate(seeded(), [loader(), loader()], verbose=False)
+    with open(next(tmp_path.rglob("metrics.csv")), newline="") as file:
+        columns = set(next(csv.reader(file)))
+    for key in ("all/f1", "audio/recall", "drop/text/f1"):
+        for suffix in ("", "/dataloader_idx_1"):
+            assert {f"val/{key}{end}{suffix}" for end in ("", "/low", "/high")} <= columns
+    assert not [column for column in columns if "shapley" in column or "ablation" in column]
