@@ -181,6 +181,7 @@ def _leakage_options(parser: Any) -> Any:
     add("--modalities", nargs="+", required=True, metavar="NAME[=COLUMN]", help="their names, and columns")
     add("--group", nargs="+", default=[], metavar="COLUMN", help="a speaker, a patient, a source video")
     add("--target", type=str | None, default="label", help="the label's column")
+    add("--engine", type=Literal["ray"] | None, default=None, help="read the files in several processes, or machines")
     add("--within", action="store_true", help="look for copies inside each split too")
     add("--near", type=bool, default=True, help="look for near copies too; needs the extra leakage")
     add("--kinds", nargs="+", default=[], metavar="NAME=KIND", help="text, image, audio or other, where it is not seen")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mm_metrics.extras import install
+from mm_metrics.leakage.engine import on_ray
 from mm_metrics.leakage.files import FilePath
 from mm_metrics.leakage.findings import HOW, PAIRS_KEPT, Compared, Finding, Leakage
-from mm_metrics.leakage.fingerprints import Fingerprints, Plan, fingerprint
+from mm_metrics.leakage.fingerprints import Fingerprints, Plan, check_keys, fingerprint
 from mm_metrics.leakage.inputs import KINDS
 from mm_metrics.leakage.lookup import codes, matches
 from mm_metrics.leakage.modules import is_module, splits_of
@@ -37,6 +38,7 @@ def find_leakage(
     kinds: Mapping[str, str] | None = None,
     sample_rate: Hashable | float | Mapping[str, Hashable | float] | None = None,
     batched: bool | None = None,
+    engine: str | None = None,
 ) -> Leakage:
     """Find what splits share, per modality and pair of splits, in one pass over each and without keeping a sample.
 
@@ -49,7 +51,8 @@ def find_leakage(
     ``kinds``: modality → text, image, audio or other, where `kind_of` would be wrong; "other" gets exact copies only,
     and "text" says that strings are letters, whatever file they name. ``sample_rate``: the audio's rate in Hz, or its
     key in the sample, or a mapping of modalities to these; without it rates are taken as equal, or one as twice the
-    other. ``batched``: whether an iterable's elements are batches, where `is_batch` would be wrong.
+    other. ``batched``: whether an iterable's elements are batches, where `is_batch` would be wrong. ``engine="ray"``:
+    read manifests and data sets by number in the processes of a Ray cluster, for the same answer.
 
     An entry that is the path of a file is compared by what the file holds: decoded where that can be done, else by its
     bytes; `Leakage.compared` says how many of which. Groups and labels are read as in prediction files: 12, 12.0 and
@@ -86,8 +89,15 @@ def find_leakage(
     letters = frozenset(modality for modality, kind in kinds.items() if kind == "text")
     rates = _rates(sample_rate, keys)
     plan = Plan(keys, groups, target, presence, rates, batched, kinds, letters, describers, wanted)
+    if engine not in (None, "ray"):
+        raise ValueError(f"engine={engine!r}: expected None or 'ray'")
     with kept_streams():
-        prints = {name: fingerprint(name, split, plan, _bar(name, progress)) for name, split in splits.items()}
+        if engine:
+            prints = on_ray(splits, plan)
+        else:
+            prints = {name: fingerprint(name, split, plan, _bar(name, progress)) for name, split in splits.items()}
+    for name, part in prints.items():
+        check_keys(name, plan, part)
     compared = _compared(prints, plan)
     found = _findings(prints, plan, len(prints) == 1 if within is None else within)
     sizes = {name: len(part) for name, part in prints.items()}
@@ -106,6 +116,7 @@ def from_files(
     progress: bool = True,
     kinds: Mapping[str, str] | None = None,
     within: bool | None = None,
+    engine: str | None = None,
 ) -> Leakage:
     r"""What splits given as manifests share; `find_leakage` over their rows, read one at a time.
 
@@ -124,7 +135,17 @@ def from_files(
     [0]
     """
     return find_leakage(
-        files, modalities, group, near, target, progress, within=within, presence=None, kinds=kinds, batched=False
+        files,
+        modalities,
+        group,
+        near,
+        target,
+        progress,
+        within=within,
+        presence=None,
+        kinds=kinds,
+        batched=False,
+        engine=engine,
     )
 
 

@@ -56,14 +56,41 @@ class Fingerprints:
     descriptors: dict[str, np.ndarray]  # modality → (P,) records of these
     labels: np.ndarray  # (N, 2) uint64
     groups: dict[str, tuple[np.ndarray, np.ndarray]]  # field → (G,) sample numbers and (G, 2) uint64, one a group in it
+    seen: frozenset[Hashable]  # the keys that samples had, of those that are read
+    offered: str  # what the first sample has, for a message
 
     def __len__(self) -> int:
         """N, the number of samples."""
         return len(self.labels)
 
+    def __add__(self, other: Fingerprints) -> Fingerprints:
+        """Of this part of a split and the next one."""
 
-def fingerprint(name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int | None], Iterator]) -> Fingerprints:
-    """Read the split once; raise ValueError where a key is in none of its samples, or an input is no input."""
+        def both(of: str, shift: int = 0) -> dict[str, np.ndarray]:
+            mine, more = getattr(self, of), getattr(other, of)
+            return {name: _joined(mine[name], more[name] + shift if shift else more[name]) for name in mine}
+
+        compared = {modality: self.compared[modality] + other.compared[modality] for modality in self.compared}
+        shifted = {field: (rows + len(self), found) for field, (rows, found) in other.groups.items()}
+        groups = {
+            field: (_joined(rows, shifted[field][0]), _joined(found, shifted[field][1]))
+            for field, (rows, found) in self.groups.items()
+        }
+        return Fingerprints(
+            both("digests"), compared, both("described", len(self)), both("descriptors"),
+            _joined(self.labels, other.labels), groups, self.seen | other.seen, self.offered or other.offered,
+        )  # fmt: skip
+
+
+def _joined(records: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Records of two parts; where a part has none it knows no record's type."""
+    return np.concatenate([part for part in (records, more) if len(part)] or [more])
+
+
+def fingerprint(
+    name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int | None], Iterator], start: int = 0
+) -> Fingerprints:
+    """Read the split, or its part from sample ``start``, once; raise ValueError where an input is no input."""
     parts = streams(source, plan.keys)
     totals = [total for _, total, _ in parts]
     first: list[str] = []
@@ -92,12 +119,10 @@ def fingerprint(name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int
                 found = dict.fromkeys(inputs.names_of(sample.get(key)))
                 groups[str(key)] += [(number, inputs.digest(group)) for group in found]
         except (TypeError, ValueError, OSError) as error:
-            where = f"split {name!r}, sample {number}, {reads}"
+            where = f"split {name!r}, sample {start + number}, {reads}"
             if PLACE in sample:
                 where = f"{sample[PLACE].path}, row {sample[PLACE].row}, column {key!r}"
             raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where}: {error}") from error
-    if labels:
-        _check_keys(name, plan, seen, first[0])
     numbers = {field: np.array([number for number, _ in pairs], dtype=np.int64) for field, pairs in groups.items()}
     return Fingerprints(
         {modality: _stacked(column.digests) for modality, column in columns.items()},
@@ -106,6 +131,8 @@ def fingerprint(name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int
         {modality: column.records() for modality, column in columns.items()},
         _stacked(labels),
         {field: (numbers[field], _stacked([found for _, found in pairs])) for field, pairs in groups.items()},
+        frozenset(seen),
+        first[0] if first else "",
     )
 
 
@@ -192,14 +219,15 @@ def _presence(sample: Sample, plan: Plan) -> dict[str, bool]:
     return {modality: bool(there) for modality, there in zip(plan.modalities, row, strict=True)}
 
 
-def _check_keys(name: str, plan: Plan, seen: set[Hashable], offered: str) -> None:
+def check_keys(name: str, plan: Plan, found: Fingerprints) -> None:
+    """Raise ValueError where a key is in none of a split's samples."""
     wanted: Sequence[tuple[str, Hashable]] = [
         *((f"modality {modality!r} reads", key) for modality, keys in plan.modalities.items() for key in keys),
         *(("group reads", field) for field in plan.groups),
         *(("sample_rate reads", rate) for rate in plan.rates.values() if not isinstance(rate, float | int)),
     ]
     for what, key in wanted:
-        if key not in seen:
-            close = difflib.get_close_matches(str(key), offered.replace("'", " ").split(), n=1)
+        if len(found) and key not in found.seen:
+            close = difflib.get_close_matches(str(key), found.offered.replace("'", " ").split(), n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{what} {key!r}, which no sample of split {name!r} has: there are {offered}{meant}")
+            raise ValueError(f"{what} {key!r}, which no sample of split {name!r} has: there are {found.offered}{meant}")
