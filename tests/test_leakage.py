@@ -458,7 +458,7 @@ def test_what_is_no_file_of_ours_is_said(tmp_path, text):
     ("arguments", "said"),
     [
         ({"splits": [1, 2]}, r"splits is a mapping .* got list"),
-        ({"splits": {}}, r"splits is a mapping of names to data.* of none"),
+        ({"splits": {}}, r"splits is a mapping of names to data.* got an empty one"),
         ({"splits": {"train": [sample(1)], "test": 3}}, r"a split is a data set, .* got int"),
         (
             {"modalities": {"audio": "wavform"}},

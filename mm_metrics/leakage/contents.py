@@ -114,7 +114,8 @@ def _found(text: str, folder: Path) -> Path | None:
     name = text.strip().removeprefix("file://")
     if not name or len(name) > LONGEST:
         return None
-    return next((path for path in (folder / name, Path(name)) if os.path.isfile(path)), None)
+    paths = dict.fromkeys((os.path.join(folder, name), name))  # one and the same where the folder is this one
+    return next((Path(path) for path in paths if os.path.isfile(path)), None)
 
 
 def _file(file: Path | bytes) -> Entry:

@@ -71,11 +71,8 @@ def find_leakage(
     if is_module(splits):
         splits = splits_of(splits)
     if not isinstance(splits, Mapping) or not splits:
-        raise ValueError(
-            f"splits is a mapping of names to data, or a data module, got {type(splits).__name__}"
-            f"{' of none' if isinstance(splits, Mapping) else ''}: "
-            'write {"train": …, "test": …}'
-        )
+        got = "an empty one" if isinstance(splits, Mapping) else type(splits).__name__
+        raise ValueError(f'splits is a mapping of names to data, or a data module, got {got}: write {{"train": …}}')
     keys = _keys(modalities)
     kinds = dict(kinds or {})
     for modality, kind in kinds.items():
@@ -134,19 +131,8 @@ def from_files(
     >>> from_files(files, {"text": "report"}, near=False, progress=False).touched("test")
     [0]
     """
-    return find_leakage(
-        files,
-        modalities,
-        group,
-        near,
-        target,
-        progress,
-        within=within,
-        presence=None,
-        kinds=kinds,
-        batched=False,
-        engine=engine,
-    )
+    more: dict[str, Any] = {"within": within, "kinds": kinds, "engine": engine}
+    return find_leakage(files, modalities, group, near, target, progress, presence=None, batched=False, **more)
 
 
 def _keys(modalities: Mapping[str, Any] | Iterable[str]) -> dict[str, tuple[Hashable, ...]]:

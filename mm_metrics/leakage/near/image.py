@@ -54,13 +54,8 @@ def describe(pictures: list[Input], rates: list[float | None]) -> np.ndarray:
         records["thumbnail"][n] = _thumbnail(grey)
     whole = records["thumbnail"].astype(np.float32)
     for v, (rows, columns) in enumerate(VIEWS):
-        detail = (
-            _flat(_crop(*rows, SIDE) @ whole @ _crop(*columns, SIDE).T)
-            .reshape(-1, 8, SIDE // 8, 8, SIDE // 8)
-            .mean(axis=(2, 4))
-            .reshape(-1, 64)
-        )
-        bits = (detail @ PLANES > 0).reshape(len(pictures), KEYS, BITS)
+        blocks = _flat(_crop(*rows, SIDE) @ whole @ _crop(*columns, SIDE).T).reshape(-1, 8, SIDE // 8, 8, SIDE // 8)
+        bits = (blocks.mean(axis=(2, 4)).reshape(-1, 64) @ PLANES > 0).reshape(len(pictures), KEYS, BITS)
         records["keys"][:, v] = bits @ (1 << np.arange(BITS, dtype=np.uint16))
     records["used"] &= _flat(whole).std(axis=(1, 2)) >= CONTRAST
     records["coarse"] |= _detail(whole) < DETAIL
@@ -71,9 +66,8 @@ def _detail(thumbnails: np.ndarray) -> np.ndarray:
     """Share of the variance that a picture of an eighth of the size could not hold, smoothly or in blocks enlarged."""
     level = thumbnails - thumbnails.mean(axis=(1, 2), keepdims=True)
     total = np.maximum((level**2).sum(axis=(1, 2)), 1e-6)
-    waves = (
-        1 - (dctn(level, axes=(1, 2), norm="ortho")[:, : SIDE * 3 // 8, : SIDE * 3 // 8] ** 2).sum(axis=(1, 2)) / total
-    )
+    slow = dctn(level, axes=(1, 2), norm="ortho")[:, : SIDE * 3 // 8, : SIDE * 3 // 8]
+    waves = 1 - (slow**2).sum(axis=(1, 2)) / total
     blocks = level.reshape(-1, 8, SIDE // 8, 8, SIDE // 8)
     within = ((blocks - blocks.mean(axis=(2, 4), keepdims=True)) ** 2).sum(axis=(1, 2, 3, 4)) / total
     return np.minimum(waves, within)

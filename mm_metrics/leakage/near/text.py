@@ -14,7 +14,7 @@ import unicodedata
 import numpy as np
 from datasketch import MinHash
 
-from mm_metrics.leakage.inputs import Input
+from mm_metrics.leakage.inputs import Input, hasher
 from mm_metrics.leakage.lookup import candidates, matches
 
 LONG, LETTERS = 20, 6  # words, or tokens; letters that count as a word, for writing that sets no spaces
@@ -40,8 +40,8 @@ def describe(texts: list[Input], rates: list[float | None]) -> np.ndarray:
     long = []
     for n, (text, unit) in enumerate(zip(texts, units, strict=True)):
         solid = unit[unit != ord(" ")] if isinstance(text, str) else unit
-        # the sign bit goes, as a lookup passes negative numbers over
-        records["letters"][n] = _mixed(solid.astype(np.uint64)[None])[0] >> np.uint64(1) if len(solid) else -1
+        bits = int.from_bytes(hasher(solid.tobytes()).digest()[:8], "little") >> 1  # lookups pass negatives over
+        records["letters"][n] = bits if len(solid) else -1
         words = max(int((unit == ord(" ")).sum()) - 1, len(solid) // LETTERS) if isinstance(text, str) else len(unit)
         if words >= LONG:
             long.append(n)
