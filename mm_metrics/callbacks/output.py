@@ -83,7 +83,7 @@ class Output:
                 f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; see leakage.json",
             )
             for row in self._leakage() or []
-            if row["splits"][1] == stage and row["count"]
+            if row["splits"][1] == stage != row["splits"][0] and row["count"]
         ]
 
     def _leakage(self) -> list[dict[str, Any]] | None:
