@@ -157,7 +157,9 @@ def leakage(settings: Any) -> int:
     else:
         splits = _pairs(settings.splits, "SPLIT=FILE, such as train=train.csv")
         files = {name: sorted(glob(path)) or [_file(path)] for name, path in splits.items()}
-        found = from_files(files, modalities, group, near, settings.target, bar, kinds, within, settings.engine)
+        found = from_files(
+            files, modalities, group, near, settings.target, bar, kinds, within, settings.engine, settings.workers
+        )
     with _written(settings.output, chain(*files.values())) as (path, say):
         say(str(found))
         if path:

@@ -23,6 +23,7 @@ GROUND = {
     "streams",
     "cells",
     "extras",
+    "workers",
     "sampler",
     "guide",
     "versions",
@@ -45,12 +46,12 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 4700,
+    "core": 4740,
     "ablation": 2260,
     "callbacks": 1750,
     "render": 1400,
     "predictions": 1610,
-    "leakage": 1380,
+    "leakage": 1460,
 }
 
 

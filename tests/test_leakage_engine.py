@@ -31,7 +31,7 @@ def cluster():
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     """Several parts a split."""
-    monkeypatch.setattr(engine, "PART", 7)
+    monkeypatch.setattr(engine, "SAMPLES", 7)
 
 
 class Words:

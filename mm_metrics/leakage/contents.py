@@ -85,29 +85,25 @@ def _named(text: str, folder: Path) -> Entry | None:
     """The file that a string names; None where it names none and does not look as if it did."""
     if (path := _found(text, folder)) is not None:
         return _file(path)
-    if _is_address(text):
-        _refuse(text, "is an address, and nothing is fetched: give the path of a file")
-    if _is_path(text):
-        _refuse(text, "looks like a file and there is none: mend the path")
-    return None
+    return _refuse(text, looks) if (looks := _looks(text)) else None
 
 
 def _names(part: object, folder: Path) -> bool:
     """Whether an entry of a list is or looks like a file."""
     text = os.fspath(part) if isinstance(part, os.PathLike) else part
-    return isinstance(text, str) and (_found(text, folder) is not None or _is_address(text) or _is_path(text))
+    return isinstance(text, str) and bool(_found(text, folder) or _looks(text))
+
+
+def _looks(text: str) -> str | None:
+    """What a string looks like that is no text."""
+    if ADDRESS.fullmatch(text.strip()):
+        return "is an address, and nothing is fetched: give the path of a file"
+    is_path = len(text) <= LONGEST and PATH.fullmatch(text.strip())
+    return "looks like a file and there is none: mend the path" if is_path else None
 
 
 def _refuse(text: str, what: str) -> Any:
     raise ValueError(f"{text.strip()[:200]!r} {what}, or say kinds={{…: 'text'}} to compare letters")
-
-
-def _is_address(text: str) -> bool:
-    return ADDRESS.fullmatch(text.strip()) is not None
-
-
-def _is_path(text: str) -> bool:
-    return len(text) <= LONGEST and PATH.fullmatch(text.strip()) is not None
 
 
 def _found(text: str, folder: Path) -> Path | None:

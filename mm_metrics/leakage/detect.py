@@ -13,7 +13,7 @@ from mm_metrics.extras import install
 from mm_metrics.leakage.engine import on_ray
 from mm_metrics.leakage.files import FilePath
 from mm_metrics.leakage.findings import HOW, PAIRS_KEPT, Compared, Finding, Leakage
-from mm_metrics.leakage.fingerprints import Fingerprints, Plan, check_keys, fingerprint
+from mm_metrics.leakage.fingerprints import Fingerprints, Plan, Read, check_keys, fingerprint
 from mm_metrics.leakage.inputs import KINDS
 from mm_metrics.leakage.lookup import codes, matches
 from mm_metrics.leakage.modules import is_module, splits_of
@@ -38,7 +38,8 @@ def find_leakage(
     kinds: Mapping[str, str] | None = None,
     sample_rate: Hashable | float | Mapping[str, Hashable | float] | None = None,
     batched: bool | None = None,
-    engine: str | None = None,
+    engine: str = "local",
+    workers: int | None = None,
 ) -> Leakage:
     """Find what splits share, per modality and pair of splits, in one pass over each and without keeping a sample.
 
@@ -52,7 +53,7 @@ def find_leakage(
     and "text" says that strings are letters, whatever file they name. ``sample_rate``: the audio's rate in Hz, or its
     key in the sample, or a mapping of modalities to these; without it rates are taken as equal, or one as twice the
     other. ``batched``: whether an iterable's elements are batches, where `is_batch` would be wrong. ``engine="ray"``:
-    read manifests and data sets by number in the processes of a Ray cluster, for the same answer.
+    read manifests and data sets by number on a Ray cluster, else on ``workers`` local processes, for the same answer.
 
     An entry that is the path of a file is compared by what the file holds: decoded where that can be done, else by its
     bytes; `Leakage.compared` says how many of which. Groups and labels are read as in prediction files: 12, 12.0 and
@@ -86,11 +87,11 @@ def find_leakage(
     letters = frozenset(modality for modality, kind in kinds.items() if kind == "text")
     rates = _rates(sample_rate, keys)
     plan = Plan(keys, groups, target, presence, rates, batched, kinds, letters, describers, wanted)
-    if engine not in (None, "ray"):
-        raise ValueError(f"engine={engine!r}: expected None or 'ray'")
+    if engine not in ("local", "ray"):
+        raise ValueError(f"engine={engine!r}: expected 'local' or 'ray'")
     with kept_streams():
-        if engine:
-            prints = on_ray(splits, plan)
+        if engine == "ray":
+            prints = on_ray(splits, plan, workers)
         else:
             prints = {name: fingerprint(name, split, plan, _bar(name, progress)) for name, split in splits.items()}
     for name, part in prints.items():
@@ -113,7 +114,8 @@ def from_files(
     progress: bool = True,
     kinds: Mapping[str, str] | None = None,
     within: bool | None = None,
-    engine: str | None = None,
+    engine: str = "local",
+    workers: int | None = None,
 ) -> Leakage:
     r"""What splits given as manifests share; `find_leakage` over their rows, read one at a time.
 
@@ -131,7 +133,7 @@ def from_files(
     >>> from_files(files, {"text": "report"}, near=False, progress=False).touched("test")
     [0]
     """
-    more: dict[str, Any] = {"within": within, "kinds": kinds, "engine": engine}
+    more: dict[str, Any] = {"within": within, "kinds": kinds, "engine": engine, "workers": workers}
     return find_leakage(files, modalities, group, near, target, progress, presence=None, batched=False, **more)
 
 
@@ -164,11 +166,11 @@ def _bar(name: str, progress: bool):
 def _compared(prints: dict[str, Fingerprints], plan: Plan) -> tuple[Compared, ...]:
     """What was compared how; raises ValueError where some entries of a modality are files and others letters."""
     rows = [
-        Compared(modality, name, how, part.compared[modality][how])
+        Compared(modality, name, how, part.inputs[modality].compared[how])
         for modality in plan.modalities
         for name, part in prints.items()
         for how in (*HOW, "nothing")
-        if part.compared[modality][how]
+        if part.inputs[modality].compared[how]
     ]
     for modality in plan.modalities:
         count = {how: sum(row.count for row in rows if (row.modality, row.how) == (modality, how)) for how in HOW}
@@ -182,7 +184,7 @@ def _compared(prints: dict[str, Fingerprints], plan: Plan) -> tuple[Compared, ..
 
 def _findings(prints: dict[str, Fingerprints], plan: Plan, within: bool) -> Iterator[Finding]:
     names, parts = list(prints), list(prints.values())
-    inputs = {m: codes([part.digests[m] for part in parts]) for m in plan.modalities}
+    inputs = {m: codes([part.inputs[m].digests for part in parts]) for m in plan.modalities}
     labels = codes([part.labels for part in parts])
     groups = {field: codes([part.groups[field][1] for part in parts]) for field in map(str, plan.groups)}
     for a, b in combinations_with_replacement(range(len(names)), 2):
@@ -193,7 +195,9 @@ def _findings(prints: dict[str, Fingerprints], plan: Plan, within: bool) -> Iter
             i, j = matches(code[a], code[b], EARLIER_KEPT)
             yield from _finding("exact", modality, splits, i, j, N)
             if modality in plan.near and plan.kinds.get(modality) in plan.describers:
-                i, j = _near(modality, code[a], code[b], parts[a], parts[b], plan.kinds[modality])
+                i, j = _near(
+                    code[a], code[b], parts[a].inputs[modality], parts[b].inputs[modality], plan.kinds[modality]
+                )
                 yield from _finding("near", modality, splits, i, j, N)
             i, j = _conflicts(code[a], code[b], labels[a], labels[b])
             yield from _finding("label_conflict", modality, splits, i, j, N)
@@ -213,16 +217,13 @@ def _finding(
         yield Finding(kind, modality, splits, len(samples), len(samples) / N, pairs, tuple(samples.tolist()))
 
 
-def _near(
-    modality: str, a: np.ndarray, b: np.ndarray, earlier: Fingerprints, later: Fingerprints, kind: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _near(a: np.ndarray, b: np.ndarray, earlier: Read, later: Read, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """Near copies among what is not an exact copy, each distinct input looked up once."""
-    here = [part.described[modality] for part in (earlier, later)]
-    first = [np.unique(code[rows], return_index=True)[1] for code, rows in zip((a, b), here, strict=True)]
+    first = [np.unique(code[read.rows], return_index=True)[1] for code, read in ((a, earlier), (b, later))]
     inside = earlier is later
-    new = first[1] if inside else first[1][~np.isin(b[here[1]][first[1]], a)]
-    i, j = near_copies.pairs(kind, earlier.descriptors[modality][first[0]], later.descriptors[modality][new])
-    i, j = here[0][first[0]][i], here[1][new][j]
+    new = first[1] if inside else first[1][~np.isin(b[later.rows[first[1]]], a)]
+    i, j = near_copies.pairs(kind, earlier.records[first[0]], later.records[new])
+    i, j = earlier.rows[first[0]][i], later.rows[new][j]
     if inside:
         return i, j
     # every later sample that equals the one looked up is touched by the same earlier ones

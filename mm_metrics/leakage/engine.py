@@ -1,66 +1,54 @@
 """Splits read by many processes, on Ray Data: parts of samples to fingerprints, then one comparison, as on one machine.
 
 splits ─┬ train  0…2047     ┐
-├ train  2048…4095  ├ map_batches: fingerprint, one task a part, run again where a worker dies
-└ test   0…2047     ┘  → Fingerprints, a few numbers a sample → added up in the order of the samples
+├ train  2048…4095  ├ one task a part, tried again where a worker dies
+└ test   0…2047     ┘ → Fingerprints, a few numbers a sample → added up in the order of the samples
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from itertools import islice
 from operator import add
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch.utils.data import Subset
 
-from mm_metrics.extras import install
 from mm_metrics.leakage.files import rows
 from mm_metrics.leakage.fingerprints import Fingerprints, Plan, fingerprint
+from mm_metrics.workers import cluster, results
 
-PART = 2048  # samples a task: what bounds a worker's memory
+SAMPLES = 2048  # of a task: what bounds a worker's memory
 
 
 class Part(NamedTuple):
-    """Samples ``start`` to ``stop`` of a source, itself one of a split's."""
+    """Samples ``start`` to ``stop`` of a manifest or a data set, before which ``before`` of the split's have come."""
 
     split: str
-    source: int  # its position among all sources
-    before: int  # samples of the split that come before this source
+    source: Any
+    before: int
     start: int
     stop: int
 
 
-def on_ray(splits: Mapping[str, Any], plan: Plan) -> dict[str, Fingerprints]:
-    """The fingerprints of every split; raises what a part raises, the first one's.
+def on_ray(splits: Mapping[str, Any], plan: Plan, workers: int | None) -> dict[str, Fingerprints]:
+    """The fingerprints of every split; raises what the first part raises.
 
     A split is a manifest, a list of manifests, or a data set by number; all else has no parts, and is refused.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(f"engine='ray' needs Ray: {install('ray')}") from error
-    sources = {name: _sources(name, split) for name, split in splits.items()}
-    parts = list(_parts(sources, plan))
-    if not ray.is_initialized():
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    lent = [ray.put(source) for several in sources.values() for source in several]
+    parts = [part for name, split in splits.items() for part in _parts(name, split, plan)]
     found: dict[int, tuple[Any, dict[str, str]]] = {}
     again = list(range(len(parts)))
-    while again:  # once; and again for parts whose first sample is of another kind than the split's
-        read: Any = ray.data.from_items([{"part": number} for number in again], override_num_blocks=len(again))
-        read = read.map_batches(_read, batch_size=1, fn_kwargs={"parts": parts, "plan": plan, "lent": lent})
-        found |= {row["part"]: pickle.loads(row["found"]) for row in read.iter_rows()}
-        for _, kinds in (found[number] for number in range(len(parts))):
-            plan.kinds.update({modality: kind for modality, kind in kinds.items() if modality not in plan.kinds})
-        again = [number for number in again if not found[number][1].items() <= plan.kinds.items()]
+    with cluster(workers) as data:
+        while again:  # once; and again for parts whose first sample is of another kind than the split's
+            done = results(data, partial(_read, plan), [(parts[number],) for number in again])
+            found |= {again[piece]: result for piece, result in done}
+            for number in range(len(parts)):
+                plan.kinds.update({name: kind for name, kind in found[number][1].items() if name not in plan.kinds})
+            again = [number for number in again if not found[number][1].items() <= plan.kinds.items()]
     for number in range(len(parts)):
         if isinstance(found[number][0], Exception):
             raise found[number][0]
@@ -68,45 +56,36 @@ def on_ray(splits: Mapping[str, Any], plan: Plan) -> dict[str, Fingerprints]:
     return {name: reduce(add, several or [_of(name, [], plan, 0)]) for name, several in prints.items()}
 
 
-def _sources(name: str, split: Any) -> list[Any]:
+def _parts(name: str, split: Any, plan: Plan) -> Iterator[Part]:
     several = split if isinstance(split, list | tuple) else [split]
-    if all(isinstance(source, str | os.PathLike) for source in several):
-        return [os.path.abspath(source) for source in several]  # workers may run elsewhere
-    if hasattr(split, "__getitem__") and hasattr(split, "__len__") and not isinstance(split, Mapping | str):
-        return [split]
-    raise TypeError(f"split {name!r} is a {type(split).__name__}: engine='ray' takes manifests and data sets by number")
-
-
-def _parts(sources: Mapping[str, list[Any]], plan: Plan) -> Iterator[Part]:
-    number = 0
-    for name, several in sources.items():
-        before = 0
-        for source in several:
-            by_row = isinstance(source, str | os.PathLike)
-            length = sum(1 for _ in rows(source, plan.keys)) if by_row else len(source)
-            for start in range(0, length, PART):
-                yield Part(name, number, before, start, min(start + PART, length))
-            before += length
-            number += 1
-
-
-def _read(batch: dict[str, np.ndarray], parts: list[Part], plan: Plan, lent: list[Any]) -> dict[str, Any]:
-    """Parts to their fingerprints and the kinds seen; or to the error that they make."""
-    import ray
-
-    found: list[Any] = []
-    for part in (parts[number] for number in batch["part"]):
-        source = ray.get(lent[part.source])
+    before = 0
+    if not all(isinstance(source, str | os.PathLike) for source in several):
+        if isinstance(split, Mapping) or not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
+            what = type(split).__name__
+            raise TypeError(f"split {name!r} is a {what}: engine='ray' takes manifests and data sets by number")
+        several = [split]
+    for source in several:
         if isinstance(source, str | os.PathLike):
-            samples: Any = islice(rows(source, plan.keys), part.start, part.stop)
+            source = os.path.abspath(source)  # workers may run elsewhere
+            length = sum(1 for _ in rows(source, plan.keys))
         else:
-            samples = Subset(source, range(part.start, part.stop))
-        own = replace(plan, kinds=dict(plan.kinds), batched=False)
-        try:
-            found.append((_of(part.split, samples, own, part.before + part.start), own.kinds))
-        except (TypeError, ValueError, ImportError) as error:
-            found.append((error, own.kinds))
-    return {"part": batch["part"], "found": [pickle.dumps(what) for what in found]}
+            length = len(source)
+        for start in range(0, length, SAMPLES):
+            yield Part(name, source, before, start, min(start + SAMPLES, length))
+        before += length
+
+
+def _read(plan: Plan, part: Part) -> tuple[Fingerprints | Exception, dict[str, str]]:
+    """A part's fingerprints, or the error that it makes; and the kinds seen."""
+    own = replace(plan, kinds=dict(plan.kinds), batched=False)
+    if isinstance(part.source, str):
+        samples: Any = islice(rows(part.source, plan.keys), part.start, part.stop)
+    else:
+        samples = Subset(part.source, range(part.start, part.stop))
+    try:
+        return _of(part.split, samples, own, part.before + part.start), own.kinds
+    except (TypeError, ValueError, ImportError) as error:
+        return error, own.kinds
 
 
 def _of(name: str, samples: Any, plan: Plan, start: int) -> Fingerprints:

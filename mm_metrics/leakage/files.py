@@ -43,12 +43,9 @@ def rows(path: FilePath, keys: Collection[Hashable] = ()) -> Iterator[dict[Any, 
     try:
         for number, row in enumerate(reader, start=1):
             yield {PLACE: Place(path, number), **row}
-    except (csv.Error, UnicodeDecodeError, json.JSONDecodeError, RecursionError, OSError, _DamagedError) as error:
-        raise ValueError(f"{path} is no {ending[1:]} file, after row {number}: {error}") from error
-
-
-class _DamagedError(Exception):
-    """A row or a file that can't be read."""
+    except (csv.Error, ValueError, RecursionError, OSError, NotImplementedError) as error:  # Arrow's errors are these
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is no {ending[1:]} file, after row {number}: {what}") from error
 
 
 def _lines(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
@@ -57,30 +54,26 @@ def _lines(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
             for line in file:
                 if line.strip():
                     if not isinstance(row := json.loads(line), dict):
-                        raise _DamagedError("each line is an object")
+                        raise ValueError("each line is an object")
                     yield row
             return
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         header = reader.fieldnames or []
         if len(set(header)) < len(header):
-            raise _DamagedError(f"the header {header} names a column twice")
+            raise ValueError(f"the header {header} names a column twice")
         for row in reader:
             if None in row or None in row.values():
-                raise _DamagedError(f"the next row has more or fewer cells than the header's {len(header)}")
+                raise ValueError(f"the next row has more or fewer cells than the header's {len(header)}")
             yield row
 
 
 def _parquet(path: Path, keys: Collection[Hashable]) -> Iterator[dict[str, Any]]:
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError(f"Parquet is read by pyarrow, which is not installed: {install('pyarrow')}") from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            wanted = [name for name in names if name in keys] if set(keys) <= set(names) else names
-            for batch in file.iter_batches(ROWS, columns=wanted):
-                yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise _DamagedError(str(error).splitlines()[0]) from error
+    with parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        wanted = [name for name in names if name in keys] if set(keys) <= set(names) else names
+        for batch in file.iter_batches(ROWS, columns=wanted):
+            yield from batch.to_pylist()

@@ -47,13 +47,27 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Read:
+    """What is kept of one modality of N samples."""
+
+    digests: np.ndarray  # (N, 2) uint64, zeros where there is no input
+    compared: Counter[str]  # how → samples: value, text, content, bytes, nothing
+    rows: np.ndarray  # (P,) numbers of the samples that near copies are looked for by
+    records: np.ndarray  # (P,) what they are found by
+
+    def __add__(self, other: Read) -> Read:
+        """Of this part of a split and the next one; where a part has no record it knows no record's type."""
+        records = [part for part in (self.records, other.records) if len(part)] or [other.records]
+        rows = np.concatenate([self.rows, other.rows + len(self.digests)])
+        digests = np.concatenate([self.digests, other.digests])
+        return Read(digests, self.compared + other.compared, rows, np.concatenate(records))
+
+
+@dataclass(frozen=True)
 class Fingerprints:
     """What is kept of a split of N samples."""
 
-    digests: dict[str, np.ndarray]  # modality → (N, 2) uint64, zeros where there is no input
-    compared: dict[str, Counter[str]]  # modality → how → samples: value, text, content, bytes, nothing
-    described: dict[str, np.ndarray]  # modality → (P,) numbers of the samples that near copies are looked for by
-    descriptors: dict[str, np.ndarray]  # modality → (P,) records of these
+    inputs: dict[str, Read]  # by modality
     labels: np.ndarray  # (N, 2) uint64
     groups: dict[str, tuple[np.ndarray, np.ndarray]]  # field → (G,) sample numbers and (G, 2) uint64, one a group in it
     seen: frozenset[Hashable]  # the keys that samples had, of those that are read
@@ -65,26 +79,13 @@ class Fingerprints:
 
     def __add__(self, other: Fingerprints) -> Fingerprints:
         """Of this part of a split and the next one."""
-
-        def both(of: str, shift: int = 0) -> dict[str, np.ndarray]:
-            mine, more = getattr(self, of), getattr(other, of)
-            return {name: _joined(mine[name], more[name] + shift if shift else more[name]) for name in mine}
-
-        compared = {modality: self.compared[modality] + other.compared[modality] for modality in self.compared}
-        shifted = {field: (rows + len(self), found) for field, (rows, found) in other.groups.items()}
-        groups = {
-            field: (_joined(rows, shifted[field][0]), _joined(found, shifted[field][1]))
-            for field, (rows, found) in self.groups.items()
-        }
-        return Fingerprints(
-            both("digests"), compared, both("described", len(self)), both("descriptors"),
-            _joined(self.labels, other.labels), groups, self.seen | other.seen, self.offered or other.offered,
-        )  # fmt: skip
-
-
-def _joined(records: np.ndarray, more: np.ndarray) -> np.ndarray:
-    """Records of two parts; where a part has none it knows no record's type."""
-    return np.concatenate([part for part in (records, more) if len(part)] or [more])
+        inputs = {modality: read + other.inputs[modality] for modality, read in self.inputs.items()}
+        groups = {}
+        for field, (rows, digests) in self.groups.items():
+            more, others = other.groups[field]
+            groups[field] = np.concatenate([rows, more + len(self)]), np.concatenate([digests, others])
+        labels = np.concatenate([self.labels, other.labels])
+        return Fingerprints(inputs, labels, groups, self.seen | other.seen, self.offered or other.offered)
 
 
 def fingerprint(
@@ -125,10 +126,7 @@ def fingerprint(
             raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where}: {error}") from error
     numbers = {field: np.array([number for number, _ in pairs], dtype=np.int64) for field, pairs in groups.items()}
     return Fingerprints(
-        {modality: _stacked(column.digests) for modality, column in columns.items()},
-        {modality: column.compared for modality, column in columns.items()},
-        {modality: np.array(column.rows, dtype=np.int64) for modality, column in columns.items()},
-        {modality: column.records() for modality, column in columns.items()},
+        {modality: column.read() for modality, column in columns.items()},
         _stacked(labels),
         {field: (numbers[field], _stacked([found for _, found in pairs])) for field, pairs in groups.items()},
         frozenset(seen),
@@ -190,11 +188,12 @@ class _Column:
         self.blocks.append(self.plan.describers[self.plan.kinds[self.modality]](list(values), list(rates)))
         self.waiting = []
 
-    def records(self) -> np.ndarray:
-        """``(P,)`` records of the samples in `rows`."""
+    def read(self) -> Read:
+        """What is kept of it."""
         if self.waiting:
             self._describe()
-        return np.concatenate(self.blocks) if self.blocks else np.zeros(0)
+        records = np.concatenate(self.blocks) if self.blocks else np.zeros(0)
+        return Read(_stacked(self.digests), self.compared, np.array(self.rows, dtype=np.int64), records)
 
 
 def _watch(elements: Iterator[Any], first: list[str]) -> Iterator[Any]:

@@ -6,23 +6,18 @@ second try and nothing else, as a piece's counts are added when it is done, once
 
 from __future__ import annotations
 
-import logging
-import os
-import pickle
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
-from mm_metrics.extras import install
 from mm_metrics.predictions.classes import Found, Seen
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import FilePath, Source
 from mm_metrics.predictions.score import Counting, Scored, prepared
 from mm_metrics.predictions.strays import BadRows, Outside
+from mm_metrics.workers import cluster, results
 
 ROWS_AT_ONCE = 1_000_000  # of a Parquet file, at least
 
@@ -35,10 +30,10 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
     sources, columns, notes = prepared(how, files)
     pieces = [(number, part) for number, source in enumerate(sources) for part in source.split(ROWS_AT_ONCE)]
     ends, firsts = [0] * len(sources), [0] * len(sources)
-    with _cluster(workers) as data:
+    with cluster(workers) as data:
         if not how.complete or (how.bootstrap and how.id is None):  # a row's weights follow from its number
             found = Found(how)
-            looks = _results(data, partial(_look, how, columns), [(part,) for _, part in pieces])
+            looks = results(data, partial(_look, how, columns), [(part,) for _, part in pieces])
             for i, (end, *seen) in sorted(looks, key=lambda look: look[0]):
                 found.update(seen)
                 ends[pieces[i][0]] = end
@@ -47,7 +42,7 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
         counting = Counting(how, columns)
         work = [(part, firsts[number]) for number, part in pieces]
         others = {}
-        for i, (counts, bad, outside, end) in _results(data, partial(_count, how, columns), work):
+        for i, (counts, bad, outside, end) in results(data, partial(_count, how, columns), work):
             counting.counter.counts.add_(counts)
             others[i] = bad, outside
             ends[pieces[i][0]] = max(ends[pieces[i][0]], end)
@@ -68,47 +63,3 @@ def _count(how: Options, columns: Columns, source: Source, first: int) -> tuple[
     counting = Counting(how, columns)
     counting.file(source, first)
     return counting.counter.counts, counting.bad, counting.outside, counting.rows - first
-
-
-def _run(function: Callable[..., Any], work: Sequence[tuple[Any, ...]], row: dict[str, int]) -> dict[str, Any]:
-    try:
-        result = function(*work[row["piece"]])
-    except ValueError as error:  # a file's fault is no worker's, which would be tried again
-        result = ValueError(str(error))
-    return {"piece": row["piece"], "result": pickle.dumps(result)}
-
-
-def _results(data: Any, function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
-    """Each piece's number with its result, in any order. Raises the ValueError of the first piece that has one."""
-    items = data.from_items([{"piece": i} for i in range(len(work))], override_num_blocks=len(work))
-    failed = {}
-    for row in items.map(partial(_run, function, work)).iter_rows():
-        result = pickle.loads(row["result"])
-        if isinstance(result, ValueError):
-            failed[row["piece"]] = result
-        else:
-            yield row["piece"], result
-    if failed:
-        raise failed[min(failed)]
-
-
-@contextmanager
-def _cluster(workers: int | None) -> Iterator[Any]:
-    """`ray.data`, on a cluster that is already there, or on one of this machine's that goes when it is done."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-        from ray import data
-    except ImportError:
-        raise ImportError(f"--engine ray needs Ray: {install('ray')}") from None
-    began = not ray.is_initialized()
-    if began:
-        there = "RAY_ADDRESS" in os.environ
-        ray.init(num_cpus=None if there else workers, log_to_driver=False, logging_level=logging.ERROR)
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-    data.DataContext.get_current().enable_progress_bars = False
-    try:
-        yield data
-    finally:
-        if began:
-            ray.shutdown()
