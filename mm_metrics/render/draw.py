@@ -296,7 +296,7 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     """
     rough = (high - low) / most
     unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * s for s in (1, 2, 5, 10) if unit * s >= rough * 0.999)
+    step = next(unit * s for s in (1, 2, 5, 10) if unit * s >= 0.8 * rough)
     return [round(k * step, 10) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 

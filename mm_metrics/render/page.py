@@ -13,6 +13,7 @@ from mm_metrics import __version__, words
 from mm_metrics.counts.tally import Tally
 from mm_metrics.extras import install
 from mm_metrics.files import write_whole
+from mm_metrics.render import samples as kept
 from mm_metrics.render import sections, tables
 from mm_metrics.render.charts import number
 from mm_metrics.render.sections import Compared
@@ -32,6 +33,7 @@ def write(
     samples: Sequence[Mapping[str, Any]] | None = None,
     leakage: Sequence[Mapping[str, Any]] | None = None,
     dynamics: Sequence[Mapping[str, Any]] | None = None,
+    shown: Sequence[Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write the report to `path`, whole or not at all, and return it.
 
@@ -45,6 +47,8 @@ def write(
             cards are shown.
         leakage: what splits share, ``{"kind", "modality", "splits", "count", "share"}`` each.
         dynamics: one dict an epoch, of how fast each modality learns.
+        shown: the samples of findings, in the form of `mm_metrics.render.samples.shown`, each with its ``"stage"``
+            where several cards are shown; the page stays below 5 MB.
 
     Raises ImportError without Jinja2.
     """
@@ -71,6 +75,7 @@ def write(
     )
     page = environment.get_template("template.html").render(
         sections=[sections.section(one) for one in newest_first],
+        shown=_shown(shown, told),
         comparisons=compared,
         histories=sections.histories([dict(row) for row in history or ()], first.modalities, first.score),
         dynamics=sections.dynamics([dict(row) for row in dynamics or ()], first.modalities),
@@ -95,6 +100,17 @@ def _of_stage(
     """The samples of one card: those that name it, and where none is named those of the first."""
     first = next(iter(named))
     return [dict(entry) for entry in samples or () if entry.get("stage", first) == name or len(named) == 1]
+
+
+def _shown(findings: Sequence[Mapping[str, Any]] | None, told: Mapping[str, Tables]) -> dict[str, list[kept.Shown]]:
+    """The samples of each card's findings, by its name: those that name no stage are the first one's."""
+    made = kept.shown(findings)
+    first = next(iter(told))
+    stages = [str(entry.get("stage", first)) for entry in findings or ()]
+    return {
+        one.name: [part for part, stage in zip(made, stages, strict=True) if stage == name or len(told) == 1]
+        for name, one in told.items()
+    }
 
 
 def _comparisons(told: Mapping[str, Tables]) -> list[Compared]:
