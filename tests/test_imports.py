@@ -49,7 +49,7 @@ BOUNDS = {
     "core": 4740,
     "ablation": 2260,
     "callbacks": 1750,
-    "render": 1400,
+    "render": 1560,
     "predictions": 1610,
     "leakage": 1460,
 }
@@ -158,7 +158,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 13_300
+    assert sum(wings.values()) <= 13_500
 
 
 def loaded(statement: str) -> set[str]:
