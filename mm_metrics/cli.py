@@ -67,24 +67,59 @@ def score(settings: Any) -> int:
     options = settings.as_dict()
     runs = [_run(text) for text in options.pop("run")]
     files, output, config = options.pop("files"), options.pop("output"), options.pop("config")
-    for name in ("classes", "modalities", "always"):
-        options[name] = None if options[name] is None else tuple(options[name])
     engine, workers = options.pop("engine"), options.pop("workers")
-    predictions = Predictions(**options)
-    score_files: Callable[[Sequence[Any]], Any] = predictions.score_files
-    if engine == "ray":
-        if runs or "-" in files:
-            raise ValueError("--engine ray reads files: runs are joined, and input is read, by --engine local")
-        from mm_metrics.predictions import engine as on_ray
-
-        score_files = partial(on_ray.score_files, predictions, workers=workers)
     with _written(output, [*files, *(path for _, path in runs), *(config or ())]) as (path, say):
-        scored = predictions.score_runs(runs, files) if runs else score_files(files)
+        if len(files) == 1 and (card := _book(files[0], options["modalities"])):
+            notes = ["The file is a book of samples: they are counted as they were, whatever else is asked for."]
+        elif options["modalities"] is None:
+            raise ValueError("--modalities NAME NAME … is due: their names, in order")
+        else:
+            for name in ("classes", "modalities", "always", "by"):
+                options[name] = None if options[name] is None else tuple(options[name])
+            predictions = Predictions(**options)
+            if engine == "ray":
+                if runs or "-" in files:
+                    raise ValueError("--engine ray reads files: runs are joined, and input is read, by --engine local")
+                from mm_metrics.predictions import engine as on_ray
+
+                card, notes = on_ray.score_files(predictions, files, workers)
+            else:
+                card, notes = predictions.score_runs(runs, files) if runs else predictions.score_files(files)
         if path:
-            scored.card.to_json(path)
-        for text in (*scored.notes, scored.card.table()):
+            card.to_json(path)
+        for text in (*notes, card.table()):
             say(text)
     return 0
+
+
+def diff(settings: Any) -> int:
+    """Two scorecards, or two books of samples, to what changed."""
+    if all(path.endswith((".parquet", ".pq")) for path in (settings.old, settings.new)):
+        from mm_metrics.predictions.diff import compare_books
+
+        print(compare_books(_file(settings.old), _file(settings.new)))
+    else:
+        print((_card(settings.new) - _card(settings.old)).table())
+    return 0
+
+
+def threshold(settings: Any) -> int:
+    """A scorecard to the threshold of probabilities at which a score reaches a bar; 1 where none does."""
+    options = settings.as_dict()
+    card, slice, label = _card(options.pop("card")), options.pop("slice"), options.pop("label")
+    asked = {name: value for name, value in options.items() if name != "config" and value is not None}
+    if len(asked) != 1:
+        raise ValueError(f"one bar is due, such as --recall 0.9: there are {len(asked)}")
+    ((name, bar),) = asked.items()
+    points = card.threshold(name, bar, slice, label)
+    points = points if isinstance(points, dict) else {"": points}
+    for of, point in points.items():
+        said = f"no threshold reaches {name} {bar:g}"
+        if point is not None:
+            scored = (f"{score} {value:.3f}" for score, value in point._asdict().items() if score != "threshold")
+            said = f"threshold {point.threshold:.4f}: {', '.join(scored)}"
+        print(f"{of}: {said}" if of else said)
+    return int(None in points.values())
 
 
 def gate(settings: Any) -> int:
@@ -185,6 +220,8 @@ def merge(settings: Any) -> int:
 COMMANDS: dict[str, Callable[[Any], int]] = {
     "score": score,
     "gate": gate,
+    "diff": diff,
+    "threshold": threshold,
     "report": report,
     "leakage": leakage,
     "merge": merge,
@@ -222,6 +259,21 @@ def _run(text: str) -> tuple[str, str]:
     if not (coalition and equals and path):
         raise ValueError(f"--run {text!r}: expected COALITION=FILE, such as text-image=full.jsonl")
     return coalition, path
+
+
+def _book(path: str, modalities: Sequence[str] | None) -> Scorecard | None:
+    """The card of a book of samples; None for any other file."""
+    if not path.endswith((".parquet", ".pq")) or not os.path.isfile(path):
+        return None
+    from mm_metrics.predictions import book
+
+    try:
+        header = book.header_in(path)
+    except (ImportError, OSError):  # said where the file is read
+        return None
+    if header and modalities and list(modalities) != header["modalities"]:
+        raise ValueError(f"--modalities {' '.join(modalities)}: {path} is a book of {' '.join(header['modalities'])}")
+    return book.score_book(path) if header else None
 
 
 def _card(path: str) -> Scorecard:

@@ -81,6 +81,19 @@ refused. Score the shards of one data set with --shard 0, --shard 1, … or with
   mm-metrics merge part-0.json part-1.json --output card.json"""
 
 
+DIFF = """What changed: of two scorecards each score's difference, with an interval; of two books of samples, which
+samples became wrong, and which right, by modality and class.
+
+  mm-metrics diff last.json card.json
+  mm-metrics diff last/val.samples.parquet val.samples.parquet"""
+
+THRESHOLD = """Where to cut probabilities so that a score reaches a bar, and what it then scores. The card keeps
+histograms where the metric or the monitor was made with scores=("auroc",). Exits with 1 where no threshold does.
+
+  mm-metrics threshold card.json --recall 0.9
+  mm-metrics threshold card.json --precision 0.8 --slice audio --label siren"""
+
+
 def parser() -> Any:
     """The parser of every command; ImportError without jsonargparse."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -93,10 +106,20 @@ def parser() -> Any:
         command.add_argument("--config", action="config", help="read the options below from a YAML file")
         return command
 
+    diff, threshold = sub(DIFF), sub(THRESHOLD)
+    for name in ("old", "new"):
+        diff.add_argument(name, metavar=name.upper(), help="a scorecard, or a book of samples")
+    threshold.add_argument("card", metavar="CARD", help="a scorecard that keeps histograms")
+    for name in ("recall", "precision", "specificity", "f1"):
+        threshold.add_argument(f"--{name}", type=float | None, default=None, help="reach at least this")
+    threshold.add_argument("--slice", type=str, default="all", help="a modality, or another slice")
+    threshold.add_argument("--label", type=str | None, default=None, help="one class, or label; all of them if not")
     main = ArgumentParser(prog="mm-metrics", description=ABOUT, formatter_class=Help)
     commands = main.add_subcommands(required=True, dest="command")
     commands.add_subcommand("score", score_options(sub(SCORE)), help="predictions to a scorecard")
     commands.add_subcommand("gate", gate_options(sub(GATE)), help="good, bad, mixed or undecided")
+    commands.add_subcommand("diff", diff, help="what changed between two scorecards, or books of samples")
+    commands.add_subcommand("threshold", threshold, help="the threshold at which a score reaches a bar")
     for name, about, what in (("report", REPORT, "one HTML page"), ("merge", MERGE, "add scorecards up")):
         command = sub(about)
         command.add_argument("cards", nargs="+", metavar="CARD", help="scorecards, as score and the monitor write them")
@@ -127,7 +150,7 @@ def score_options(parser: Any) -> Any:
         "--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same numbers"
     )
     add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
-    add_fields(parser, Options, hidden=("block_rows",))
+    add_fields(parser, Options, hidden=("block_rows",), optional=("modalities",))  # a book of samples names them
     return parser
 
 
@@ -146,7 +169,7 @@ def gate_options(parser: Any) -> Any:
     return parser
 
 
-def add_fields(parser: Any, cls: type, hidden: Collection[str] = ()) -> None:
+def add_fields(parser: Any, cls: type, hidden: Collection[str] = (), optional: Collection[str] = ()) -> None:
     """Each field of a dataclass as an option, with its type, its default, and what the docstring says of it."""
     hints, texts = get_type_hints(cls), _arguments(cls.__doc__ or "")
     for field in dataclasses.fields(cls):
@@ -156,8 +179,7 @@ def add_fields(parser: Any, cls: type, hidden: Collection[str] = ()) -> None:
         names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
         options: dict[str, Any] = {"help": texts[name].replace("%", "%%"), "default": field.default}
         if field.default is dataclasses.MISSING:
-            options |= {"nargs": "+", "required": True, "metavar": "NAME"}
-            del options["default"]
+            options |= {"nargs": "+", "required": name not in optional, "default": None, "metavar": "NAME"}
         elif hint is bool:
             options["action"] = "store_true"
         elif {hint, *get_args(hint)} & {tuple[str, ...], Sequence[str]}:

@@ -12,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas
 import pytest
+import torch
 
-from mm_metrics import QualityGate, Scorecard, cli, cli_options
+from mm_metrics import CoalitionConfusionMatrix, QualityGate, Scorecard, cli, cli_options
+from mm_metrics.callbacks.book import Book
 from mm_metrics.cli import main
 from mm_metrics.extras import install
 from mm_metrics.predictions import Predictions
+from mm_metrics.predictions.diff import compare_books
+from tests.test_book import OneProcess
 
 pytest.importorskip("jsonargparse")
 pytest.importorskip("pyarrow")
@@ -363,6 +367,70 @@ def test_leakage(tmp_path, capsys):
     for wrong in (["train.csv", "test.jsonl"], ["a=train.csv", "a=test.jsonl"], ["a=train.csv", "b=lost*.csv"], []):
         assert main(["leakage", *wrong, *how]) == cli.REFUSED
     assert main(["leakage", "train=train.csv", "test=clean.csv", "--modalities", "audio", "--near", "false"]) >= 4
+
+
+# Books of samples, differences and thresholds.
+
+
+def book(folder, wrong=(), N=120) -> str:
+    """A book of samples that are right but for some of them."""
+    metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=3, coalitions=["text", "all"], bootstrap=10)
+    target = torch.arange(N) % 3
+    preds = target.repeat(2, 1)
+    preds[1, list(wrong)] = (target[list(wrong)] + 1) % 3
+    presence = torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) < N // 2], 1)
+    numbers = torch.arange(N) + 1000
+    labels = metric.count(preds, target, presence, numbers)
+    written = Book(folder, "val", 0, metric)
+    written.add(metric.layout.masks, preds, labels, presence, numbers)
+    written.finish(OneProcess())
+    metric.scorecard().to_json(folder / "val.json")
+    return str(folder / "val.samples.parquet")
+
+
+def test_a_book_of_samples_is_scored_as_it_was_counted(tmp_path, capsys):
+    path = book(tmp_path, wrong=range(9))
+    for more in ([], ["--modalities", "text", "audio", "--bootstrap", "7"]):
+        assert main(["score", path, *more, "--output", "again.json"]) == 0
+        assert Scorecard.from_json("again.json") == Scorecard.from_json("val.json")
+    assert main(["score", path, "--modalities", "text"]) == cli.REFUSED
+    assert "is a book of text audio" in capsys.readouterr().err
+
+
+def test_two_books_tell_which_samples_changed(tmp_path, capsys):
+    (tmp_path / "old").mkdir()
+    old, new = book(tmp_path / "old", wrong=[0, 1, 2, 100]), book(tmp_path, wrong=[1, 2, 3, 61, 62, 63], N=119)
+    found = compare_books(old, new)
+    assert (found.lost.tolist(), found.gained.tolist(), found.alone) == ([1003, 1061, 1062, 1063], [1000, 1100], (1, 0))
+    assert found.changes["all"] == (119, 4, 2)
+    assert found.changes["audio"] == (60, 1, 1)  # the old book's samples 0…59 have it
+    assert found.changes["class 0"] == (40, 2, 1)
+    assert main(["diff", old, new]) == 0
+    said = capsys.readouterr().out
+    assert "Now wrong: 1003, 1061, 1062, 1063" in said
+    assert "In one book only, and not compared: 1 of the old, 0 of the new." in said
+    pandas.DataFrame({"target": [1]}).to_parquet("plain.parquet")
+    assert main(["diff", old, "plain.parquet"]) == cli.REFUSED
+
+
+def test_two_cards_tell_what_changed(tmp_path, capsys):
+    last, card = scored(tmp_path, "last", right=0.97, n=2000), scored(tmp_path, "card", right=0.9, n=2000)
+    capsys.readouterr()
+    assert main(["diff", last, card]) == 0
+    assert capsys.readouterr().out == (Scorecard.from_json(card) - Scorecard.from_json(last)).table() + "\n"
+
+
+def test_a_threshold_is_found_for_a_bar(tmp_path, capsys):
+    draw = torch.Generator().manual_seed(0)
+    target = torch.randint(2, (500,), generator=draw)
+    metric = CoalitionConfusionMatrix(("text",), task="binary", coalitions=["all"], scores=("auroc",))
+    metric.update((target * 0.3 + torch.rand(500, generator=draw) * 0.7).unsqueeze(0), target)
+    metric.scorecard().to_json("card.json")
+    assert main(["threshold", "card.json", "--recall", "0.9"]) == 0
+    point = metric.scorecard().threshold("recall", 0.9)
+    assert f"threshold {point.threshold:.4f}: precision {point.precision:.3f}" in capsys.readouterr().out
+    assert main(["threshold", "card.json", "--recall", "0.9", "--precision", "0.9"]) == cli.REFUSED
+    assert main(["threshold", scored(tmp_path), "--recall", "0.9"]) == cli.REFUSED
 
 
 # Errors: never an exit code that means a verdict.

@@ -50,7 +50,7 @@ BOUNDS = {
     "ablation": 2260,
     "callbacks": 1750,
     "render": 1560,
-    "predictions": 1610,
+    "predictions": 1690,
     "leakage": 1460,
 }
 
