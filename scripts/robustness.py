@@ -7,7 +7,7 @@ import torch
 from tqdm import tqdm
 
 from mm_metrics import ModalityConfusionMatrix
-from mm_metrics.ablation.batch import Inputs
+from mm_metrics.ablation.inputs import Inputs
 from mm_metrics.ablation.noise import corrupt
 from mm_metrics.contributions import relative_robustness
 from mm_metrics.scores import f1

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mm_metrics.ablation import ModalityAblation
-from mm_metrics.ablation.batch import Inputs
+from mm_metrics.ablation.inputs import Inputs
 from tests.ablation_models import INPUTS, Concat, CrossAttention, Fused, by_hand, make_batch
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

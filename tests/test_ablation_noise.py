@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mm_metrics.ablation.batch import Inputs
+from mm_metrics.ablation.inputs import Inputs
 from mm_metrics.ablation.noise import corrupt
 
 INPUTS = Inputs({"text": ("tokens", "mask"), "audio": "waveform"})

@@ -149,7 +149,7 @@ def test_an_error_of_the_model_itself_is_the_models():
 def test_what_can_not_be_hidden_is_refused():
     batch = make_batch()
     with pytest.raises(TypeError, match=r"inputs\['text'\]: 'words' holds no tensor in this batch"):
-        ModalityAblation(Concat(), {"text": "words"})(batch | {"words": ["a"] * 6})
+        ModalityAblation(Concat(), {"text": "words"})(batch | {"words": [1] * 6})
     with pytest.raises(ValueError, match=r"first axis is the samples, equally many.*pixels \(6, 3, 6, 6\)"):
         ModalityAblation(Concat(), {"image": "pixels", "audio": "waveform"})(batch | {"waveform": torch.ones(5, 16)})
     with pytest.raises(ValueError, match=r"logits of shape \(5,\) for 6 samples"):

@@ -7,13 +7,15 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
 from mm_metrics.ablation.baselines import Baselines, RunningMeans, named_baselines
-from mm_metrics.ablation.batch import Inputs, Key, flatten, some_rows
+from mm_metrics.ablation.batch import Key, flatten, some_rows
 from mm_metrics.ablation.encoders import named_encoders
 from mm_metrics.ablation.engine import Engine
+from mm_metrics.ablation.inputs import Inputs
 from mm_metrics.ablation.predict import Predict, Step, logits, prediction
 from mm_metrics.ablation.stamps import Checks
 from mm_metrics.ablation.view import View, look
@@ -52,6 +54,7 @@ class ModalityAblation:
         coalitions: object = "all",
         seed: int = 0,
         verify: int = 1,
+        sample_axis: Mapping[Key, int] | None = None,
     ) -> None:
         """Take a model and which of its batch's keys make each modality; nothing runs yet.
 
@@ -63,6 +66,7 @@ class ModalityAblation:
         ``encoders`` are found, named (``{"image": "backbone.vision"}``), or None: whole forward passes only.
         ``presence`` is the batch's entry that says which modalities a sample has, an ``(N, M)`` table or a mapping.
         ``verify``: every so many validations, each begun by `begin`, parts are compared with the whole again; 0: once.
+        ``sample_axis`` names the axis of samples by modality or key, ``{"audio": 1}``, where it is not the first.
         Raises TypeError or ValueError for a name that is not known.
         """
         if not isinstance(model, Module):
@@ -71,7 +75,7 @@ class ModalityAblation:
             raise ValueError(f"verify={verify!r}: every how many validations parts are compared, 0 for the first only")
         self.model = model
         self.say: Callable[[str], None] = lambda message: warnings.warn(message, UserWarning, stacklevel=2)
-        self.inputs = Inputs(inputs, presence)
+        self.inputs = Inputs(inputs, presence, sample_axis)
         self.modalities = Modalities(tuple(self.inputs.keys))
         self.masks = self.modalities.masks(coalitions, seed=seed)
         self._said: set[Hashable] = set()
@@ -92,6 +96,17 @@ class ModalityAblation:
         with self._whole.untouched():
             return self._engine.answers(self._look(batch, presence, Checks()), presence, self._look)
 
+    def presence(self, batch: Any) -> Tensor | None:
+        """``(N, M)`` bool: which modalities a sample has, absent ones False; None where all have all."""
+        view = self._look(batch, None, Checks())
+        absent = [not view.found.paths[name] for name in self.modalities]
+        if not any(absent):
+            return view.there
+        there = (
+            torch.ones(view.N, len(absent), dtype=torch.bool, device=view.device) if view.there is None else view.there
+        )
+        return there & ~torch.tensor(absent, device=there.device)
+
     def begin(self) -> None:
         """A validation begins: every ``verify``-th time its first batch is answered both ways again.
 
@@ -111,11 +126,9 @@ class ModalityAblation:
     def glimpse(self, batch: Any) -> Any:
         """What `raw` gives for two of the batch's samples; for all of them where that is a mapping, or can't be had."""
         with suppress(Exception):  # what is the user's to see, the whole batch raises too
-            leaves = flatten(batch)
-            keys = self.inputs.paths(batch, leaves).values()
-            N = self.inputs.size(leaves, [path for paths in keys for path in paths])
-            output = self.raw(some_rows(batch, N, slice(2)))
-            if not isinstance(output, Mapping):
+            found = self.inputs.find(batch, flatten(batch))
+            output = None if found.whole else self.raw(some_rows(batch, found.N, slice(2)))
+            if output is not None and not isinstance(output, Mapping):
                 return output
         return self.raw(batch)
 
@@ -193,9 +206,9 @@ class ModalityAblation:
         """Add a training batch to the running means; `use_means` puts them to use."""
         view = self._look(batch, None, Checks())
         for m, name in enumerate(self.modalities):
-            for path, key in self.inputs.paths(batch, view.leaves)[name].items():
-                x = view.leaves[path]
-                if x.is_floating_point() and self._baselines.spec(name, key, path) == "mean":
+            for path, key in view.found.paths[name].items():
+                x = view.rows(path)
+                if isinstance(x, Tensor) and x.is_floating_point() and self._baselines.spec(name, key, path) == "mean":
                     self._running.add(key if len(path) == 1 else path, x, view.having(m))
 
     def use_means(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> None:

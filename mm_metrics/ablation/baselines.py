@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.batch import Inputs, Key, Path
+from mm_metrics.ablation.batch import Key, Path
+from mm_metrics.ablation.inputs import Inputs
 
 NAMED = ("zero", "mean", "shuffle", "presence", "keep")
 LENGTHS = re.compile(r"(.*[_./])?(lengths?|lens?|sizes?|durations?)")
@@ -30,14 +31,23 @@ class StandIn:
     values: Tensor | None = None  # (1, ...) or (N, ...)
     shift: int = 0
     token: Hashable = None
+    text: str | Sequence[str] = ""
+
+    def texts(self, texts: Sequence[str]) -> list[str]:
+        """What hidden samples of a list of str show."""
+        if self.kind in ("same", "shift"):
+            return [texts[(i - self.shift) % len(texts)] for i in range(len(texts))]
+        return [self.text] * len(texts) if isinstance(self.text, str) else list(self.text)
 
     @property
     def told(self) -> str:
         """In words, for an error."""
         if self.kind in ("same", "shift"):
             return "left as it is" if self.kind == "same" else "another sample's"
+        if self.values is None:
+            return repr(self.text)
         only = self.values is not None and self.values.numel() and bool((self.values == self.values.flatten()[0]).all())
-        return f"{self.values.flatten()[0].item():g} throughout" if only else "your own"  # type: ignore[union-attr]
+        return f"{self.values.flatten()[0].item():g} throughout" if only else "your own"
 
     def of(self, x: Tensor) -> Tensor:
         """``(1, ...)`` or ``(N, ...)``: what a hidden sample shows in place of ``x``."""
@@ -65,11 +75,11 @@ class Baselines:
                 raise ValueError(f"baseline names {unknown}: the modalities and their keys are {known}")
         self._check(baseline)
 
-    def _check(self, spec: Any) -> None:
+    def _check(self, spec: Any, inner: bool = False) -> None:
         if isinstance(spec, Mapping):
-            for inner in spec.values():
-                self._check(inner)
-        elif isinstance(spec, str) and spec not in NAMED:
+            for part in spec.values():
+                self._check(part, inner=True)
+        elif isinstance(spec, str) and spec not in NAMED and not inner:  # inside it may be a text
             raise ValueError(
                 f"baseline={spec!r} is not known: one of {NAMED}, a number, a tensor of one sample's shape, a function "
                 "of the input, or a mapping of these by modality or key"
@@ -92,9 +102,13 @@ class Baselines:
             spec = spec[path[-1]] if path[-1] in spec else spec.get(key, "zero")
         return spec
 
-    def stand_in(self, modality: str, key: Key, path: Path, x: Tensor, there: Tensor | None) -> StandIn:
-        """The stand-in of input ``x`` ``(N, ...)``; ``there`` ``(N,)`` bool says which samples have it, None all."""
+    def stand_in(self, modality: str, key: Key, path: Path, x: Any, there: Tensor | None) -> StandIn:
+        """The stand-in of input ``x``, ``(N, ...)`` or texts; ``there`` ``(N,)``: which samples have it, None all."""
         spec, where = self.spec(modality, key, path), "/".join(map(str, (key, *path[1:])))
+        if not isinstance(x, Tensor):
+            return self._text(spec, x)
+        if isinstance(spec, str) and spec not in NAMED:
+            raise ValueError(f"baseline={spec!r} of {where!r} is not known: one of {NAMED}, or a tensor")
         real = x.is_floating_point() or x.is_complex()
         if isinstance(spec, str):
             if spec in ("presence", "keep"):
@@ -115,6 +129,15 @@ class Baselines:
             return _row(x, values, f"baseline of {where!r}")
         version = spec._version if isinstance(spec, Tensor) and not spec.is_inference() else None
         return self._row(x, spec, f"baseline of {where!r}", token=("given", where, version))
+
+    def _text(self, spec: Any, texts: Sequence[str]) -> StandIn:
+        if callable(spec):
+            return StandIn("rows", text=spec(list(texts)))
+        if spec in ("presence", "keep", "shuffle"):
+            return StandIn(
+                "shift" if spec == "shuffle" else "same", shift=self._shift(len(texts)) * (spec == "shuffle")
+            )
+        return StandIn("row", text=spec if isinstance(spec, str) and spec not in NAMED else "")
 
     def _row(self, x: Tensor, value: Any, what: str = "", token: Hashable = None) -> StandIn:
         """A stand-in of one row, held on its device under its ``token``."""

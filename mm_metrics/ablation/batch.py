@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,8 @@ Path = tuple[Key, ...]
 
 class MissingKeyError(KeyError, ValueError):
     """A key that the batch does not have; prints its sentence as it is, which KeyError does not."""
+
+    key: Key = None
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -98,12 +101,19 @@ def some_rows(batch: Any, N: int, rows: slice) -> Any:
 
 
 def locate(batch: object, key: Key, what: str = "key") -> Path:
-    """The path of a user's key: a dict key, a position, an attribute or a field's name; raises `MissingKeyError`."""
+    """The path of a user's key: a dict key, a position, an attribute or a field's name, or such joined by dots.
+
+    Raises `MissingKeyError`.
+
+    >>> locate({"inputs": {"text": 1}}, "inputs.text")
+    ('inputs', 'text')
+    """
     names = getattr(type(batch), "_fields", None)
     if isinstance(batch, tuple) and names and key in names:
         return (names.index(key),)
     if isinstance(batch, tuple | list):
         there = list(range(len(batch)))
+        key = int(key) if isinstance(key, str) and key.isdecimal() else key
         if isinstance(key, int) and -len(batch) <= key < 0:
             key += len(batch)
     elif isinstance(batch, Mapping):
@@ -112,79 +122,27 @@ def locate(batch: object, key: Key, what: str = "key") -> Path:
         there = [name for name, _ in children(batch) or ()]
     if key in there:
         return (key,)
+    for i in (i for i, letter in enumerate(key) if letter == ".") if isinstance(key, str) else ():
+        with suppress(MissingKeyError):
+            path = locate(batch, key[:i])
+            return (*path, *locate(at(batch, path), key[i + 1 :]))
     told = list(names) if isinstance(batch, tuple) and names else there
-    raise MissingKeyError(f"{what} {key!r} is not in the batch ({type(batch).__name__}), which has {told}")
+    error = MissingKeyError(f"{what} {key!r} is not in the batch ({type(batch).__name__}), which has {told}")
+    error.key = key
+    raise error
+
+
+def at(batch: Any, path: Path) -> Any:
+    """The part of a batch that lies at a path."""
+    for key in path:
+        batch = batch[key] if isinstance(batch, Mapping | tuple | list) else getattr(batch, key)
+    return batch
 
 
 def read_key(batch: Any, key: Key) -> Any:
-    """The batch's entry under a dict key, position, field or attribute; raises `MissingKeyError`.
+    """The batch's entry under a dict key, position, field or attribute, or a path of them; raises `MissingKeyError`.
 
     >>> read_key({"label": 3}, "label")
     3
     """
-    (found,) = locate(batch, key)
-    if isinstance(batch, Mapping | tuple | list):
-        return batch[found]
-    return getattr(batch, found)
-
-
-class Inputs:
-    """Which keys of a batch belong to which modality.
-
-    >>> Inputs({"text": ("tokens", "mask"), "image": "pixels"}).keys
-    {'text': ('tokens', 'mask'), 'image': ('pixels',)}
-    """
-
-    def __init__(self, inputs: Mapping[str, Key | tuple[Key, ...]], presence: Key | None = None) -> None:
-        """Take the mapping; raise TypeError or ValueError where it is none, or a key is in it twice."""
-        if not isinstance(inputs, Mapping):
-            raise TypeError(
-                f"inputs maps each modality to its keys in the batch, got {type(inputs).__name__}: write "
-                '{"text": ("tokens", "mask"), "image": "pixels"}'
-            )
-        self.keys = {name: tuple(keys) if isinstance(keys, tuple | list) else (keys,) for name, keys in inputs.items()}
-        self.presence = presence
-        flat = [key for keys in self.keys.values() for key in keys]
-        for name, keys in self.keys.items():
-            if not keys:
-                raise ValueError(f"inputs[{name!r}] is empty: name at least one key of the batch")
-        twice = sorted({str(key) for key in flat if flat.count(key) > 1})
-        if twice:
-            raise ValueError(f"inputs names {twice} more than once: a key belongs to one modality")
-        if presence is not None and presence in flat:
-            raise ValueError(f"presence={presence!r} is an input of a modality too: presence says what is there")
-
-    def paths(self, batch: object, leaves: Mapping[Path, Any]) -> dict[str, dict[Path, Key]]:
-        """Per modality the paths of its tensors and the key that each lies under; raises `MissingKeyError`."""
-        found: dict[str, dict[Path, Key]] = {}
-        for name, keys in self.keys.items():
-            found[name] = {}
-            for key in keys:
-                under = self._under(leaves, locate(batch, key, f"inputs[{name!r}]:"))
-                if not under:
-                    raise TypeError(
-                        f"inputs[{name!r}]: {key!r} holds no tensor in this batch, and only a tensor can be hidden: "
-                        "name the tensors that the model reads"
-                    )
-                found[name] |= dict.fromkeys(under, key)
-        return found
-
-    def presence_paths(self, batch: object, leaves: Mapping[Path, Any]) -> list[Path]:
-        """The paths of the presence entry; none where the user named none."""
-        if self.presence is None:
-            return []
-        return self._under(leaves, locate(batch, self.presence, "presence"))
-
-    @staticmethod
-    def _under(leaves: Mapping[Path, Any], path: Path) -> list[Path]:
-        return [leaf for leaf, value in leaves.items() if leaf[:1] == path and isinstance(value, Tensor)]
-
-    def size(self, leaves: Mapping[Path, Any], paths: Iterable[Path]) -> int:
-        """N, the samples in the batch; raises ValueError where the inputs' first axes differ."""
-        sizes = {path: leaves[path].shape[0] if leaves[path].ndim else 0 for path in paths}
-        if len(set(sizes.values())) != 1 or 0 in sizes.values():
-            told = ", ".join(f"{'/'.join(map(str, path))} {tuple(leaves[path].shape)}" for path in sizes)
-            raise ValueError(
-                f"the inputs' first axis is the samples, equally many in each and at least one, got {told}"
-            )
-        return next(iter(sizes.values()))
+    return at(batch, locate(batch, key))

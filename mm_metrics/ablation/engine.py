@@ -76,6 +76,9 @@ class Engine:
         if not self.may_split():
             return self.whole.hidden(view)
         form = self.forms.setdefault(view.form, Form())
+        if view.found.whole:
+            form.why = view.found.whole
+            return self.whole.hidden(view)
         if not form.decided or (form.single and view.N > 1):
             return self._first(view, form, presence, look)
         if form.split is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from mm_metrics.ablation.baselines import StandIn
 from mm_metrics.ablation.batch import Path, rebuilt
@@ -34,6 +35,14 @@ def choose(shown: Tensor, x: Tensor, hidden: Tensor, axis: int = 0) -> Tensor:
     there = hidden.unflatten(axis, (1, hidden.shape[axis] // T, T))
     mask = shown.reshape(*[1] * axis, k, N, 1, *[1] * (x.ndim - axis - 1))
     return torch.where(mask, here, there).flatten(axis, axis + 2)
+
+
+def choose_packed(packed: PackedSequence, shown: Tensor, hidden: Tensor) -> Tensor:
+    """The data of a packed sequence, ``hidden``'s steps for samples that are not ``shown`` ``(N,)``."""
+    order = packed.sorted_indices
+    owner = torch.cat([torch.arange(int(n), device=shown.device) for n in packed.batch_sizes])
+    owner = owner if order is None else order[owner]
+    return torch.where(shown[owner].reshape(-1, *[1] * (packed.data.ndim - 1)), packed.data, hidden)
 
 
 def spread(x: Tensor, N: int, samples: int, axis: int = 0) -> Tensor:

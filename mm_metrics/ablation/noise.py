@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.batch import Inputs, flatten, rebuilt
+from mm_metrics.ablation.batch import flatten, rebuilt
+from mm_metrics.ablation.inputs import Inputs
 
 
 def corrupt(batch: Any, inputs: Inputs, modality: str, strength: float, seed: int = 0) -> Any:
@@ -27,11 +28,13 @@ def corrupt(batch: Any, inputs: Inputs, modality: str, strength: float, seed: in
     if not strength >= 0:
         raise ValueError(f"strength={strength}: 0 leaves the input as it is, 1 is noise as large as the input varies")
     found = flatten(batch)
-    paths = inputs.paths(batch, found)[modality]
+    paths = inputs.find(batch, found).paths[modality]
     random = torch.Generator().manual_seed(seed)
     new = {}
     for path, key in paths.items():
         x = found[path]
+        if not isinstance(x, Tensor):
+            raise TypeError(f"modality {modality!r} is a list of str, and noise is for numbers")
         if x.dtype == torch.bool or str(key).endswith("mask") or str(path[-1]).endswith("mask"):
             continue
         new[path] = _noisy(x, strength, random) if x.is_floating_point() else _replaced(x, strength, random)

@@ -61,7 +61,7 @@ class Split:
         full = view.modalities.full
         found = {} if own is None else {full: own}
         todo = tuple(mask for mask in masks if mask not in found)
-        most = self._chunk(view, outputs) if self.batched and all(way.joint for way in ways) else 1
+        most = self._chunk(view, outputs) if self.batched and view.joint and all(way.joint for way in ways) else 1
         control = own is not None and self.room is not None and 1 < most and len(todo) > 0
         todo = (full, *todo) if control else todo
         while todo:
