@@ -47,7 +47,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 4755,
-    "ablation": 2260,
+    "ablation": 2460,
     "callbacks": 1750,
     "render": 1560,
     "predictions": 1690,
