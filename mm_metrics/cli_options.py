@@ -75,8 +75,9 @@ its bytes. Exits with 1 where anything is shared.
   mm-metrics leakage all=all.csv --modalities audio                    copies within one split
   mm-metrics leakage --datamodule package.module:Data --modalities text=tokens,mask image=pixels"""
 
-MERGE = """Scorecards of shards, hosts or days added up to one. Parts that are the same, or do not belong together, are
-refused. Score the shards of one data set with --shard 0, --shard 1, … or with --id.
+MERGE = """Scorecards of shards, hosts or days added up to one. Parts that are the same, that count the same samples, or
+that do not belong together, are refused. Score the shards of one data set with --shard 0, --shard 1, … or with --id.
+Cards of several models, or seeds, on one data set are no shards: gate new.json --against last.json compares them.
 
   mm-metrics merge part-0.json part-1.json --output card.json"""
 

@@ -193,14 +193,19 @@ def relative_robustness(scores: Tensor, levels: Tensor) -> Tensor:
     return torch.trapezoid(torch.as_tensor(scores).double(), torch.as_tensor(levels).double(), dim=0)
 
 
-def effective_robustness(scores: Tensor, reference: Tensor, levels: Tensor) -> Tensor:
-    """The area of a score above a late-fusion reference, less their gap without noise, as `relative_robustness`.
+def effective_robustness(scores: Tensor, reference: Tensor, levels: Tensor | None = None) -> Tensor:
+    """How far a score stays above a late-fusion reference, less their gap without noise, ``(T, ...)`` to ``(...)``.
 
+    Summed over the levels of noise, as MultiBench's code does; with `levels` the area, as `relative_robustness`.
+
+    >>> effective_robustness(torch.tensor([1.0, 0.8]), torch.tensor([0.9, 0.5]))
+    tensor(0.2000, dtype=torch.float64)
     >>> effective_robustness(torch.tensor([1.0, 0.8]), torch.tensor([0.9, 0.5]), torch.tensor([0.0, 1.0]))
     tensor(0.1000, dtype=torch.float64)
     """
     above = torch.as_tensor(scores).double() - torch.as_tensor(reference).double()
-    return relative_robustness(above - above[0], levels)
+    above = above - above[0]
+    return above.sum(0) if levels is None else relative_robustness(above, levels)
 
 
 def _checked(values: object, coalitions: object, empty: object = None) -> tuple[Tensor, np.ndarray]:

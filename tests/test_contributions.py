@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from mm_metrics import CoalitionConfusionMatrix
 from mm_metrics import contributions as c
 from mm_metrics.modalities import Modalities, sampled_coalitions
 
@@ -240,3 +241,37 @@ def test_robustness_areas():
     reference = np.array([0.7, 0.6, 0.5])
     # Gaps .2, .1, 0 less .2: 0, -.1, -.2
     close(c.effective_robustness(scores[:, 0], reference, levels), -0.1)
+    close(c.effective_robustness(scores[:, 0], reference), -0.3)  # as MultiBench's code sums it
+
+
+def heads(bootstrap: int, unequal: bool = True):
+    """Late fusion: a head answers the samples that have its modality; all answer alike, so none is worth more."""
+    random = torch.Generator().manual_seed(0)
+    n = 600
+    target = torch.randint(2, (n,), generator=random)
+    presence = torch.ones(n, 2, dtype=torch.bool)
+    if unequal:
+        presence[:200, 0], presence[200:400, 1] = False, False  # as many have one modality as have the other
+    hard = torch.arange(n) % 200 < 100 if unequal else torch.rand(n, generator=random) < 0.2
+    answer = torch.where(hard & (torch.arange(n) < 200), 1 - target, target)
+    counted = torch.stack([presence[:, 0], presence[:, 1], torch.ones(n, dtype=torch.bool)])
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"), num_classes=2, bootstrap=bootstrap, coalitions=["text", "audio", "all"]
+    )
+    metric.update(answer.expand(3, n), target, presence, index=torch.arange(n), counted=counted)
+    return metric.scorecard()
+
+
+@pytest.mark.parametrize("bootstrap", [0, 100])
+def test_what_was_not_answered_by_both_is_no_difference(bootstrap):
+    apart, together = heads(bootstrap), heads(bootstrap, unequal=False)
+    for name, other in (("text", "audio"), ("audio", "text")):
+        assert apart.score("accuracy", other) != apart.score("accuracy")  # of other samples
+        for part in apart.contributions("accuracy")[name]:
+            assert np.isnan(part).all()
+        assert together.contributions("accuracy")[name].drop.value == 0
+        # Where all have the other modality, its head and the whole answered the same samples.
+        assert apart.contributions("accuracy", slice=other)[name].drop.value == 0
+    assert apart.shared() == 200
+    assert any("share 200 of 600" in note for note in apart.verdict().notes)
+    assert not any("the same samples" in note for note in together.verdict().notes)

@@ -113,7 +113,7 @@ def test_gradients_and_learning_speed_by_hand(tmp_path):
             assert row[f"dynamics/{name}/learning_speed"] == pytest.approx(after[epoch][name], rel=1e-5)
             others = [after[epoch][other] for other in MODALITIES if other != name]
             ratio = math.log(after[epoch][name] / np.mean(others))
-            assert row[f"dynamics/{name}/conditional_learning_speed"] == pytest.approx(ratio, rel=1e-5)
+            assert row[f"dynamics/{name}/relative_learning_speed"] == pytest.approx(ratio, rel=1e-5)
 
 
 def model(batch):

@@ -1,5 +1,7 @@
 """The classes against torchmetrics' own, slice by slice."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -118,6 +120,29 @@ def test_two_columns_are_binary_scores():
         metric = ModalityConfusionMatrix(NAMES, task="binary", from_logits=from_logits)
         metric.update(preds, target)
         assert metric.compute()[0].tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("eager", [None, False])
+def test_two_columns_that_say_nothing_are_refused(eager):
+    target = torch.tensor([0, 1])
+    for from_logits, preds in (
+        (True, [[math.inf, math.inf], [0.0, 1.0]]), (True, [[-math.inf, -math.inf], [0.0, 1.0]]),
+        (False, [[0.9, 0.8], [0.3, 0.7]]), (False, [[0.1, 0.2], [0.3, 0.7]]),
+    ):  # fmt: skip
+        metric = ModalityConfusionMatrix(NAMES, task="binary", from_logits=from_logits, validate_args=eager)
+        with pytest.raises(ValueError, match="pred"):
+            (metric.update(torch.tensor(preds), target), metric.compute())
+    metric = ModalityConfusionMatrix(NAMES, task="binary", from_logits=True)
+    metric.update(torch.tensor([[math.inf, 0.0], [-math.inf, math.inf]]), target)
+    assert metric.compute()[0].tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_threshold_is_not_rounded_to_half_precision(dtype):
+    logits = torch.linspace(-3, 3, 4001).to(dtype)
+    metric = ModalityConfusionMatrix(NAMES, task="binary", from_logits=True, threshold=0.3)
+    metric.update(logits, torch.ones(4001, dtype=torch.int64))
+    assert int(metric.compute()[0, 1, 1]) == int((logits.double() > math.log(0.3 / 0.7)).sum())
 
 
 @settings(max_examples=20, deadline=None)

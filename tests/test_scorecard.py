@@ -208,6 +208,19 @@ def test_discordant_mcnemar_and_modality_confusion_by_the_samples():
     )
 
 
+def test_of_several_labels_a_sample_is_right_where_any_that_it_has_is_found():
+    random = torch.Generator().manual_seed(0)
+    target, preds = torch.randint(2, (300, 4), generator=random), torch.randint(2, (4, 300, 4), generator=random)
+    metric = CoalitionConfusionMatrix(NAMES, task="multilabel", num_labels=4)
+    metric.update(preds, target)
+    found = ((preds == 1) & (target == 1)).any(-1)  # (K, N)
+    value = metric.scorecard()
+    assert value.modality_confusion()["text"] == pytest.approx(float((found[1] & ~found[3]).double().mean()))
+    assert Scorecard.from_json(value.to_json()).modality_confusion() == value.modality_confusion()
+    exact = (preds == target).all(-1)
+    assert value.discordant("text", "all") == (int((exact[1] & ~exact[3]).sum()), int((~exact[1] & exact[3]).sum()))
+
+
 def test_the_majority_is_what_guessing_scores():
     _, target, presence, _ = data()
     counts = target[presence[:, 1]].bincount()

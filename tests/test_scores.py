@@ -233,3 +233,26 @@ def test_what_is_not_known_is_refused():
     ):
         with pytest.raises(ValueError, match=r"expected|not known|average='binary'"):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_integers_are_counted_in_doubles_whatever_the_default_is(dtype):
+    counts = torch.tensor([[2**25 + 1, 3], [2**24 + 1, 2**25 + 7]])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        value = float(scores.f1(counts, "binary"))
+    finally:
+        torch.set_default_dtype(before)
+    hit, false, missed = counts[1, 1].item(), counts[0, 1].item(), counts[1, 0].item()
+    assert value == 2 * hit / (2 * hit + false + missed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_matthews_with_answers_that_are_no_class(seed):
+    target, prediction = labels(seed, 4, absent=1)  # class 3 is in no target: what falls there is no class
+    prediction[:7] = 3
+    sums = scores.class_sums(confusion(target, prediction, 4))
+    real = scores.ClassSums(*(part[:-1] for part in sums))
+    assert float(scores.matthews(real)) == pytest.approx(sk.matthews_corrcoef(target, prediction))
+    assert float(scores.cohen_kappa(real)) == pytest.approx(sk.cohen_kappa_score(target, prediction))

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mm_metrics.callbacks import learning
-from mm_metrics.callbacks.gradients import EncoderGradients, conditional_speeds
+from mm_metrics.callbacks.gradients import EncoderGradients, relative_speeds
 from mm_metrics.callbacks.logged import Constant, keys_of_the_user
 from mm_metrics.callbacks.prober import Prober, Watched, is_sharded
 from mm_metrics.callbacks.subset import FixedSubset
@@ -26,7 +26,7 @@ class ModalityDynamics(Callback):
 
     ``gradient_norm``: of the modality's encoders, the mean over the epoch's steps.
     ``learning_speed``: the sum over steps of their squared gradient norm over their squared parameter norm, and
-    ``conditional_learning_speed``, the logarithm of it over the mean of the others' (Wu et al. 2022).
+    ``relative_learning_speed``, the logarithm of it over the mean of the others'.
     ``discrepancy``: how likely it alone makes the true label, over the mean of the others (Peng et al. 2022).
     ``conditional_utilisation/{train,val}``: the share of the accuracy that is lost without it (Wu et al. 2022).
     ``loss/{train,val}``, ``accuracy/{train,val}``: with it alone.
@@ -295,8 +295,8 @@ class ModalityDynamics(Callback):
     def _pulls(self) -> dict[str, float]:
         pulls = {} if self._gradients is None else self._gradients.read()
         row = {f"dynamics/{name}/{key}": value for name, pull in pulls.items() for key, value in pull._asdict().items()}
-        speeds = conditional_speeds({name: pull.learning_speed for name, pull in pulls.items()})
-        return row | {f"dynamics/{name}/conditional_learning_speed": value for name, value in speeds.items()}
+        speeds = relative_speeds({name: pull.learning_speed for name, pull in pulls.items()})
+        return row | {f"dynamics/{name}/relative_learning_speed": value for name, value in speeds.items()}
 
     def _remember(self, epoch: int, row: dict[str, float], found: list[Finding]) -> None:
         """One row an epoch, of its last validation; a finding's epoch is that since when it holds without a break."""

@@ -77,10 +77,12 @@ class EncoderGradients:
         }
 
 
-def conditional_speeds(speeds: Mapping[str, float]) -> dict[str, float]:
-    """The logarithm of each branch's learning speed over the mean of the others' (Wu et al. 2022, for two branches).
+def relative_speeds(speeds: Mapping[str, float]) -> dict[str, float]:
+    """The logarithm of each branch's learning speed over the mean of the others'.
 
-    >>> conditional_speeds({"text": 1.0, "audio": 1.0})
+    Not the conditional learning speed of Wu et al. (2022), which sets the layers after the fusion against the branch.
+
+    >>> relative_speeds({"text": 1.0, "audio": 1.0})
     {'text': 0.0, 'audio': 0.0}
     """
     found = {}

@@ -76,7 +76,11 @@ def _add_batch(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int]
     if everything:
         exact, unpaired = _hits(batch)
         if layout.hit_patterns:
-            parts.append((_hit_cells(layout, exact, where, unpaired), None))
+            parts.append((_hit_cells(layout, "hits", exact, where, unpaired), None))
+            if layout.found:
+                any_label = (batch.predicted == 1) & (batch.target == 1)
+                any_label = any_label if batch.ignored is None else any_label & ~batch.ignored
+                parts.append((_hit_cells(layout, "found", any_label.any(-1), where, unpaired), None))
         else:
             _add_joint_hits(layout.view(counts, "hits"), exact, batch.present, unpaired)
     if batch.measures is not None:
@@ -179,10 +183,10 @@ def _hits(batch: Batch) -> tuple[Tensor, Tensor | None]:
     return right.squeeze(-1) if right.shape[-1] == 1 else right.all(-1), unpaired
 
 
-def _hit_cells(layout: Layout, exact: Tensor, where: Cells, unpaired: Tensor | None) -> Tensor:
+def _hit_cells(layout: Layout, name: str, exact: Tensor, where: Cells, unpaired: Tensor | None) -> Tensor:
     """``(W, N)`` cells of the histogram over which coalitions are right."""
     pattern = (exact * powers_of_two(layout.K, exact.device).unsqueeze(1)).sum(0)
-    cell = torch.add(pattern, where.cell, alpha=2**layout.K).add_(layout.fields["hits"][0])
+    cell = torch.add(pattern, where.cell, alpha=2**layout.K).add_(layout.fields[name][0])
     drop = any_of(unpaired, where.absent)
     return cell if drop is None else torch.where(drop, layout.fields["spare"][0], cell)
 

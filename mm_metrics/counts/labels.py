@@ -20,6 +20,7 @@ from mm_metrics.tasks import Task, task_of
 
 MOSI_EDGE = 3
 UNANSWERED = -1  # an answer that is no class: a miss
+_ROUNDING = 1e-2  # of two probabilities in half precision
 
 
 class Labels(NamedTuple):
@@ -227,16 +228,29 @@ class Reader:
 
     def _two_columns(self, preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
         if self.from_logits:
-            bad = _nan(preds, eager)
-            return self._above((preds[..., 1] - preds[..., 0]).unsqueeze(-1), [_logit(self.thresholds[0])]), bad
+            apart = (_single(preds[..., 1]) - _single(preds[..., 0])).unsqueeze(-1)  # NaN of two equal infinities
+            return self._above(apart, [_logit(self.thresholds[0])]), _nan(apart, eager)
         bad = _no_probability(preds, eager)
-        return self._above(preds[..., 1:], list(self.thresholds)), bad
+        total = _single(preds).sum(-1, keepdim=True)
+        uneven = (total - 1).abs() > _ROUNDING
+        if eager and bool(uneven.any()):
+            raise ValueError(
+                f"preds of two columns hold a row that sums to {_first(total, uneven):.4g}, expected probabilities of "
+                "both classes, which sum to 1: give the positive one alone, preds[:, 1]"
+            )
+        return self._above(preds[..., 1:], list(self.thresholds)), bad if eager else bad | uneven  # type: ignore[operator]
 
     def _above(self, preds: Tensor, thresholds: list[float]) -> Tensor:
+        preds = _single(preds)  # half precision would round the threshold too
         if len(set(thresholds)) == 1:
             return (preds > thresholds[0]).long()
         # One comparison a label: a tensor of thresholds would have to be copied to the device, a stall.
         return torch.stack([preds[..., label] > t for label, t in enumerate(thresholds)], dim=-1).long()
+
+
+def _single(values: Tensor) -> Tensor:
+    """Half precision as float32, others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _argmax(preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:

@@ -54,6 +54,7 @@ class Layout:
     curves: int = 0  # H, histograms of the score, one for each class or label
     bins: int = 0  # B, of a histogram
     levels: int = 0  # H, tables of confidence
+    found: bool = False  # samples of which any true label was found, beside those of which all labels are right
     answers: bool = False  # answers of -1, which are no class, have a place
     sums: tuple[str, ...] = ()  # names of F additive numbers a sample and coalition, in fixed point
     group_cells: int = 0  # of the table that counts groups
@@ -119,6 +120,8 @@ class Layout:
         if self.answers:
             shapes["unanswered"] = (K, G, C)
         shapes["hits"] = (G, 2**K) if self.hit_patterns else (1 + len(self.modalities), K, K)
+        if self.found and self.hit_patterns:
+            shapes["found"] = shapes["hits"]
         if R:
             shapes["replicates"] = (K, L, 3, C, A, R)
         if H:

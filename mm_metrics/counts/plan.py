@@ -49,7 +49,8 @@ def plan(
     cells = 2 ** min(len(modalities), _PATTERNS_UP_TO) * combinations
     layout = Layout(
         modalities, reader.C, reader.L, None if masks is None else tuple(masks), R, patterns=False, by=by,
-        answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels, sums=sums,
+        found=reader.task.by_label, answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels,
+        sums=sums,
         group_cells=min(GROUP_CELLS, max(16, max_bytes // (_GROUPS_SHARE * 24 * cells))) if R else 0,
     )  # fmt: skip
     said = []

@@ -138,16 +138,20 @@ class Tally(Scored):
     def answered(self, slice: Slice = "all") -> Tensor:
         """``(K,)`` int64, the model's own predictions last: coalitions of one number answered the same samples.
 
-        Equal class sizes, whole and in every replicate, tell; without replicates, that every coalition answered them.
+        Equal class sizes in every cell, and in every replicate, tell; without replicates, that a coalition answered
+        what all did, or in each cell none or as many as any.
         """
-        parts = [self.weighted(self.cell_class_sums.actual, slice, 1).flatten(1)]
+        inside = torch.as_tensor(self.layout.cell_weights(slice)) != 0
+        cells = self.cell_class_sums.actual[:, inside].flatten(1)  # (K, cells * L * C)
+        parts = [cells]
         if self.layout.R:
             resampled = self.replicate_sums(slice) or self.replicate_sums()
             assert resampled is not None
             parts.append(resampled.actual.movedim(1, 0).flatten(1))  # (K, R * L * C)
         elif shared := self.shared(slice):
             support = self.weighted(self.cell_class_sums.actual, slice, 1).sum(-1).amax(-1)  # (K,)
-            parts.append(torch.where(support > shared, torch.arange(1, 1 + len(support)), 0).unsqueeze(1))
+            some = ((cells > 0) & (cells < cells.amax(0))).any(1) & (support > shared)
+            parts.append(torch.where(some, torch.arange(1, 1 + len(support)), 0).unsqueeze(1))
         return torch.cat(parts, dim=1).unique(dim=0, return_inverse=True)[1]
 
     def shared(self, slice: Slice = "all") -> int | None:
@@ -184,11 +188,17 @@ class Tally(Scored):
     def modality_confusion(self, slice: Slice = "all") -> dict[str, float]:
         """The share of samples right with a modality alone and wrong with all (VGGSounder's μ); "all": with each alone.
 
-        Raises ValueError where hit patterns were not kept: beyond nine coalitions.
+        Of several labels a sample is right where any that it has is found. Raises ValueError where that was not kept:
+        beyond nine coalitions.
         """
         if not self.layout.hit_patterns:
             raise ValueError(f"modality_confusion needs at most 9 coalitions, {self.layout.K} were counted")
-        hits = self.hits(slice).unflatten(0, (-1, 2 ** len(self.masks))).sum(0)
+        if self.kind.by_label and not self.layout.found:
+            raise ValueError("modality_confusion of several labels was not kept in cards of version 1: score them anew")
+        hits = self.hits(slice)
+        if self.kind.by_label:
+            hits = self.weighted(self.layout.view(self.counts, "found"), slice, 0)
+        hits = hits.unflatten(0, (-1, 2 ** len(self.masks))).sum(0)
         values = contributions.modality_confusion(hits, self.layout.modalities.table(self.masks))
         return dict(zip(("all", *self.modalities), values.tolist(), strict=True))
 

@@ -26,8 +26,8 @@ T = TypeVar("T", bound=Tally)
 FORMAT = "mm_metrics/scorecard"
 VERSION = 2
 _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what it has in a card of version 1
-    "patterns": None, "replicate_slices": None, "full": None, "last": True, "answers": False, "curves": 0, "bins": 0,
-    "levels": 0, "sums": (), "group_cells": 0,
+    "patterns": None, "replicate_slices": None, "full": None, "last": True, "found": False, "answers": False,
+    "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0,
 }  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them

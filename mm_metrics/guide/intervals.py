@@ -41,6 +41,11 @@ one sample a group gives the numbers that there are without.
 >>> videos[1] - videos[0] > 2 * (clips[1] - clips[0])
 True
 
-**Many findings at once.** The verdict adjusts p-values for how many comparisons were made (Holm 1979) and says of what
-it leaves open how many samples would settle it.
+**Many findings at once.** ``QualityGate(family_wise=True)`` holds the whole verdict to one confidence, and
+``mm-metrics gate --against`` all falls together (Holm 1979). What is left open comes with how many samples would settle
+it, in 8 of 10 new draws.
+
+**The best of many epochs** is better than it is: the epoch was chosen by the same samples that score it, and no interval
+knows that. Choose on `val`, report `test` once. Likewise one seed a side says nothing of what another seed of the same
+training would have given; the gate takes several cards a side for that.
 """

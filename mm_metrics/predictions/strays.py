@@ -90,6 +90,8 @@ class Outside:
     def note(self, cells: Iterable[Any], times: Iterable[int]) -> None:
         """Remember cells and how often they came."""
         for cell, count in zip(cells, times, strict=True):
+            if not count:
+                continue
             try:
                 text = "|".join(map(str, cell)) if isinstance(cell, list) else as_text(cell) or ""
             except ValueError:
