@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from mm_metrics.ablation.batch import tensors
 from mm_metrics.callbacks.prober import Prober, Watched, own_mask
+from mm_metrics.callbacks.ranks import agreed, gathered, place
+from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
+from mm_metrics.callbacks.units import Units
+from mm_metrics.counts.labels import Labels
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.metrics.base import answered
 from mm_metrics.sampler import GlobalIndex
+from mm_metrics.scorecard import Scorecard
+from mm_metrics.tasks import task_of
+
+_PENDING = 2**26  # bytes of answers that wait, on an accelerator, for the word whether all could be scored
 
 
 class Loader:
@@ -23,7 +33,9 @@ class Loader:
     def __init__(self, metric: CoalitionConfusionMatrix, index: GlobalIndex) -> None:
         self.metric, self.index = metric, index
         self.samples = SampleTracker(metric.modalities.names, metric.task.positive)
-        self.batches = 0
+        self.refused, self.units = Refused(), Units()
+        self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows]] = []
+        self.batches = self.seen = 0
         self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
 
     def widen(self, preds: Tensor) -> None:
@@ -44,7 +56,7 @@ class Loader:
 
 
 class Counter:
-    """Counts batches: `begin` an epoch, `watch` and `count` each batch, read the `loaders`, `end`.
+    """Counts batches: `begin` an epoch, `watch` and `count` each batch, read the `cards`, `end`.
 
     ``metric`` holds the arguments of the metric that are not of `Watched`; the rest is named as in `ModalityMonitor`.
     """
@@ -55,29 +67,34 @@ class Counter:
         metric: dict[str, Any],
         every_n_epochs: int,
         max_batches: int | None,
+        on_bad_values: str,
         say: Callable[[str], None],
     ) -> None:
         self.watched, self.arguments, self.say = watched, metric, say
-        self.every_n_epochs, self.max_batches = every_n_epochs, max_batches
+        self.every_n_epochs, self.max_batches, self.tolerant = every_n_epochs, max_batches, on_bad_values == "count"
         self.prober = Prober(watched, say, own_mask(watched, max_batches is not None))
-        self.loaders: dict[int, Loader] = {}
-        self._truth: Truth | None = None
-        self._means = self.prober.wants_means
+        self.detach()
 
     def detach(self) -> None:
         """Let go of the model, the batches and the metrics: another run may bring others."""
         self.prober.forget()
-        self.loaders, self._truth = {}, None
+        self.loaders: dict[int, Loader] = {}
+        self._before: tuple[Any, Truth | None] = (None, None)
         self._means = self.prober.wants_means
+        self._begun = False  # whether a batch was answered: what fails before is how the monitor was set up
+        self._place, self._counts = (0, 1), True
 
     def begin(self, trainer: Trainer) -> None:
         """A new epoch; all ranks call it together."""
         self.loaders = {}
-        ablation = self.prober.ablation
-        if ablation is not None:
-            ablation.begin()
-            if ablation.wants_means:
-                ablation.use_means(lambda part: trainer.strategy.reduce(part, reduce_op="sum"))
+        self._place = place(trainer.strategy, trainer.global_rank, trainer.world_size)
+        self._counts = True
+        if self._place[1] != trainer.world_size:  # ranks that share their data: the first of them counts it
+            self._counts = gathered(self._place[0]).index(self._place[0]) == trainer.global_rank
+        if self.prober.ablation is not None:
+            self.prober.ablation.begin()
+        if self._means:
+            self.prober.use_means()
 
     def end(self) -> None:
         """Let go of the epoch's last batch and of its counts: training needs the room."""
@@ -87,17 +104,20 @@ class Counter:
 
     def train_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
         """Keep the running means of the inputs, where they are the baseline."""
-        if not self._means:
+        if not self._means or self.prober.unlike:
             return
         try:
             self.prober.start(trainer, pl_module).add_to_means(batch)
         except (LookupError, TypeError, ValueError) as error:
-            self._means = False
+            self.prober.unlike = True
             self.say(f"training batches have other inputs ({error}): the baseline is each validation batch's own mean")
 
-    def watch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, loader: int) -> None:
+    def watch(self, batch: Any, batch_idx: int, loader: int) -> None:
         """Before the user's own step: read the truth, and keep what the encoders give from here on."""
-        self._truth = truth_of(self.watched, batch)
+        truth = None
+        with suppress(LookupError, TypeError, AttributeError):  # `count` reads it again, and raises
+            truth = truth_of(self.watched, batch)
+        self._before = (dict(batch) if type(batch) is dict else None), truth
         if self.prober.ablation is not None:
             self.prober.ablation.watch(batch_idx, loader)
 
@@ -106,36 +126,102 @@ class Counter:
         if self.prober.ablation is not None:
             self.prober.ablation.unwatch()
 
-    def count(self, trainer: Trainer, pl_module: LightningModule, batch: Any, loader_index: int) -> None:
+    def count(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, loader: int) -> None:
         """After the user's own step: the batch's answers under every coalition into the counts."""
         self.unwatch()
-        prober = self.prober
+        (before, truth), self._before = self._before, (None, None)
+        if before is not None and len(batch) < len(before) and isinstance(batch, dict):
+            batch = {**before, **batch}  # the step has popped entries
+        if truth is not None and isinstance(truth.target, Tensor) and truth.target.ndim and not len(truth.target):
+            return
+        try:
+            self._count(trainer, pl_module, batch, truth, batch_idx, loader)
+        except (LookupError, TypeError, ValueError) as error:
+            if not (self.tolerant and self._begun and loader in self.loaders):
+                raise
+            N = next((len(leaf) for leaf in tensors(batch).values() if leaf.ndim), 0)
+            self.loaders[loader].index(N, torch.device("cpu"))
+            self.loaders[loader].seen += N
+            self.loaders[loader].refused.note(batch_idx, f"{type(error).__name__}: {error}", N, N)
+
+    def _count(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, truth: Truth | None, batch_idx: int, i: int
+    ) -> None:
+        prober, loader = self.prober, self.loaders.get(i)
         prober.start(trainer, pl_module)
-        truth, self._truth = self._truth, None
         truth = truth_of(self.watched, batch) if truth is None else truth
-        loader = self.loaders.get(loader_index)
         batches = 0 if loader is None else loader.batches
         shown = prober(batch, self.due(trainer) and (self.max_batches is None or batches < self.max_batches))
+        N, device = shown.preds.shape[1], shown.preds.device
         if loader is None:
-            loader = self.loader(trainer, pl_module, loader_index, shown.preds)
-        loader.batches += 1
-        index, n = loader.index(shown.preds.shape[1], shown.preds.device)
-        if n:
-            self._add(loader, shown.rows, rows_of(self.watched, shown, truth, index, n))
+            loader = self.loader(trainer, pl_module, i, rows_of(self.watched, shown, truth, None, N).preds)
+        at = loader.index.seen, loader.index.batches
+        numbers, n = loader.index(N, device)
+        rows = rows_of(self.watched, shown, truth, numbers, n, (trainer.global_rank << 40) + loader.seen)
+        if n and self._counts:
+            try:
+                if truth.unit is not None:
+                    loader.units.take(shown.rows, rows, truth.unit)
+                else:
+                    self._add(loader, shown.rows, rows, batch_idx)
+            except (LookupError, TypeError, ValueError):
+                loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
+                raise
+        loader.batches, loader.seen, self._begun = loader.batches + 1, loader.seen + n, True
 
-    def _add(self, loader: Loader, masks: tuple[int, ...], rows: Rows) -> None:
+    def _add(self, loader: Loader, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
         metric, own = loader.metric, self.prober.own
-        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-        at = [(metric.layout.masks or ()).index(mask) for mask in masks]
         try:
-            labels = metric.count(preds, rows.target, rows.slices, rows.numbers, rows=at, counted=rows.counted)
+            labels = self._labels(metric, masks, rows)
         except ValueError as error:
-            raise self._explained(error, masks, preds) from error
-        if not metric.task.by_class and self.watched.from_logits:
-            loader.widen(preds)
-        if rows.numbers is not None and own in masks:
+            refused = Refused()
+            good = self._take(refused, batch_idx, masks, rows, metric)
+            if good is None or not (self.tolerant or refused == Refused()):
+                raise self._explained(error, masks, rows.preds) from error
+            loader.refused += refused
+            rows = rows.some(good)
+            labels = self._labels(metric, masks, rows)
+        if labels.bad_prediction is not None and labels.bad_target is not None and self.tolerant:
+            loader.pending.append(((labels.bad_prediction | labels.bad_target).any(), batch_idx, masks, rows))
+            if sum(part[3].preds.nbytes for part in loader.pending) > _PENDING or len(loader.pending) >= 64:
+                self._settle(loader)
+        if not (metric.task.by_class or metric.task.ordinal) and self.watched.from_logits:
+            loader.widen(rows.preds)
+        if rows.numbers is not None and own in masks and len(rows.target):
             places = {mask: k for k, mask in enumerate(masks)}
-            loader.samples.update(labels, places[own], places, rows.numbers, rows.slices)
+            loader.samples.update(labels, places[own], places, rows.numbers, rows.slices, rows.each)
+
+    def _labels(self, metric: CoalitionConfusionMatrix, masks: tuple[int, ...], rows: Rows) -> Labels:
+        at = [(metric.layout.masks or ()).index(mask) for mask in masks]
+        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
+        return metric.count(
+            preds, rows.target, rows.slices, rows.numbers, rows.group, rows.by, rows=at, counted=rows.counted
+        )
+
+    def _take(
+        self, refused: Refused, batch_idx: int, masks: tuple[int, ...], rows: Rows, metric: CoalitionConfusionMatrix
+    ) -> Tensor | None:
+        """Count what of a batch can't be scored as what it is; which rows can be, None where it is all of them."""
+        layout = metric.layout
+        scored = bool(layout.curves or layout.levels or layout.sums)
+        good, missed = refused.take(batch_idx, masks, self.prober.own, rows, metric.reader, scored)
+        if bool(good.all()):
+            return None
+        if len(missed.target) and self.tolerant:
+            self._labels(metric, masks, missed)
+        return good
+
+    def _settle(self, loader: Loader) -> None:
+        """On an accelerator nothing was looked at yet: take what the metric had to refuse, by one look for many."""
+        flags, view = [part[0] for part in loader.pending], loader.metric.layout.view
+        odd = torch.stack(flags).tolist() if flags else []
+        for (_, batch_idx, masks, rows), some in zip(loader.pending, odd, strict=True):
+            good = self._take(loader.refused, batch_idx, masks, rows, loader.metric) if some else None
+            if good is not None:
+                view(loader.metric.counts, "samples").sub_((~good).sum())
+        if any(odd):
+            view(loader.metric.counts, "refused").zero_()
+        loader.pending = []
 
     def _explained(self, error: ValueError, masks: tuple[int, ...], preds: Tensor) -> ValueError:
         """The same error, unless it is the hiding that makes the model answer NaN."""
@@ -143,36 +229,65 @@ class Counter:
         own = self.prober.own
         if not any(broken) or self.prober.heads is not None or own not in masks or broken[masks.index(own)]:
             return error
-        name = self.watched.modalities.name(masks[broken.index(True)])
-        return ValueError(
-            f"the model answers NaN when it is shown only {name}, and does not when it is shown all: what stands in "
-            f"for the others, baseline={self.watched.baseline!r}, is none that it can take, so give another"
+        return ValueError(self._hint(masks[broken.index(True)]))
+
+    def _hint(self, mask: int) -> str:
+        return (
+            f"the model answers NaN when it is shown only {self.watched.modalities.name(mask)}, and does not when it "
+            f"is shown all: what stands in for the others, baseline={self.watched.baseline!r}, is none that it can "
+            "take, so give another"
         )
 
-    def loader(self, trainer: Trainer, pl_module: LightningModule, loader_index: int, preds: Tensor | None) -> Loader:
+    def loader(
+        self, trainer: Trainer, pl_module: LightningModule, i: int, preds: Tensor | None, C: int | None = None
+    ) -> Loader:
         """What is kept of a loader; made at its first batch, or at the end where this rank saw none."""
-        if loader_index in self.loaders:
-            return self.loaders[loader_index]
-        modalities, reading = self.watched.modalities, self.watched.reading(preds)
+        if i in self.loaders:
+            return self.loaders[i]
+        modalities, reading = self.watched.modalities, self.watched.reading(preds, C)
         names = [modalities.name(mask) for mask in self.prober.masks]
-        dataloaders = trainer.test_dataloaders if stage_of(trainer) == "test" else trainer.val_dataloaders
-        index = GlobalIndex(_nth(dataloaders, loader_index), trainer.global_rank, trainer.world_size, self.say)
+        loaders = trainer.test_dataloaders if stage_of(trainer) == "test" else trainer.val_dataloaders
+        index = GlobalIndex(_nth(loaders, i), *self._place, self.say)
         with torch.inference_mode(False):  # what is made in inference mode can't be counted into outside it
             metric = CoalitionConfusionMatrix(
                 modalities, task=reading.pop("kind"), coalitions=names, **reading, **self.arguments
             ).to(pl_module.device)
-        self.loaders[loader_index] = loader = Loader(metric, index)
+        self.loaders[i] = loader = Loader(metric, index)
         return loader
 
-    def finished(self, trainer: Trainer, pl_module: LightningModule) -> Iterator[tuple[int, Loader]]:
-        """Every loader of the epoch with its number; all ranks go through them together."""
+    def cards(
+        self, trainer: Trainer, pl_module: LightningModule, **info: Any
+    ) -> Iterator[tuple[int, Loader, Scorecard, Refused]]:
+        """Each loader's number, what was kept of it, its card, and what was refused; all ranks read them together."""
         batches = trainer.num_test_batches if stage_of(trainer) == "test" else trainer.num_val_batches
+        facts = gathered(
+            (self.prober.opinion, {i: (one.metric.reader.C, one.units) for i, one in self.loaders.items()})
+        )
+        self.prober.adopt(agreed("heads", [heads for heads, _ in facts]))
         for i in range(len(batches) if isinstance(batches, list) else 1):
-            yield i, self.loader(trainer, pl_module, i, None)
+            C = agreed("numbers of classes", [loaders[i][0] for _, loaders in facts if i in loaders])
+            if C is None and self.watched.num_classes is None and task_of(self.watched.task).by_class:
+                self.say(f"no batch of loader {i} came on any rank, so nothing was counted: its classes are not known")
+                continue
+            loader = self.loader(trainer, pl_module, i, None, C)
+            units = sum((loaders[i][1] for _, loaders in facts if i in loaders), Units())
+            for rows in units.batches(self.prober.masks, trainer.global_rank, trainer.world_size):
+                self._add(loader, self.prober.masks, rows.to(pl_module.device), 0)
+            self._settle(loader)
+            refused = sum(gathered(loader.refused), Refused())
+            if refused.samples:
+                info = {**info, "refused": refused.samples}
+            if refused.hidden and self.prober.heads is None:
+                self.say(self._hint(min(refused.hidden)))
+            yield i, loader, loader.metric.scorecard(**info), refused
 
     def due(self, trainer: Trainer) -> bool:
         """Whether this epoch is ablated."""
         return bool(self.watched.masks) and trainer.current_epoch % self.every_n_epochs == 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the model, batches and counts of a run that is under way."""
+        return {**vars(self), "loaders": {}, "_before": (None, None)}
 
 
 def stage_of(trainer: Trainer) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mm_metrics.callbacks.counter import Counter, stage_of
-from mm_metrics.callbacks.output import Output
+from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.run import Run
+from mm_metrics.counts.layout import MAX_BYTES
 from mm_metrics.metrics import ModalityConfusionMatrix
+from mm_metrics.modalities import NAME
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import QualityGate, Verdict
 
@@ -30,7 +33,8 @@ class ModalityMonitor(Callback):
         task: "multiclass", "binary" or "multilabel" (with `num_labels`).
         num_labels: L.
         class_names: for tables and figures.
-        target: the batch's key of the target.
+        target: the batch's key of the target, or a function of the batch; ``(N, T)`` beside logits ``(N, T, C)``, and
+            maps ``(N, H, W)`` beside ``(N, C, H, W)``, count positions, in groups of their sample.
         presence: the batch's key of ``(N, M)`` bool, which modalities a sample has; hidden while ablating.
         slices: the batch's key of ``(N, M)`` bool, where a sample counts; by default its presence.
         predict: ``predict(pl_module, batch)`` to logits, or to ``{"all": …, "text": …}``, one head per modality;
@@ -53,6 +57,13 @@ class ModalityMonitor(Callback):
         log: "summary" or "all" to the loggers; every key can be monitored either way.
         log_intervals: log ``…/low`` and ``…/high`` too.
         output_dir: where ``modality/`` is written; by default the logger's folder.
+        name: of one of several monitors in a Trainer: keys begin with it, files lie in ``modality/{name}/``.
+        unit: the batch's key of what rows of equal value belong to, such as a video: they are one sample, whose logits
+            are summed, in whichever batch and on whichever rank they come.
+        on_bad_values: "count" samples that can't be scored as misses of their class, and say so once an epoch, or
+            "raise" at the first.
+        max_bytes: a bound on the counts of a loader.
+        report: whether the end of a run prints the table, draws the figures and writes the page.
 
     >>> monitor = ModalityMonitor({"text": "tokens", "image": "pixels"}, num_classes=5)
     >>> monitor.modalities.slices
@@ -88,12 +99,20 @@ class ModalityMonitor(Callback):
         log: str = "summary",
         log_intervals: bool = False,
         output_dir: str | None = None,
+        name: str | None = None,
+        unit: Any = None,
+        on_bad_values: str = "count",
+        max_bytes: int = MAX_BYTES,
+        report: bool = True,
     ) -> None:
         if gate is not None and not isinstance(gate, QualityGate):
             raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
-        for name, value, known in (("on_bad", on_bad, ("warn", "stop", "raise")), ("log", log, ("summary", "all"))):
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is not known: one of {', '.join(map(repr, known))}")
+        choices = {"on_bad": ("warn", "stop", "raise"), "log": ("summary", "all"), "on_bad_values": ("count", "raise")}
+        for what, value in (("on_bad", on_bad), ("log", log), ("on_bad_values", on_bad_values)):
+            if value not in choices[what]:
+                raise ValueError(f"{what}={value!r} is not known: one of {', '.join(map(repr, choices[what]))}")
+        if name is not None and not NAME.fullmatch(name):
+            raise ValueError(f"name={name!r} begins keys and is a folder: letters, digits and _, 'emotion' say")
         if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
             raise ValueError(f"every_n_epochs={every_n_epochs}, max_batches={max_batches}: 1 or more")
         self.watched = Watched(
@@ -113,6 +132,7 @@ class ModalityMonitor(Callback):
             encoders,
             seed,
             verify,
+            unit,
         )
         self.modalities = self.watched.modalities
         metric: dict[str, Any] = {
@@ -124,10 +144,11 @@ class ModalityMonitor(Callback):
         if task != "multiclass" or num_classes is not None:
             reading = self.watched.reading()
             ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric)  # refuses misfits
-        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, self._say)
+        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, self._say)
         gate = QualityGate(confidence=confidence) if gate is None else gate
-        self.run = Run(gate, log, log_intervals, self._say)
-        self.on_bad, self.output_dir = on_bad, output_dir
+        self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
+        self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", self._say)
+        self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
         self._said: set[str] = set()
         self._main = True
 
@@ -149,11 +170,21 @@ class ModalityMonitor(Callback):
     # Lightning's hooks, in the order they run
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the output folder; nothing is made or registered on the module."""
+        """Find the output folder, and forget another Trainer's run; nothing is made or registered on the module."""
+        names = [callback.name for callback in vars(trainer)["callbacks"] if isinstance(callback, ModalityMonitor)]
+        if names.count(self.name) > 1:
+            raise ValueError(
+                f"two ModalityMonitors of one Trainer have name={self.name!r} and would log the same keys: give each "
+                "its own, ModalityMonitor(..., name='emotion')"
+            )
         self._main = trainer.is_global_zero
-        folder = self.output_dir if self.output_dir is not None else trainer.log_dir or trainer.default_root_dir
+        if self._trainer is not None and self._trainer() is not trainer:
+            self.run.forget()
+            self._said.clear()
+        self._trainer = weakref.ref(trainer)
+        folder = folder_of(trainer) if self.output_dir is None else self.output_dir
         enabled = self._main and not getattr(trainer, "fast_dev_run", False)
-        self.run.output = Output(folder, self._say, enabled=enabled)
+        self.run.output = Output(folder, self._say, enabled, self.name)
         self.counter.detach()
         if stage in ("fit", "validate") and trainer.limit_val_batches == 0:
             self._say("limit_val_batches=0: there is no validation, so there is nothing to count")
@@ -181,7 +212,7 @@ class ModalityMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Read the truth, and keep what the encoders give while the validation step runs."""
-        self.counter.watch(trainer, pl_module, batch, batch_idx, dataloader_idx)
+        self.counter.watch(batch, batch_idx, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -193,7 +224,7 @@ class ModalityMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Predict under every coalition, and count."""
-        self.counter.count(trainer, pl_module, batch, dataloader_idx)
+        self.counter.count(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum over ranks, judge, log and write."""
@@ -230,9 +261,17 @@ class ModalityMonitor(Callback):
         for name in ("log", "log_dict"):  # the module's own, which Lightning hangs on every callback
             vars(self).pop(name, None)
 
+    @property
+    def state_key(self) -> str:
+        """Under which a checkpoint keeps the history: apart for each name."""
+        return type(self).__qualname__ if self.name is None else self._generate_state_key(name=self.name)
+
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run goes on with it: plain Python alone, as checkpoints ask for."""
         return {"history": self.history}
+
+    # Lightning refuses a second callback of one key, in words that name no way out; `setup` has better ones.
+    state_dict.__wrapped__ = Callback.state_dict  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
@@ -245,9 +284,14 @@ class ModalityMonitor(Callback):
     # What the hooks do
 
     def _finish(self, trainer: Trainer, stage: str) -> None:
-        self.run.finish(trainer, stage)
+        if self.report:
+            self.run.finish(trainer, stage)
         if self.on_bad == "raise" and (bad := self.run.bad(stage)):
             raise BadVerdictError(" ".join(bad))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to a run that is under way."""
+        return {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")} | {"_trainer": None}
 
     def _say(self, message: str) -> None:
         """Once per message, on rank zero."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,38 @@ from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, Verdict
 
 
-class Output:
-    """The folder ``modality/`` of a run. Not `enabled`: nothing is written or printed."""
+try:
+    import fcntl
+except ImportError:  # where there are no such locks
+    fcntl = None  # type: ignore[assignment]
 
-    def __init__(self, folder: str | Path, say: Callable[[str], None], enabled: bool) -> None:
-        self.folder, self.say, self.enabled = Path(folder) / "modality", say, enabled
+_HELD: dict[Path, int] = {}  # folders that this process writes to, locked for as long as it lives
+
+
+class Output:
+    """The folder ``modality/`` of a run, or one in it for a monitor with a name. Not `enabled`: nothing is written."""
+
+    def __init__(self, folder: str | Path, say: Callable[[str], None], enabled: bool, name: str | None = None) -> None:
+        self.name, self.say, self.enabled = name or "", say, enabled
+        self.folder = Path(folder) / "modality" / self.name
+
+    def claim(self) -> None:
+        """Say so where another process writes to this folder."""
+        folder = self.folder.resolve()
+        if fcntl is None or not self.enabled or folder in _HELD:
+            return
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _HELD[folder] = handle
+            except BlockingIOError:
+                os.close(handle)
+                self.say(
+                    f"another process writes to {folder} too, and each replaces the other's files: give one of them a "
+                    "folder of its own, ModalityMonitor(output_dir=…)"
+                )
 
     def write(self, name: str, content: str) -> None:
         """A file of the folder, whole or not at all."""
@@ -28,11 +57,15 @@ class Output:
         """A file of one JSON object a line; NaN becomes null, which JSON knows."""
         self.write(name, "".join(f"{json.dumps(finite(row))}\n" for row in rows))
 
-    def epoch(self, cards: dict[str, Scorecard], history: list[dict[str, Any]], samples: list[dict[str, Any]]) -> None:
-        """After every validation: the scorecards, the history, the samples to look at."""
+    def epoch(
+        self, cards: dict[str, Scorecard], history: list[dict[str, Any]] | None, samples: list[dict[str, Any]]
+    ) -> None:
+        """After every validation: the scorecards, a fit's history, the samples to look at."""
+        self.claim()
         for name, card in cards.items():
             self.write(f"{name}.json", card.to_json() + "\n")
-        self.lines("history.jsonl", history)
+        if history is not None:
+            self.lines("history.jsonl", history)
         self.lines("samples.jsonl", samples)
 
     def finish(
@@ -60,7 +93,7 @@ class Output:
         for name in ended:
             picture = "summary.png" if name == stage else f"summary_{name}.png"
             self._try("table", partial(console.print_card, told[name], named=len(ended) > 1))
-            self._try("figures", partial(send, loggers, told[name], name, step, self.folder, picture))
+            self._try("figures", partial(send, loggers, told[name], f"{self.name}/{name}".lstrip("/"), step, self.folder, picture))
         report, leaks = self.folder / "report.html", self._leakage()
         write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics)
         self._try(report.name, partial(write, report, told))
@@ -88,8 +121,9 @@ class Output:
 
     def _leakage(self) -> list[dict[str, Any]] | None:
         """What a check for leaks wrote beside the scorecards; None where none was made."""
-        path = self.folder / "leakage.json"
-        if not path.is_file():
+        homes = (self.folder, self.folder.parent) if self.name else (self.folder,)
+        path = next((home / "leakage.json" for home in homes if (home / "leakage.json").is_file()), None)
+        if path is None:
             return None
         from mm_metrics.leakage import Leakage
 
@@ -106,3 +140,13 @@ class Output:
             action()
         except Exception as error:  # whatever a disk, a logger or a picture does: training is worth more
             self.say(f"{self.folder / name} could not be written ({error}): training goes on without it")
+
+
+def folder_of(trainer: Any) -> Path:
+    """The run's own folder: where its first logger writes, as Lightning's checkpoints do; all ranks ask together."""
+    logger = next(iter(trainer.loggers), None)
+    if logger is None or getattr(logger, "log_dir", None) is not None:
+        return Path(trainer.log_dir or trainer.default_root_dir)
+    home, version = logger.save_dir or trainer.default_root_dir, logger.version
+    parts = (logger.name, version if isinstance(version, str | None) else f"version_{version}")
+    return Path(home, *(str(part) for part in parts if part is not None))

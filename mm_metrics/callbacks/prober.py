@@ -15,6 +15,7 @@ from torch.nn import Module
 from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.baselines import named_baselines
 from mm_metrics.ablation.batch import read_key
+from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import UNHIDDEN, Modalities
 from mm_metrics.tasks import task_of
@@ -48,6 +49,10 @@ class Watched:
     encoders: Any = "auto"
     seed: int = 0
     verify: int = 1
+    unit: Any = None
+    group: Any = None
+    by: Mapping[str, Any] | None = None
+    edges: Any = None
 
     def __post_init__(self) -> None:
         """Refuse what does not fit."""
@@ -74,9 +79,9 @@ class Watched:
         """The coalitions that are shown; none without ablation."""
         return () if self.coalitions is None else self.modalities.masks(self.coalitions, self.seed)
 
-    def reading(self, preds: Tensor | None = None) -> dict[str, Any]:
-        """The arguments of `Reader`, C read off ``preds`` ``(K, N, ..., C)`` where it was left out; else ValueError."""
-        C = self.num_classes
+    def reading(self, preds: Tensor | None = None, C: int | None = None) -> dict[str, Any]:
+        """The arguments of `Reader`, C read off ``preds`` ``(K, N, C)`` where it was left out; else ValueError."""
+        C = self.num_classes if C is None else C
         if C is None and task_of(self.task).by_class:
             if preds is None or preds.ndim < 3 or not preds.dtype.is_floating_point:
                 raise ValueError("num_classes is None and no logits (N, C) to read it off: give num_classes=…")
@@ -88,6 +93,7 @@ class Watched:
             "threshold": self.threshold,
             "from_logits": self.from_logits,
             "ignore_index": self.ignore_index,
+            "edges": self.edges,
         }
 
 
@@ -111,6 +117,7 @@ class Prober:
         self.watched, self.modalities, self.say = watched, watched.modalities, say
         self._own = self.modalities.full if own is None else own
         self._means: Mapping[Any, Tensor] = {}  # of the training batches, for a test that follows the training
+        self.unlike = False  # training batches have other inputs
         self.ablation: ModalityAblation | None = None
         self.forget()
 
@@ -121,7 +128,7 @@ class Prober:
             self._means = self.ablation.means
         self.ablation = None
         self.heads: tuple[int, ...] | None = None  # their masks, where the module has heads
-        self._looked = False
+        self._looked = self.unlike = False
         self._context: Callable[[], Any] = nullcontext
 
     def start(self, trainer: Any, pl_module: Any) -> ModalityAblation:
@@ -140,12 +147,40 @@ class Prober:
             coalitions=[self.modalities.name(mask) for mask in watched.masks] or ["all"],
             verify=watched.verify,
         )
-        self.ablation.say, self.ablation.means = self.say, self._means
+        self.ablation.say = self.say
+        self.ablation.means = {key: mean.to(pl_module.device) for key, mean in self._means.items()}
         self._context = trainer.precision_plugin.forward_context
         if sharded:
             self.ablation.wrap(lambda predict: through_strategy(trainer.strategy, predict))
             self.say(f"{type(trainer.strategy).__name__} shards the model: inputs are hidden, with whole forwards")
         return self.ablation
+
+    def use_means(self) -> None:
+        """Let the training batches' means be the baseline; all ranks call it together, also one that saw no batch."""
+        sums: list[Tensor] = []
+        ablation = None if self.unlike else self.ablation
+
+        def noted(part: Tensor) -> Tensor:
+            sums.append(part)
+            return torch.zeros_like(part)
+
+        if ablation is not None:
+            ablation.use_means(noted)
+        parts = [part for part in gathered([part.cpu() for part in sums]) if part]
+        total = iter([torch.stack(part).sum(0) for part in zip(*parts, strict=True)])
+        if ablation is not None:
+            ablation.use_means(lambda part: next(total).to(part.device))
+        means = gathered({} if ablation is None else {key: mean.cpu() for key, mean in ablation.means.items()})
+        self._means = next((found for found in means if found), {})
+
+    @property
+    def opinion(self) -> tuple[int, ...] | None:
+        """The masks of the heads, ``()`` for none, None where no batch has told yet."""
+        return (self.heads or ()) if self._looked else None
+
+    def adopt(self, heads: tuple[int, ...] | None) -> None:
+        """Take the other ranks' word for what heads there are."""
+        self.heads = heads or None
 
     @property
     def own(self) -> int:
@@ -208,6 +243,11 @@ class Prober:
                     "'all', so what is said of the whole is NaN: return {'all': fused logits, ...}"
                 )
         return heads
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the module and its batches."""
+        means = self._means if self.ablation is None else self.ablation.means
+        return {**vars(self), "ablation": None, "_context": nullcontext, "_looked": False, "_means": means}
 
 
 def own_mask(watched: Watched, some_batches: bool) -> int:

@@ -22,8 +22,15 @@ _ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without 
 class Run:
     """The cards, verdicts, history and samples of one run; fields as the attributes of `ModalityMonitor`."""
 
-    def __init__(self, gate: QualityGate, log: str, log_intervals: bool, say: Callable[[str], None]) -> None:
-        self.gate, self.log_level, self.log_intervals, self.say = gate, log, log_intervals, say
+    def __init__(
+        self, gate: QualityGate, log: str, log_intervals: bool, prefix: str, say: Callable[[str], None]
+    ) -> None:
+        self.gate, self.log_level, self.log_intervals = gate, log, log_intervals
+        self.prefix, self.say = prefix, say  # the prefix of every key
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin another run."""
         self.scorecards: dict[str, Scorecard] = {}
         self.verdicts: dict[str, Verdict] = {}
         self.history: list[dict[str, Any]] = []
@@ -39,19 +46,20 @@ class Run:
         dynamics = _dynamics(trainer)
         extra = trainer.strategy.broadcast(self.output.leaks(stage) if trainer.is_global_zero else [])
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
-        ablated = counter.due(trainer) or counter.prober.heads is not None
-        for i, loader in counter.finished(trainer, pl_module):
+        for i, loader, card, refused in counter.cards(trainer, pl_module, **_info(trainer, pl_module, counter)):
             name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
-            card = loader.metric.scorecard(**_info(trainer, pl_module, counter))
             verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
             self.scorecards[name], self.verdicts[name] = card, verdict
-            values = {
-                f"{key}{suffix}": value
-                for key, value in logged_keys(card, verdict, stage, self.log_intervals).items()
-                if ablated or key.split("/")[1] not in _ABLATED
-            }
-            sent = values if self.log_level == "all" else {f"{key}{suffix}" for key in summary_keys(card, stage)}
-            log_final(trainer, pl_module, values, sent, self.say)
+            values = logged_keys(card, verdict, stage, self.log_intervals)
+            values[f"{stage}/refused"] = float(refused.samples)
+            if not counter.due(trainer) and counter.prober.heads is None:
+                values = {key: value for key, value in values.items() if key.split("/")[1] not in _ABLATED}
+            sent = set(values) if self.log_level == "all" else summary_keys(card, stage)
+            sent |= {f"{stage}/refused"} if refused.samples else set()
+            values = {f"{self.prefix}{key}{suffix}": value for key, value in values.items()}
+            log_final(trainer, pl_module, values, {f"{self.prefix}{key}{suffix}" for key in sent}, self.say)
+            if told := refused.sentence(name, trainer.current_epoch, card.samples + refused.unknown):
+                self.say(told)
             loader.warn_of_probabilities(self.say)
             weak = {finding.modality for finding in verdict.findings}
             self.samples += [
@@ -62,7 +70,8 @@ class Run:
             if trainer.state.fn == "fit":
                 self._remember(trainer, values)
         counter.end()
-        self.output.epoch({name: self.scorecards[name] for name in self.of(stage)}, self.history, self.samples)
+        history = self.history if trainer.state.fn == "fit" else None
+        self.output.epoch({name: self.scorecards[name] for name in self.of(stage)}, history, self.samples)
 
     def finish(self, trainer: Trainer, stage: str) -> None:
         """The run has ended: print the table, send the figures, write the page."""
@@ -95,12 +104,16 @@ class Run:
         else:
             self.history.append({**line, **values})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the folder of a run that is under way."""
+        return {**vars(self), "output": None}
+
 
 def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dict[str, Any]:
     """What was run, kept with the scorecard."""
     data, prober = getattr(trainer, "datamodule", None), counter.prober
     baseline, ablation = counter.watched.baseline, prober.ablation
-    return {
+    info = {
         "model": type(pl_module).__name__,
         "data": "" if data is None else type(data).__name__,
         "epoch": trainer.current_epoch,
@@ -110,6 +123,8 @@ def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dic
         "encoders": {} if ablation is None else {name: list(found) for name, found in ablation.encoders.items()},
         "versions": {"mm_metrics": __version__, "torch": torch.__version__},
     }
+    tested = None if trainer.state.fn == "fit" else trainer.ckpt_path
+    return info | ({} if tested is None else {"checkpoint": str(tested)})
 
 
 def _dynamics(trainer: Any) -> Any:

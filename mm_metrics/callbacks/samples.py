@@ -26,13 +26,25 @@ class SampleTracker:
         self.kinds += [(kind, name) for kind in ("right_only_with", "right_only_without") for name in modalities]
         self.lowest: Tensor | None = None
 
-    def update(self, labels: Labels, own: int, rows: dict[int, int], index: Tensor, slices: Tensor | None) -> None:
+    def update(
+        self, labels: Labels, own: int, rows: dict[int, int], index: Tensor, slices: Tensor | None, each: int = 1
+    ) -> None:
         """Look at one batch.
 
         Row `own` of ``labels.predicted`` is the model's own prediction, ``rows[mask]`` a coalition's; `index` ``(N,)``
-        the samples' numbers; `slices` ``(N, M)`` where they count, None for everywhere.
+        the samples' numbers; `slices` ``(N, M)`` where they count, None for everywhere. A sample is `each` rows, and is
+        right where all of them are.
         """
         full = 2 ** len(self.modalities) - 1
+        if each > 1:
+            K, N = labels.predicted.shape[:2]
+            ignored = None if labels.ignored is None else labels.ignored.reshape(N // each, -1)
+            labels = labels._replace(
+                predicted=labels.predicted.reshape(K, N // each, -1),
+                target=labels.target.reshape(N // each, -1),
+                ignored=ignored,
+            )
+            index, slices = index[::each], None if slices is None else slices[::each]
         keep = labels.ignored if labels.ignored is None else ~labels.ignored
         target = labels.target
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.prober import Shown, Watched
+from mm_metrics.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -17,36 +20,101 @@ class Truth:
 
     target: Any  # (N, ...)
     slices: Any = None  # (N, M), where a sample counts
+    unit: Any = None  # (N,), rows of equal value are one sample
+    group: Any = None  # (N,), what samples that are not independent have in common
+    by: dict[str, Any] | None = None  # (N,) each, the columns that slices are asked by
 
 
 def truth_of(watched: Watched, batch: Any) -> Truth:
     """Read a batch's truth; raises KeyError for an entry that it lacks."""
-    target = watched.target(batch) if callable(watched.target) else read_key(batch, watched.target)
-    return Truth(target, None if watched.slices is None else read_key(batch, watched.slices))
+
+    def read(key: Any) -> Any:
+        return None if key is None else key(batch) if callable(key) else read_key(batch, key)
+
+    by = {column: read_key(batch, column) for column in watched.by} if watched.by else None
+    return Truth(read(watched.target), read(watched.slices), read(watched.unit), read(watched.group), by)
 
 
 class Rows(NamedTuple):
-    """What of a batch is counted, K coalitions and N samples less a sampler's copies."""
+    """What of a batch is counted: K coalitions and N rows, less a sampler's copies; each position of a sequence is one.
+
+    ``numbers`` and ``slices`` are the samples', so each stands ``each`` times where a sample has so many positions.
+    """
 
     preds: Tensor  # (K, N, ...)
     target: Tensor  # (N, ...)
-    slices: Tensor | None  # (N, M)
-    counted: Tensor | None  # (K, N)
-    numbers: Tensor | None  # (N,), those of the samples
+    slices: Tensor | None = None  # (N, M)
+    counted: Tensor | None = None  # (K, N)
+    numbers: Tensor | None = None  # (N,), those of the samples
+    group: Any = None  # (N,)
+    by: dict[str, Any] | None = None  # (N,) each
+    each: int = 1
+
+    def to(self, device: Any) -> Rows:
+        """The same on a device."""
+        by = None if self.by is None else {column: moved(value, device) for column, value in self.by.items()}
+        return Rows(*(moved(part, device) for part in self[:6]), by, self.each)
+
+    def some(self, which: Tensor) -> Rows:
+        """The rows that ``which`` ``(N,)`` bool names."""
+        by = None if self.by is None else {column: picked(value, which) for column, value in self.by.items()}
+        counted = None if self.counted is None else self.counted[:, which]
+        slices, numbers, group = (picked(part, which) for part in (self.slices, self.numbers, self.group))
+        return Rows(self.preds[:, which], self.target[which], slices, counted, numbers, group, by)
 
 
-def rows_of(watched: Watched, shown: Shown, truth: Truth, numbers: Tensor | None, n: int) -> Rows:
-    """Put answers and truth side by side, the first n samples of them."""
-    preds, slices = shown.preds, shown.presence
+def moved(value: Any, device: Any) -> Any:
+    """A tensor on a device, anything else as it is."""
+    return value.to(device) if isinstance(value, Tensor) else value
+
+
+def picked(value: Any, which: Tensor) -> Any:
+    """Some of N entries in a tensor or a list, by ``(N,)`` bool or numbers; None stays None."""
+    if value is None or isinstance(value, Tensor):
+        return None if value is None else value[which]
+    numbers = which.nonzero()[:, 0] if which.dtype == torch.bool else which
+    return [value[i] for i in numbers.tolist()]
+
+
+def rows_of(watched: Watched, shown: Shown, truth: Truth, numbers: Tensor | None, n: int, first: int = 0) -> Rows:
+    """Put answers and truth side by side, the first n samples of them, a row a position.
+
+    `first` is the number of the first sample where `numbers` are not known, for positions are in groups of theirs.
+    """
+    preds, counted, slices = shown[1:]
+    target, group, by = truth.target, truth.group, truth.by
     if truth.slices is not None:
         slices = watched.modalities.presence(truth.slices, preds.shape[1], preds.device)
-    counted = shown.counted
-    if n == preds.shape[1]:
-        return Rows(preds, truth.target, slices, counted, numbers)
-    return Rows(
-        preds[:, :n],
-        truth.target[:n],
-        None if slices is None else slices[:n],
-        None if counted is None else counted[:, :n],
-        numbers,
-    )
+    if n < preds.shape[1]:
+        preds, target, group = preds[:, :n], target[:n], None if group is None else group[:n]
+        slices = None if slices is None else slices[:n]
+        counted = None if counted is None else counted[:, :n]
+        by = None if by is None else {column: value[:n] for column, value in by.items()}
+    flat = _flat(watched.task, preds, target)
+    if flat is None:
+        return Rows(preds, target, slices, counted, numbers, group, by)
+    each = flat[1].shape[0] // max(n, 1)
+    if group is None:
+        group = torch.arange(first, first + n, device=preds.device) if numbers is None else numbers
+    place = torch.arange(n, device=preds.device).repeat_interleave(each)
+    rows = Rows(preds, target, slices, counted, numbers, group, by).some(place)
+    return rows._replace(preds=flat[0], target=flat[1], each=each)
+
+
+def _flat(task: str, preds: Any, target: Any) -> tuple[Tensor, Tensor] | None:
+    """``(K, N, T, C)`` and ``(N, T)`` to ``(K, N·T, C)`` and ``(N·T,)``, maps ``(K, N, C, H, W)`` alike; else None.
+
+    >>> [part.shape for part in _flat("multiclass", torch.zeros(8, 2, 3, 4, 5), torch.zeros(2, 4, 5))]
+    [torch.Size([8, 40, 3]), torch.Size([40])]
+    """
+    kind = task_of(task)
+    axes = getattr(target, "ndim", 0) - kind.by_label  # of samples and positions
+    if axes < 2 or preds.shape[1] != target.shape[0] or (not kind.by_class and target.shape[1:] == (1,)):
+        return None
+    places = tuple(target.shape[1:axes])
+    if preds.ndim == axes + 2 and preds.shape[3:] == places and (axes > 2 or preds.shape[2:-1] != places):
+        preds = preds.movedim(2, -1)  # a map of classes: their axis comes second
+    if tuple(preds.shape[2 : axes + 1]) != places:
+        return None
+    N = target.shape[0] * math.prod(places)
+    return preds.reshape(preds.shape[0], N, *preds.shape[axes + 1 :]), target.reshape(N, *target.shape[axes:])

@@ -1,0 +1,35 @@
+"""What ranks have to agree on before they add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+
+
+def gathered(value: Any) -> list[Any]:
+    """The value of every rank, by rank; all ranks call it together."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def agreed(what: str, values: list[Any]) -> Any:
+    """The one value that ranks have, None being no opinion; ValueError, on every rank alike, where they differ."""
+    known = {value for value in values if value is not None}
+    if len(known) > 1:
+        raise ValueError(
+            f"ranks have different {what}, {sorted(map(str, known))}: every rank runs one model on one task"
+        )
+    return next(iter(known), None)
+
+
+def place(strategy: Any, rank: int, world_size: int) -> tuple[int, int]:
+    """``(rank, number of ranks)`` among those that are given different data; fewer than all where layers are split."""
+    try:
+        kwargs = strategy.distributed_sampler_kwargs
+        return int(kwargs["rank"]), int(kwargs["num_replicas"])
+    except (AttributeError, AssertionError, KeyError, TypeError):
+        return rank, world_size

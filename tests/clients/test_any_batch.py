@@ -1,0 +1,200 @@
+"""Several monitors in a Trainer, sequences, maps, and rows that are one sample: against the same by hand."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+
+from mm_metrics.callbacks import ModalityMonitor
+from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
+
+
+def monitor(**keywords):
+    return ModalityMonitor(MODALITIES, **{"num_classes": 3, "bootstrap": 20, "report": False, **keywords})
+
+
+class Quiet(Concat):
+    def validation_step(self, batch, batch_idx):
+        self(batch)
+
+
+def whole(data):
+    return next(iter(loader(data, batch_size=len(data))))
+
+
+def test_two_monitors_with_names_and_a_target_that_is_a_function(tmp_path):
+    first = monitor(name="emotion")
+    second = monitor(target=lambda batch: 2 - batch["label"])
+    run = trainer(tmp_path, first, second, max_epochs=1)
+    run.fit(model := seeded(), loader(), loader(data := Rows(seed=1)))
+    given = model.eval()(whole(data)).argmax(-1)
+    assert float(run.callback_metrics["emotion/val/all/accuracy"]) == pytest.approx(accuracy_score(data.label, given))
+    assert float(run.callback_metrics["val/all/accuracy"]) == pytest.approx(accuracy_score(2 - data.label, given))
+    assert (tmp_path / "modality" / "emotion" / "val.json").is_file()
+    assert (tmp_path / "modality" / "val.json").is_file()
+    run.save_checkpoint(tmp_path / "both.ckpt")
+    again = monitor(name="emotion")
+    trainer(tmp_path, again, monitor(), max_epochs=2).fit(
+        seeded(), loader(), loader(data), ckpt_path=tmp_path / "both.ckpt"
+    )
+    assert again.history[0] == first.history[0]
+    assert len(again.history) == 2
+
+
+def test_two_without_a_name_are_refused_in_our_words(tmp_path):
+    run = trainer(tmp_path, monitor(), monitor())
+    with pytest.raises(ValueError, match="name='emotion'"):
+        run.validate(seeded(), loader(), verbose=False)
+    with pytest.raises(ValueError, match="name='a/b'"):
+        monitor(name="a/b")
+
+
+class Tagger(Quiet):
+    """Five answers a sample, from the first three inputs."""
+
+    def forward(self, batch):
+        logits = super().forward(batch)
+        return torch.stack([logits.roll(i, -1) for i in range(5)], dim=1)  # (N, 5, 3)
+
+
+class Tagged(Rows):
+    def __getitem__(self, i):
+        label = torch.tensor([(int(self.label[i]) + shift) % 3 for shift in range(5)])
+        label[4] = -100
+        return {**super().__getitem__(i), "label": label}
+
+
+@pytest.mark.parametrize("form", ["sequence", "map"])
+def test_positions_count_in_the_samples_that_they_are_of(form, tmp_path):
+    class Mapper(Tagger):
+        def forward(self, batch):
+            return super().forward(batch).transpose(1, 2).reshape(-1, 3, 5, 1)
+
+    class Maps(Tagged):
+        def __getitem__(self, i):
+            row = super().__getitem__(i)
+            return {**row, "label": row["label"].reshape(5, 1)}
+
+    model, data = (seeded(Tagger), Tagged(seed=1)) if form == "sequence" else (seeded(Mapper), Maps(seed=1))
+    watcher = monitor(ignore_index=-100)
+    trainer(tmp_path, watcher).validate(model, loader(data), verbose=False)
+    batch = whole(data)
+    with torch.no_grad():
+        logits = model.eval()(batch)
+    given = logits.argmax(-1) if form == "sequence" else logits.argmax(1)
+    kept = batch["label"] != -100
+    card = watcher.scorecards["val"]
+    assert card.score("accuracy") == pytest.approx(accuracy_score(batch["label"][kept], given[kept]))
+    assert card.support() == 280
+
+
+class Clips(Rows):
+    def __getitem__(self, i):
+        return {**super().__getitem__(i), "label": self.label[i // 4 * 4], "video": f"v{i // 4}"}
+
+
+def test_rows_of_a_unit_are_one_sample_whose_logits_are_summed(tmp_path):
+    watcher, model, data = monitor(unit="video", presence="presence"), seeded(Quiet), Clips(n=72, missing=0.3, seed=2)
+    trainer(tmp_path, watcher).validate(model, loader(data, batch_size=7), verbose=False)
+    batch = whole(data)
+    with torch.no_grad():
+        summed = model.eval()(batch).reshape(18, 4, 3).sum(1)
+    card, target = watcher.scorecards["val"], batch["label"][::4]
+    assert (card.samples, card.support()) == (18, 18)
+    assert card.score("accuracy") == pytest.approx(accuracy_score(target, summed.argmax(-1)))
+    assert card.support("audio") == int(data.presence[:, 2].reshape(18, 4).any(1).sum())
+    other = monitor(unit="video", presence="presence")
+    trainer(tmp_path, other).validate(model, loader(data, batch_size=72), verbose=False)
+    assert other.scorecards["val"] == card
+
+
+def test_rows_of_a_unit_with_two_targets_are_refused(tmp_path):
+    class Torn(Clips):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "label": torch.tensor(i % 3)}
+
+    with pytest.raises(ValueError, match="rows of different targets"):
+        trainer(tmp_path, monitor(unit="video")).validate(seeded(Quiet), loader(Torn()), verbose=False)
+
+
+def test_a_monitor_is_pickled_at_any_time_and_starts_clean_in_another_trainer(tmp_path):
+    class Pickles(Quiet):
+        def validation_step(self, batch, batch_idx):
+            self(batch)
+            copies.append(pickle.loads(pickle.dumps(watcher)))
+
+    copies, watcher = [], monitor()
+    run = trainer(tmp_path, watcher, max_epochs=1, num_sanity_val_steps=0)
+    run.fit(model := seeded(Pickles), loader(), loader())
+    run.test(model, loader(), verbose=False)
+    assert len(copies) == 5
+    assert set(watcher.scorecards) == {"val", "test"}
+    trainer(tmp_path, watcher).validate(seeded(), loader(), verbose=False)
+    assert set(watcher.scorecards) == set(watcher.verdicts) == {"val"}
+    assert watcher.history == []
+
+
+def test_a_card_names_the_checkpoint_that_was_tested(tmp_path):
+    run = trainer(tmp_path, watcher := monitor(report=True), max_epochs=1)
+    run.fit(model := seeded(), loader(), loader())
+    run.save_checkpoint(tmp_path / "some.ckpt")
+    trainer(tmp_path / "later", watcher).test(model, loader(), ckpt_path=tmp_path / "some.ckpt", verbose=False)
+    assert watcher.scorecards["test"].info["checkpoint"].endswith("some.ckpt")
+    page = (tmp_path / "later" / "modality" / "report.html").read_text()
+    assert "some.ckpt" in page
+    assert not (tmp_path / "later" / "modality" / "history.jsonl").exists()
+
+
+def test_without_a_report_the_end_of_a_run_prints_and_draws_nothing(tmp_path, capsys):
+    trainer(tmp_path, monitor()).validate(seeded(), loader(), verbose=False)
+    assert "report.html" not in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "modality").iterdir()} == {"val.json", "samples.jsonl"}
+
+
+def test_few_bytes_keep_less_and_say_so(tmp_path):
+    with pytest.warns(UserWarning, match="max_bytes=60000: "):
+        trainer(tmp_path, monitor(max_bytes=60_000, bootstrap=200)).validate(seeded(), loader(), verbose=False)
+
+
+def test_runs_of_a_logger_without_folders_have_one_each(tmp_path):
+    from lightning.pytorch.loggers.logger import Logger
+
+    class Remote(Logger):
+        def __init__(self, version):
+            super().__init__()
+            self._version = version
+
+        name, save_dir = "project", str(tmp_path)
+        version = property(lambda self: self._version)
+
+        def log_metrics(self, metrics, step=None):
+            pass
+
+        def log_hyperparams(self, *args, **kwargs):
+            pass
+
+    for version in ("a1", 2):
+        trainer(tmp_path, monitor(), logger=Remote(version)).validate(seeded(), loader(), verbose=False)
+    assert (tmp_path / "project" / "a1" / "modality" / "val.json").is_file()
+    assert (tmp_path / "project" / "version_2" / "modality" / "val.json").is_file()
+
+
+def test_two_processes_of_one_folder_are_said(tmp_path):
+    folder = tmp_path / "modality"
+    folder.mkdir()
+    holds = (
+        "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); "
+        "print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holds, str(folder)], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        try:
+            with pytest.warns(UserWarning, match="another process writes to"):
+                trainer(tmp_path, monitor()).validate(seeded(), loader(), verbose=False)
+        finally:
+            other.kill()

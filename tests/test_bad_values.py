@@ -1,0 +1,159 @@
+"""Samples that cannot be scored do not end a training: they are misses of their class, or apart, and always said."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, recall_score
+from torch import nn
+
+from mm_metrics.callbacks import ModalityMonitor
+from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
+
+
+def monitor(**keywords):
+    return ModalityMonitor(MODALITIES, **{"num_classes": 3, "bootstrap": 20, "report": False, **keywords})
+
+
+class Odd(Concat):
+    """Answers NaN to every tenth sample."""
+
+    def forward(self, batch):
+        return torch.where((batch["number"] % 10 == 3).unsqueeze(-1), torch.nan, super().forward(batch))
+
+    def validation_step(self, batch, batch_idx):
+        self(batch)
+        batch.pop("label")
+
+
+def validated(tmp_path, watcher, model, loaders):
+    run = trainer(tmp_path, watcher)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.validate(model, loaders, verbose=False)
+    said = [str(warning.message) for warning in caught if "could not be scored" in str(warning.message)]
+    return run, said
+
+
+def answers(model, data):
+    batch = next(iter(loader(data, batch_size=len(data))))
+    with torch.no_grad():
+        return model.eval()(batch)
+
+
+def test_nan_is_a_miss_and_a_target_out_of_range_stands_apart(tmp_path):
+    data, watcher, model = Rows(seed=1), monitor(), seeded(Odd)
+    data.label[5] = 9
+    run, said = validated(tmp_path, watcher, model, loader(data))
+    card, logits = watcher.scorecards["val"], answers(model, data)
+    kept = torch.arange(70) != 5
+    given = torch.where(logits.isnan().any(-1), 3, logits.argmax(-1))
+    assert (card.samples, card.outside(), card.info["refused"]) == (69, 7, 8)
+    assert run.callback_metrics["val/refused"] == 8
+    assert card.score("accuracy") == pytest.approx(accuracy_score(data.label[kept], given[kept]))
+    recall = recall_score(data.label[kept], given[kept], labels=range(3), average="macro")
+    assert card.score("recall") == pytest.approx(recall)
+    assert len(said) == 1
+    assert "8 of 70" in said[0]
+    assert "batch 0 (samples 5): a target out of range" in said[0]
+
+
+def test_raise_stops_at_the_first(tmp_path):
+    with pytest.raises(ValueError, match="rows have no finite largest score"):
+        trainer(tmp_path, monitor(on_bad_values="raise")).validate(seeded(Odd), loader(), verbose=False)
+
+
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_other_tasks(task, tmp_path):
+    class Task(Concat):
+        def forward(self, batch):
+            logits = super().forward(batch)
+            logits = logits[:, 0] if task == "binary" else logits
+            odd = batch["number"] % 10 == 3
+            return torch.where(odd if task == "binary" else odd.unsqueeze(-1), torch.nan, logits)
+
+        def validation_step(self, batch, batch_idx):
+            self(batch)
+
+    class Data(Rows):
+        def __getitem__(self, i):
+            label = nn.functional.one_hot(self.label[i], 3)
+            return {**super().__getitem__(i), "label": label[0] if task == "binary" else label}
+
+    sizes = {"binary": {}, "multilabel": {"num_labels": 3}}[task]
+    watcher = monitor(task=task, num_classes=None, **sizes)
+    model, data = seeded(Task), Data(seed=1)
+    validated(tmp_path, watcher, model, loader(data))
+    logits = answers(model, data)
+    target = torch.stack([data[i]["label"] for i in range(70)])
+    right = ((logits > 0) == target.bool()) & ~logits.isnan()
+    assert watcher.scorecards["val"].score("accuracy") == pytest.approx(float(right.double().mean()))
+    assert watcher.scorecards["val"].samples == 70
+
+
+def test_a_stand_in_that_breaks_the_model_is_no_miss(tmp_path):
+    class Divides(Concat):
+        def forward(self, batch):
+            return super().forward(batch) + 0 / batch["text"].abs().sum(-1, keepdim=True)
+
+        def validation_step(self, batch, batch_idx):
+            self(batch)
+
+    watcher = monitor(encoders=None)
+    with pytest.warns(UserWarning, match="answers NaN when it is shown only none"):
+        trainer(tmp_path, watcher).validate(seeded(Divides), loader(), verbose=False)
+    card = watcher.scorecards["val"]
+    assert card.score("accuracy", coalition="none") != card.score("accuracy", coalition="none")
+    assert card.support(coalition="text") == 70
+    assert card.outside() == 0
+
+
+def test_batches_that_hold_nothing_or_something_else(tmp_path):
+    batches = list(loader(Rows(seed=1)))
+    empty = {name: value[:0] for name, value in batches[0].items()}
+    other = {name: value for name, value in batches[1].items() if name != "audio"}
+
+    class Steps(Concat):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    watcher, model = monitor(encoders=None), seeded(Steps)
+    loaders = torch.utils.data.DataLoader([batches[0], empty, other, *batches[2:]], batch_size=None)
+    run, said = validated(tmp_path, watcher, model, loaders)
+    assert watcher.scorecards["val"].samples in (54, 70)  # 70: an absent modality is one that is not present
+    if watcher.scorecards["val"].samples == 54:
+        assert run.callback_metrics["val/refused"] == 16
+        assert "batch 2" in said[0]
+    with pytest.raises(KeyError):  # at once, where nothing was counted yet
+        validated(tmp_path, monitor(target="nothing"), model, loader())
+
+
+def test_answers_of_minus_one_are_misses(tmp_path):
+    class Says(Concat):
+        def labels(self, batch):
+            return torch.where(batch["number"] % 7 == 0, -1, self(batch).argmax(-1))
+
+    for how in ("count", "raise"):
+        watcher, model, data = (
+            monitor(predict=lambda m, batch: m.labels(batch), on_bad_values=how),
+            seeded(Says),
+            Rows(),
+        )
+        run, said = validated(tmp_path, watcher, model, loader(data))
+        given = torch.where(torch.arange(70) % 7 == 0, -1, answers(model, data).argmax(-1))
+        card = watcher.scorecards["val"]
+        assert card.score("accuracy") == pytest.approx(accuracy_score(data.label, given))
+        assert card.outside() == 10
+        assert run.callback_metrics["val/refused"] == 0
+        assert said == []
+
+
+def test_every_epoch_says_its_own(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, watcher := monitor(), max_epochs=2).fit(seeded(Odd), loader(), loader(Rows(seed=1)))
+    said = [str(w.message) for w in caught if "could not be scored" in str(w.message)]
+    assert [text.split(":")[0] for text in said] == ["val, epoch 0", "val, epoch 1"]
+    assert [line["val/refused"] for line in watcher.history] == [7, 7]
