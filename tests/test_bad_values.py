@@ -57,7 +57,7 @@ def test_nan_is_a_miss_and_a_target_out_of_range_stands_apart(tmp_path):
     assert card.score("recall") == pytest.approx(recall)
     assert len(said) == 1
     assert "8 of 70" in said[0]
-    assert "batch 0 (samples 5): a target out of range" in said[0]
+    assert "batch 0 (samples 5): no class or number" in said[0]
 
 
 def test_raise_stops_at_the_first(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -248,10 +249,14 @@ class Counter:
         names = [modalities.name(mask) for mask in self.prober.masks]
         loaders = trainer.test_dataloaders if stage_of(trainer) == "test" else trainer.val_dataloaders
         index = GlobalIndex(_nth(loaders, i), *self._place, self.say)
-        with torch.inference_mode(False):  # what is made in inference mode can't be counted into outside it
+        # What is made in inference mode can't be counted into outside it; what is left out is said once a run.
+        with torch.inference_mode(False), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
             metric = CoalitionConfusionMatrix(
                 modalities, task=reading.pop("kind"), coalitions=names, **reading, **self.arguments
             ).to(pl_module.device)
+        for warning in said:
+            self.say(str(warning.message))
         self.loaders[i] = loader = Loader(metric, index)
         return loader
 

@@ -13,7 +13,7 @@ from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.run import Run
-from mm_metrics.counts.layout import MAX_BYTES
+from mm_metrics.counts.plan import MAX_BYTES
 from mm_metrics.metrics import ModalityConfusionMatrix
 from mm_metrics.modalities import NAME
 from mm_metrics.scorecard import Scorecard

@@ -53,7 +53,8 @@ class Rows(NamedTuple):
     def to(self, device: Any) -> Rows:
         """The same on a device."""
         by = None if self.by is None else {column: moved(value, device) for column, value in self.by.items()}
-        return Rows(*(moved(part, device) for part in self[:6]), by, self.each)
+        preds, target, slices, counted, numbers, group = (moved(part, device) for part in self[:6])
+        return Rows(preds, target, slices, counted, numbers, group, by, self.each)
 
     def some(self, which: Tensor) -> Rows:
         """The rows that ``which`` ``(N,)`` bool names."""
