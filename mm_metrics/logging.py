@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from mm_metrics.files import write_whole
 from mm_metrics.render import loggers
-from mm_metrics.scorecard import Contribution, Estimate, Scorecard
+from mm_metrics.scorecard import Estimate, Scorecard
 from mm_metrics.verdict import QualityGate, Verdict
 
-_SCORES = ("accuracy", "precision", "recall", "f1")
-_ABLATED = ("accuracy", "f1")
+SCORES = ("accuracy", "precision", "recall", "f1")  # of every slice, unless others are asked for
+_ODD = re.compile(r"[^\w .:-]")
+_OF_CLASS, _CLASSES_UP_TO = ("precision", "recall", "f1"), 50
 
 
 def log_card(
@@ -77,8 +80,17 @@ def log_card(
             loggers.send([logger], card, stage, step, None)
 
 
-def logged_keys(card: Scorecard, verdict: Verdict, stage: str, intervals: bool = False) -> dict[str, float]:
+def logged_keys(
+    card: Scorecard,
+    verdict: Verdict,
+    stage: str,
+    intervals: bool = False,
+    scores: Sequence[str] = SCORES,
+    headline: str = "f1",
+) -> dict[str, float]:
     """``{key: value}`` of everything the monitor logs, ``…/low`` and ``…/high`` among it where `intervals`.
+
+    `scores` are those of every slice; `headline` is, beside accuracy, that of coalitions, drops and Shapley values.
 
     >>> import torch
     >>> from mm_metrics import ModalityConfusionMatrix
@@ -91,17 +103,25 @@ def logged_keys(card: Scorecard, verdict: Verdict, stage: str, intervals: bool =
     estimates: dict[str, Estimate] = {}
     plain: dict[str, float] = {}
     for slice in card.slices:
-        for score in _SCORES:
+        for score in scores:
             estimates[f"{slice}/{score}"] = _estimate(card, intervals, score, None, slice)
         if slice != "all":
             plain[f"{slice}/support"] = card.support(slice)
     if len(card.coalitions) > 1:
-        for coalition in card.coalitions:
-            for score in _ABLATED:
-                estimates[f"ablation/{coalition}/{score}"] = _estimate(card, intervals, score, coalition, "all")
-        for score in _ABLATED:
+        for score in dict.fromkeys(("accuracy", headline)):
+            values = card.values(score).tolist()
+            for coalition in card.coalitions:
+                value = Estimate(values[card.row(coalition)], math.nan, math.nan)
+                key = f"ablation/{coalition}/{score}"
+                estimates[key] = card.estimate(score, coalition) if intervals else value
             for modality, given in card.contributions(score).items():
-                estimates |= _contribution(modality, score, given)
+                estimates |= {f"drop/{modality}/{score}": given.drop, f"shapley/{modality}/{score}": given.shapley}
+    if len(card.names) <= _CLASSES_UP_TO and card.knows("recall"):
+        for score in _OF_CLASS:
+            found = card.class_estimates(score) if intervals else card.class_scores(score)
+            for name, one in found.items():
+                key = f"class/{_ODD.sub('_', name)}/{score}"  # a name is anybody's, and trackers take few letters
+                estimates[key] = one if isinstance(one, Estimate) else Estimate(one, math.nan, math.nan)
     for key, estimate in estimates.items():
         plain[key] = estimate.value
         if intervals:
@@ -110,25 +130,21 @@ def logged_keys(card: Scorecard, verdict: Verdict, stage: str, intervals: bool =
     return {f"{stage}/{key}": float(value) for key, value in plain.items()}
 
 
-def summary_keys(card: Scorecard, stage: str) -> set[str]:
-    """The few that the loggers get by default: the whole; recall and F1 per modality; drop in F1; the verdict.
+def summary_keys(card: Scorecard, stage: str, scores: Sequence[str] = SCORES, headline: str = "f1") -> set[str]:
+    """The few that the loggers get by default: the whole; recall and headline per modality; its drop; the verdict.
 
     The bounds of each are among them, for whoever logs intervals.
     """
-    keys = {f"all/{score}" for score in _SCORES} | {"verdict"}
+    keys = {f"all/{score}" for score in scores} | {"verdict"}
     for modality in card.modalities:
-        keys |= {f"{modality}/recall", f"{modality}/f1", f"drop/{modality}/f1"}
+        keys |= {f"{modality}/recall", f"{modality}/{headline}", f"drop/{modality}/{headline}"}
     return {f"{stage}/{key}{end}" for key in keys for end in ("", "/low", "/high")}
 
 
 def _estimate(card: Scorecard, interval: bool, score: str, coalition: str | None, slice: str) -> Estimate:
     if interval:
         return card.estimate(score, coalition, slice)
-    return Estimate(card.score(score, coalition, slice), float("nan"), float("nan"))
-
-
-def _contribution(modality: str, score: str, given: Contribution) -> dict[str, Estimate]:
-    return {f"drop/{modality}/{score}": given.drop, f"shapley/{modality}/{score}": given.shapley}
+    return Estimate(card.score(score, coalition, slice), math.nan, math.nan)
 
 
 def as_loggers(target: Any) -> list[Any]:

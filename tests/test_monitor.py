@@ -30,6 +30,7 @@ def expected_keys(stage="val"):
         for score in ("accuracy", "precision", "recall", "f1")
     }
     keys |= {f"{stage}/{name}/support" for name in MODALITIES} | {f"{stage}/verdict", f"{stage}/refused"}
+    keys |= {f"{stage}/class/{c}/{score}" for c in range(3) for score in ("precision", "recall", "f1")}
     coalitions = ("none", "text", "image", "text-image", "audio", "text-audio", "image-audio", "text-image-audio")
     keys |= {f"{stage}/ablation/{coalition}/{score}" for coalition in coalitions for score in ("accuracy", "f1")}
     return keys | {

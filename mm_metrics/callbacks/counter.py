@@ -129,7 +129,6 @@ class Counter:
 
     def count(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, loader: int) -> None:
         """After the user's own step: the batch's answers under every coalition into the counts."""
-        self.unwatch()
         (before, truth), self._before = self._before, (None, None)
         if before is not None and len(batch) < len(before) and isinstance(batch, dict):
             batch = {**before, **batch}  # the step has popped entries

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,10 +15,14 @@ from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.run import Run
 from mm_metrics.counts.plan import MAX_BYTES
+from mm_metrics.logging import SCORES
 from mm_metrics.metrics import ModalityConfusionMatrix
 from mm_metrics.modalities import NAME
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.tasks import task_of
 from mm_metrics.verdict import QualityGate, Verdict
+
+_SUFFIX = re.compile(r"_(macro|micro|weighted|binary)$")  # a score's name may carry its average
 
 
 class BadVerdictError(RuntimeError):
@@ -30,7 +35,7 @@ class ModalityMonitor(Callback):
     Args:
         modalities: {modality: key or keys of the batch}, the keys being those of a mapping, positions or attributes.
         num_classes: C; read off the first batch's logits where it is left out.
-        task: "multiclass", "binary" or "multilabel" (with `num_labels`).
+        task: "multiclass", "binary", "multilabel" (with `num_labels`) or "ordinal" (with `edges`).
         num_labels: L.
         class_names: for tables and figures.
         target: the batch's key of the target, or a function of the batch; ``(N, T)`` beside logits ``(N, T, C)``, and
@@ -63,6 +68,12 @@ class ModalityMonitor(Callback):
         on_bad_values: "count" samples that can't be scored as misses of their class, and say so once an epoch, or
             "raise" at the first.
         max_bytes: a bound on the counts of a loader.
+        group: the batch's key of what samples that are not independent have in common, such as a speaker.
+        by: ``{the batch's key: its values}``, or n for the codes 0…n-1: slices such as ``language/de``.
+        scores: what is logged of every slice; by default accuracy, precision, recall and F1.
+        headline: the score that drops and Shapley values speak of, beside accuracy.
+        bins: of the histograms that AUROC and its like come from.
+        edges: of an ordinal task, see `mm_metrics.CoalitionConfusionMatrix`.
         report: whether the end of a run prints the table, draws the figures and writes the page.
 
     >>> monitor = ModalityMonitor({"text": "tokens", "image": "pixels"}, num_classes=5)
@@ -104,6 +115,12 @@ class ModalityMonitor(Callback):
         on_bad_values: str = "count",
         max_bytes: int = MAX_BYTES,
         report: bool = True,
+        group: Any = None,
+        by: Mapping[str, Any] | None = None,
+        scores: Sequence[str] | None = None,
+        headline: str = "f1",
+        bins: int = 512,
+        edges: Any = None,
     ) -> None:
         if gate is not None and not isinstance(gate, QualityGate):
             raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
@@ -133,21 +150,30 @@ class ModalityMonitor(Callback):
             seed,
             verify,
             unit,
+            group,
+            by,
+            edges,
         )
         self.modalities = self.watched.modalities
         metric: dict[str, Any] = {
             "class_names": class_names,
             "bootstrap": bootstrap,
             "seed": seed,
-            "validate_args": False,
+            "max_bytes": max_bytes,
+            "bins": bins,
+            "by": by,
         }
-        if task != "multiclass" or num_classes is not None:
+        scores = tuple(SCORES if scores is None else scores)
+        metric["scores"] = tuple(dict.fromkeys(_SUFFIX.sub("", score) for score in (*scores, headline)))
+        if num_classes is not None or not task_of(task).by_class:  # refuse before training what does not fit
             reading = self.watched.reading()
-            ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric)  # refuses misfits
+            card = ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric).scorecard()
+            for score in (*scores, headline):
+                card.named(score)
         self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, self._say)
         gate = QualityGate(confidence=confidence) if gate is None else gate
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
-        self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", self._say)
+        self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
         self._said: set[str] = set()
         self._main = True
@@ -171,7 +197,7 @@ class ModalityMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the output folder, and forget another Trainer's run; nothing is made or registered on the module."""
-        names = [callback.name for callback in vars(trainer)["callbacks"] if isinstance(callback, ModalityMonitor)]
+        names = [monitor.name for monitor in _monitors(trainer)]
         if names.count(self.name) > 1:
             raise ValueError(
                 f"two ModalityMonitors of one Trainer have name={self.name!r} and would log the same keys: give each "
@@ -224,6 +250,8 @@ class ModalityMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Predict under every coalition, and count."""
+        for monitor in _monitors(trainer):  # the answers that one asks for are none of the step's
+            monitor.counter.unwatch()
         self.counter.count(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -309,3 +337,7 @@ def _is_history(lines: Any) -> bool:
         and all(isinstance(value, int | float) for value in line.values())
         for line in lines
     )
+
+
+def _monitors(trainer: Any) -> list[ModalityMonitor]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, ModalityMonitor)]

@@ -12,7 +12,7 @@ from mm_metrics import __version__
 from mm_metrics.callbacks.counter import Counter
 from mm_metrics.callbacks.logged import log_final
 from mm_metrics.callbacks.output import Output
-from mm_metrics.logging import logged_keys, summary_keys
+from mm_metrics.logging import SCORES, logged_keys, summary_keys
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import QualityGate, Verdict
 
@@ -23,10 +23,17 @@ class Run:
     """The cards, verdicts, history and samples of one run; fields as the attributes of `ModalityMonitor`."""
 
     def __init__(
-        self, gate: QualityGate, log: str, log_intervals: bool, prefix: str, say: Callable[[str], None]
+        self,
+        gate: QualityGate,
+        log: str,
+        log_intervals: bool,
+        prefix: str,
+        scores: tuple[str, ...],
+        headline: str,
+        say: Callable[[str], None],
     ) -> None:
         self.gate, self.log_level, self.log_intervals = gate, log, log_intervals
-        self.prefix, self.say = prefix, say  # the prefix of every key
+        self.prefix, self.scores, self.headline, self.say = prefix, scores, headline, say  # the prefix of every key
         self.forget()
 
     def forget(self) -> None:
@@ -50,11 +57,12 @@ class Run:
             name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
             verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
             self.scorecards[name], self.verdicts[name] = card, verdict
-            values = logged_keys(card, verdict, stage, self.log_intervals)
+            scores = (*self.scores, *card.further) if card.kind.ordinal and self.scores == SCORES else self.scores
+            values = logged_keys(card, verdict, stage, self.log_intervals, scores, self.headline)
             values[f"{stage}/refused"] = float(refused.samples)
             if not counter.due(trainer) and counter.prober.heads is None:
                 values = {key: value for key, value in values.items() if key.split("/")[1] not in _ABLATED}
-            sent = set(values) if self.log_level == "all" else summary_keys(card, stage)
+            sent = set(values) if self.log_level == "all" else summary_keys(card, stage, scores, self.headline)
             sent |= {f"{stage}/refused"} if refused.samples else set()
             values = {f"{self.prefix}{key}{suffix}": value for key, value in values.items()}
             log_final(trainer, pl_module, values, {f"{self.prefix}{key}{suffix}" for key in sent}, self.say)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, roc_auc_score
 
 from mm_metrics.callbacks import ModalityMonitor
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
@@ -197,3 +197,61 @@ def test_two_processes_of_one_folder_are_said(tmp_path):
                 trainer(tmp_path, monitor()).validate(seeded(), loader(), verbose=False)
         finally:
             other.kill()
+
+
+def test_groups_columns_scores_and_headline(tmp_path):
+    class Spoken(Rows):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "speaker": f"s{i // 5}", "language": ("de", "en", "fr")[i % 3]}
+
+    watcher = monitor(
+        group="speaker",
+        by={"language": ["de", "en"]},
+        scores=("accuracy", "auroc", "f1_weighted"),
+        headline="auroc",
+        log_intervals=True,
+    )
+    data, model = Spoken(seed=1), seeded(Quiet)
+    run = trainer(tmp_path, watcher)
+    run.validate(model, loader(data), verbose=False)
+    card, logged = watcher.scorecards["val"], {key: float(value) for key, value in run.callback_metrics.items()}
+    with torch.no_grad():
+        logits = model.eval()(whole(data))
+    german = torch.arange(70) % 3 == 0
+    chance = torch.softmax(logits.double(), -1)
+    assert card.groups() == 14
+    assert logged["val/language/de/accuracy"] == pytest.approx(
+        accuracy_score(data.label[german], logits.argmax(-1)[german])
+    )
+    assert logged["val/language/other/support"] == 23
+    expected = roc_auc_score(data.label, chance, multi_class="ovr", average="macro")
+    assert logged["val/all/auroc"] == pytest.approx(expected, abs=0.02)
+    assert "val/all/f1_weighted" in logged
+    assert {"val/drop/text/auroc", "val/shapley/audio/auroc", "val/ablation/none/auroc"} <= set(logged)
+    assert not [key for key in logged if key.startswith(("val/drop/text/f1", "val/all/recall"))]
+    assert logged["val/class/0/recall/low"] <= logged["val/class/0/recall"]
+    with pytest.raises(ValueError, match="'best' is not known"):
+        monitor(scores=("accuracy", "best"))
+
+
+def test_an_ordinal_task(tmp_path):
+    class Scale(Rows):
+        def __getitem__(self, i):
+            return {**super().__getitem__(i), "label": self.label[i].float() - 1}
+
+    class Regresses(Quiet):
+        def forward(self, batch):
+            return super().forward(batch)[:, 0]
+
+        def training_step(self, batch, batch_idx):
+            return (self(batch) - batch["label"]).square().mean()
+
+    watcher = monitor(task="ordinal", num_classes=None, edges=(-0.5, 0.5))
+    run = trainer(tmp_path, watcher, max_epochs=1)
+    data = Scale(seed=1)
+    run.fit(model := seeded(Regresses), loader(Scale()), loader(data))
+    with torch.no_grad():
+        given = model.eval()(whole(data))
+    error = float((given - (data.label - 1)).abs().mean())
+    assert float(run.callback_metrics["val/all/mae"]) == pytest.approx(error, abs=1e-4)
+    assert "val/all/ccc" in run.callback_metrics
