@@ -43,7 +43,8 @@ def numbered(loader: Any, device: Any = "cpu") -> Iterator[tuple[Any, Tensor]]:
         )
     sampler = getattr(batch_sampler, "sampler", None)
     ready = dist.is_available() and dist.is_initialized()
-    ranks = (dist.get_rank(), dist.get_world_size()) if ready else (0, getattr(sampler, "num_replicas", 1))
+    alone = getattr(sampler, "rank", 0), getattr(sampler, "num_replicas", 1)
+    ranks = (dist.get_rank(), dist.get_world_size()) if ready else alone
     said: list[str] = []
     index = GlobalIndex(loader, *ranks, said.append)
     if not index.known:
@@ -78,15 +79,16 @@ class GlobalIndex:
             R, r, B = batch_sampler.num_processes, batch_sampler.process_index, inner.batch_size
             self.first, self.stride = (r * B // R, B) if batch_sampler.split_batches else (r * B, R * B)
             self.length = len(sampler)
-        elif not shard and isinstance(sampler, DistributedSampler) and _keeps_order(batch_sampler, sampler):
+        elif not shard and _is_known(sampler, rank, world_size) and _keeps_order(batch_sampler, sampler):
             self.first, self.step = sampler.rank, sampler.num_replicas
-            self.length = len(sampler.dataset)  # type: ignore[arg-type]
+            self.length = len(sampler.dataset)
             shuffled = sampler.shuffle
         elif world_size > 1:
             self.known = False
             say(
-                f"the loader's {type(sampler).__name__} is not one whose order is known on {world_size} ranks: samples "
-                "that it repeats are counted twice, and intervals depend on the number of ranks; use DistributedSampler"
+                f"the loader's {type(sampler).__name__} is not one whose order is known on {world_size} ranks, or is "
+                "not made for them: samples that it repeats are counted twice, and intervals depend on the number of "
+                "ranks; use DistributedSampler"
             )
         if shuffled:
             say("the validation loader shuffles: sample numbers are positions in its order; use shuffle=False")
@@ -100,6 +102,14 @@ class GlobalIndex:
         if self.length is not None:
             N = max(0, min(N, -(-(self.length - start) // self.step)))  # what lies beyond is a copy
         return torch.arange(start, start + N * self.step, self.step, device=device), N
+
+
+def _is_known(sampler: Any, rank: int, world_size: int) -> bool:
+    """Whether positions follow from a sampler's class, and it is made for these ranks; not one that sorts, say."""
+    if not isinstance(sampler, DistributedSampler) or (sampler.rank, sampler.num_replicas) != (rank, world_size):
+        return False
+    home = type(sampler).__iter__.__module__.split(".")[0]
+    return home in ("torch", "lightning", "pytorch_lightning", "lightning_fabric")
 
 
 def _keeps_order(batch_sampler: Any, sampler: Any) -> bool:

@@ -96,7 +96,8 @@ def test_other_tasks(task, tmp_path):
 def test_a_stand_in_that_breaks_the_model_is_no_miss(tmp_path):
     class Divides(Concat):
         def forward(self, batch):
-            return super().forward(batch) + 0 / batch["text"].abs().sum(-1, keepdim=True)
+            late = (batch["number"] >= 16).unsqueeze(-1)
+            return super().forward(batch) + torch.where(late, 0 / batch["text"].abs().sum(-1, keepdim=True), 0)
 
         def validation_step(self, batch, batch_idx):
             self(batch)
@@ -105,7 +106,7 @@ def test_a_stand_in_that_breaks_the_model_is_no_miss(tmp_path):
     with pytest.warns(UserWarning, match="answers NaN when it is shown only none"):
         trainer(tmp_path, watcher).validate(seeded(Divides), loader(), verbose=False)
     card = watcher.scorecards["val"]
-    assert card.score("accuracy", coalition="none") != card.score("accuracy", coalition="none")
+    assert card.support(coalition="none") == 16
     assert card.support(coalition="text") == 70
     assert card.outside() == 0
 

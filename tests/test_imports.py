@@ -48,7 +48,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 4755,
     "ablation": 2460,
-    "callbacks": 1750,
+    "callbacks": 2180,
     "render": 1560,
     "predictions": 1690,
     "leakage": 1460,
@@ -158,7 +158,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 13_500
+    assert sum(wings.values()) <= 14_200
 
 
 def loaded(statement: str) -> set[str]:

@@ -176,7 +176,7 @@ class Counter:
         except ValueError as error:
             refused = Refused()
             good = self._take(refused, batch_idx, masks, rows, metric)
-            if good is None or not (self.tolerant or refused == Refused()):
+            if good is None or not (self.tolerant or refused == Refused()) or self._hopeless(rows):
                 raise self._explained(error, masks, rows.preds) from error
             loader.refused += refused
             rows = rows.some(good)
@@ -190,6 +190,13 @@ class Counter:
         if rows.numbers is not None and own in masks and len(rows.target):
             places = {mask: k for k, mask in enumerate(masks)}
             loader.samples.update(labels, places[own], places, rows.numbers, rows.slices, rows.each)
+
+    def _hopeless(self, rows: Rows) -> bool:
+        """Whether the first batch of all has a coalition without one answer: that is no accident."""
+        if self._begun or not rows.preds.dtype.is_floating_point:
+            return False
+        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
+        return bool(preds.isnan().reshape(*preds.shape[:2], -1).any(-1).all(1).any())
 
     def _labels(self, metric: CoalitionConfusionMatrix, masks: tuple[int, ...], rows: Rows) -> Labels:
         at = [(metric.layout.masks or ()).index(mask) for mask in masks]

@@ -7,6 +7,7 @@ Trainer(model, args, train_dataset=…, eval_dataset=…, callbacks=[watcher]).t
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import sys
@@ -95,11 +96,12 @@ class ModalityTrainerCallback(TrainerCallback):
             )
         self._trainer.progress, self._trainer.loader = state, eval_dataloader
         counter = self.monitor.counter
+        counter.unwatch()
         counter.prober.start(self._trainer, self._model)
         self._busy = True
         try:
             with torch.no_grad():
-                counter.count(self._trainer, self._module, batch, 0)
+                counter.count(self._trainer, self._module, batch, self._counted, 0)
         finally:
             self._busy = False
         self._counted += 1
@@ -171,7 +173,7 @@ class ModalityTrainerCallback(TrainerCallback):
             self._begun = True
             counter.begin(self._trainer)
         self._batch = batch
-        counter.watch(self._trainer, self._module, batch, self._counted, 0)
+        counter.watch(batch, self._counted, 0)
 
     def _conclude(self, state: Any, name: str = "") -> None:
         """An evaluation has ended; `name` is its data set's, where there are several."""
@@ -191,7 +193,8 @@ class ModalityTrainerCallback(TrainerCallback):
 
     def _run(self, name: str) -> Run:
         first = self.runs[""]
-        run = self.runs[name] = Run(first.gate, first.log_level, first.log_intervals, first.say)
+        run = self.runs[name] = copy.copy(first)
+        run.forget()
         assert first.output is not None
         run.output = Output(first.output.folder.parent / name, first.say, first.output.enabled)
         return run

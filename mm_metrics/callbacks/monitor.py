@@ -181,17 +181,17 @@ class ModalityMonitor(Callback):
     @property
     def scorecards(self) -> dict[str, Scorecard]:
         """The last card of each loader: ``val``, ``val_1``, …, ``test``, …."""
-        return self.run.scorecards
+        return self.run.receive().scorecards
 
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict on each of `scorecards`."""
-        return self.run.verdicts
+        return self.run.receive().verdicts
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """What was logged, a line a validation of a fit."""
-        return self.run.history
+        return self.run.receive().history
 
     # Lightning's hooks, in the order they run
 
@@ -282,10 +282,14 @@ class ModalityMonitor(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind on the module."""
         self.counter.unwatch()
+        if self._main:
+            self.run.send()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the model: the callback may be copied, pickled or used with another."""
         self.counter.detach()
+        if self._main:
+            self.run.send()
         for name in ("log", "log_dict"):  # the module's own, which Lightning hangs on every callback
             vars(self).pop(name, None)
 

@@ -15,7 +15,6 @@ from mm_metrics.files import finite, write_whole
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, Verdict
 
-
 try:
     import fcntl
 except ImportError:  # where there are no such locks
@@ -93,7 +92,10 @@ class Output:
         for name in ended:
             picture = "summary.png" if name == stage else f"summary_{name}.png"
             self._try("table", partial(console.print_card, told[name], named=len(ended) > 1))
-            self._try("figures", partial(send, loggers, told[name], f"{self.name}/{name}".lstrip("/"), step, self.folder, picture))
+            self._try(
+                "figures",
+                partial(send, loggers, told[name], f"{self.name}/{name}".lstrip("/"), step, self.folder, picture),
+            )
         report, leaks = self.folder / "report.html", self._leakage()
         write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics)
         self._try(report.name, partial(write, report, told))
@@ -147,6 +149,6 @@ def folder_of(trainer: Any) -> Path:
     logger = next(iter(trainer.loggers), None)
     if logger is None or getattr(logger, "log_dir", None) is not None:
         return Path(trainer.log_dir or trainer.default_root_dir)
-    home, version = logger.save_dir or trainer.default_root_dir, logger.version
-    parts = (logger.name, version if isinstance(version, str | None) else f"version_{version}")
-    return Path(home, *(str(part) for part in parts if part is not None))
+    home, name, version = (getattr(logger, what, None) for what in ("save_dir", "name", "version"))
+    version = version if isinstance(version, str | None) else f"version_{version}"
+    return Path(home or trainer.default_root_dir, *(str(part) for part in (name, version) if part is not None))

@@ -11,10 +11,11 @@ from lightning.pytorch import LightningModule, Trainer
 from mm_metrics import __version__
 from mm_metrics.callbacks.counter import Counter
 from mm_metrics.callbacks.logged import log_final
+from mm_metrics.callbacks.mailbox import Mailbox
 from mm_metrics.callbacks.output import Output
 from mm_metrics.logging import SCORES, logged_keys, summary_keys
 from mm_metrics.scorecard import Scorecard
-from mm_metrics.verdict import QualityGate, Verdict
+from mm_metrics.verdict import Finding, QualityGate, Verdict
 
 _ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without ablation does not know
 
@@ -42,7 +43,27 @@ class Run:
         self.verdicts: dict[str, Verdict] = {}
         self.history: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.extra: dict[str, list[Finding]] = {}  # findings that did not come from the counts, by stage
         self.output: Output | None = None
+        self.box = Mailbox()
+
+    def send(self) -> None:
+        """Tell the process that this one was spawned from, if it was, what the run ended with."""
+        cards = {name: card.to_json() for name, card in self.scorecards.items()}
+        extra = {stage: [list(finding) for finding in found] for stage, found in self.extra.items()}
+        self.box.send({"cards": cards, "extra": extra, "history": self.history, "samples": self.samples})
+
+    def receive(self) -> Run:
+        """This run, with what a spawned process ended with."""
+        letter = self.box.receive()
+        if letter is not None:
+            self.history, self.samples = letter["history"], letter["samples"]
+            self.extra = {stage: [Finding(*found) for found in rows] for stage, rows in letter["extra"].items()}
+            self.scorecards = {name: Scorecard.from_json(text) for name, text in letter["cards"].items()}
+            self.verdicts = {
+                name: card.verdict(self.gate, extra=self.extra.get(name, ())) for name, card in self.scorecards.items()
+            }
+        return self
 
     def conclude(self, trainer: Trainer, pl_module: LightningModule, stage: str, counter: Counter) -> None:
         """An epoch of `stage` has ended: sum over ranks, judge, log, write."""
@@ -53,6 +74,7 @@ class Run:
         dynamics = _dynamics(trainer)
         extra = trainer.strategy.broadcast(self.output.leaks(stage) if trainer.is_global_zero else [])
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
+        self.extra[stage] = extra
         for i, loader, card, refused in counter.cards(trainer, pl_module, **_info(trainer, pl_module, counter)):
             name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
             verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
@@ -131,7 +153,7 @@ def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dic
         "encoders": {} if ablation is None else {name: list(found) for name, found in ablation.encoders.items()},
         "versions": {"mm_metrics": __version__, "torch": torch.__version__},
     }
-    tested = None if trainer.state.fn == "fit" else trainer.ckpt_path
+    tested = None if trainer.state.fn == "fit" else getattr(trainer, "ckpt_path", None)
     return info | ({} if tested is None else {"checkpoint": str(tested)})
 
 
