@@ -144,6 +144,50 @@ def test_a_forged_card_is_refused(name, card):
         Scorecard.from_json(repacked(card, change(unpacked(card)), **more))
 
 
+CONTRADICTIONS = {
+    "fewer samples than answers": ("samples", lambda field: field.fill_(1)),
+    "more compared than seen": ("hits", lambda field: field.add_(1000)),
+    "refused samples": ("refused", lambda field: field.add_(1)),
+    "replicates with more hits than samples": ("replicates", lambda field: field[:, :, 0].add_(1000)),
+    "replicates with more predictions than samples": ("replicates", lambda field: field[:, :, 1].add_(1000)),
+}
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_parts_that_contradict_each_other_are_refused(name, task):
+    card, (field, change) = made(task), CONTRADICTIONS[name]
+    content = json.loads(card.to_json())
+    counts = card.counts.clone()
+    change(card.layout.view(counts, field))
+    with pytest.raises(ValueError, match=r"damaged scorecard: (?!its counts)"):
+        Scorecard.from_json(repacked(content, counts.numpy()))
+
+
+@pytest.mark.filterwarnings("ignore:max_bytes=9000")
+def test_a_slice_is_no_larger_than_the_whole():
+    """Or what lies outside it would have fewer than no samples."""
+    card = made(max_bytes=9000)
+    assert not card.layout.patterns
+    counts = card.counts.clone()
+    card.layout.view(counts, "confusion")[:, 1] += 100
+    with pytest.raises(ValueError, match="a slice holds more samples than the whole"):
+        Scorecard.from_json(repacked(json.loads(card.to_json()), counts.numpy()))
+
+
+@pytest.mark.parametrize("levels", [100, 600, 5000])
+def test_deep_info_is_refused(levels, card):
+    text = json.dumps({**card, "info": {"a": "HERE"}}).replace('"HERE"', "[" * levels + "]" * levels)
+    with pytest.raises(ValueError, match=r"scorecard: (info is no object|no valid JSON)"):
+        Scorecard.from_json(text)
+
+
+def test_a_small_file_unpacks_to_no_gigabytes(card):
+    many = {"num_classes": 7000, "class_names": None, "coalitions": ["all"], "bootstrap": 0}
+    with pytest.raises(ValueError, match=r"bytes would unpack to 1\.5 GiB"):
+        Scorecard.from_json(json.dumps({**card, **many}))
+
+
 def test_a_flipped_bit_changes_no_count(card):
     packed = bytearray(base64.b64decode(card["counts"]))
     noticed = 0

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from mm_metrics.counts.consistent import contradiction
 from mm_metrics.counts.layout import Layout
 from mm_metrics.counts.tally import Tally
 from mm_metrics.files import finite, write_whole
@@ -30,6 +31,8 @@ _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what i
     "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0,
 }  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
+_SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one
+_DEEPEST = 64  # levels of info
 _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them
 
 
@@ -108,8 +111,11 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
     layout = Layout(modalities, sizes["num_classes"], sizes["num_labels"], masks, sizes["bootstrap"], **kept)
     if layout.size > _MAX_CELLS:
         raise ValueError(f"it would hold {layout.size} counts, more than {_MAX_CELLS}")
+    packed = base64.b64decode(content["counts"], validate=True)
+    if 8 * layout.size > max(_SURELY_FITS, _LIKELY * len(packed)):
+        raise ValueError(f"{len(packed):,} bytes would unpack to {8 * layout.size / 2**30:.1f} GiB")
     unpacker = zlib.decompressobj()
-    raw = unpacker.decompress(base64.b64decode(content["counts"], validate=True), 8 * layout.size + 1)
+    raw = unpacker.decompress(packed, 8 * layout.size + 1)
     if len(raw) != 8 * layout.size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
         raise ValueError("its counts do not fit their layout or their checksum")
     counts = torch.from_numpy(np.frombuffer(raw, dtype="<i8").astype(np.int64))
@@ -118,8 +124,8 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
         if field.numel() and (int(field.min()) < 0 or int(field.max()) > _MOST):
             raise ValueError(f"{name} holds a count outside 0…{_MOST}")
     info = content["info"]
-    if not isinstance(info, dict):
-        raise TypeError("info is no object")
+    if not isinstance(info, dict) or _depth(info) > _DEEPEST:
+        raise TypeError(f"info is no object of at most {_DEEPEST} levels")
     if not isinstance(content["shards"], list):
         raise TypeError("shards is no list")
     shards = tuple(_integer(shard, "shards") for shard in content["shards"])
@@ -129,6 +135,8 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
         raise TypeError(f"seed is {seed!r}")
     if class_names and class_names[-1] == OTHER and bool((layout.class_sums(counts).actual[..., -1, -1] != 0).any()):
         raise ValueError(f"class {OTHER!r} has samples, and it stands for answers that are no class")
+    if problem := contradiction(layout, counts):
+        raise ValueError(problem)
     return {
         "layout": layout, "task": task.name, "counts": counts, "seed": seed, "class_names": class_names,
         "shards": shards, "info": info, "added": parts,
@@ -149,6 +157,17 @@ def _layout(found: dict[str, Any], version: int) -> dict[str, Any]:
     if len({column for column, _ in by}) < len(by) or any(len(set(values)) < max(2, len(values)) for _, values in by):
         raise ValueError("by names a column, or a value, twice")
     return kept | {"by": by}
+
+
+def _depth(value: object) -> int:
+    level, depth = [value], 0
+    while level := [
+        inner
+        for part in level
+        for inner in (part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
+    ]:
+        depth += 1
+    return depth
 
 
 def _strings(value: object, what: str) -> list[str]:
