@@ -7,7 +7,7 @@ import math
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 from torch.optim.lr_scheduler import LambdaLR
 
 from models.encoders import AudioEncoder, ImageEncoder, TextEncoder
@@ -17,7 +17,7 @@ Batch = dict[str, Tensor]
 
 
 class FusionModel(LightningModule):
-    """Text, image and audio to C logits, or to one logit ``(N,)`` where there are two classes.
+    """Text, image and audio to C logits, or to one number ``(N,)``: of two classes a logit, of one a place on a scale.
 
     ``forward(batch)`` reads tokens (N, T), mask (N, T), pixels (N, channels, H, W), waveform (N, samples) and
     presence (N, 3) bool, in the order text, image, audio.
@@ -51,8 +51,10 @@ class FusionModel(LightningModule):
         return logits.squeeze(-1) if logits.shape[-1] == 1 else logits
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross entropy of the batch's labels ``(N,)``, a scalar."""
+        """Cross entropy of the batch's labels ``(N,)``, of numbers on a scale their mean absolute error; a scalar."""
         logits, label = self(batch), batch["label"]
+        if label.is_floating_point():
+            return l1_loss(logits, label)
         if logits.ndim == 1:
             return binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
         return cross_entropy(logits, label)
