@@ -191,10 +191,8 @@ class Layout:
         base = cells.sum(tuple(columns)) if self.by else cells  # (K, base, ...)
         if self.patterns:
             M = len(self.modalities)
-            parts = [base.sum(1)]
-            for m in range(M):
-                halves = base.unflatten(1, (2 ** (M - 1 - m), 2, 2**m))
-                parts.append(halves[:, :, 1].sum((1, 2)))
+            bits = base.unflatten(1, (2,) * M)  # (K, 2, …, 2, ...), modality m on the axis M - m
+            parts = [_added(bits, M), *(_added(bits.select(M - m, 1), M - 1) for m in range(M))]
             slices = torch.stack(parts, dim=1)
         else:
             slices = base.clone()
@@ -247,3 +245,10 @@ class Layout:
             return self.cell_weights(slice)
         name = slice if isinstance(slice, str) else slice[0] if len(slice) == 1 else None
         return None if name is None else self.modalities.slice_weights(name)
+
+
+def _added(bits: Tensor, M: int) -> Tensor:
+    """``(K, 2, …, 2, ...)`` without the M axes after the first, summed: by halves, which adds whole rows at a time."""
+    for _ in range(M):
+        bits = bits.select(1, 0) + bits.select(1, 1)
+    return bits

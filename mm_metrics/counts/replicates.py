@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from mm_metrics.moments import LEVELS
 from mm_metrics.uncertainty import poisson_weights
 
 _AT_ONCE = 4096  # samples; float32 holds the sums of that many weights exactly
+_SUMS_AT_ONCE = 2**21  # numbers that stay near the processor
 
 
 def add_replicates(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int] | None, key: int) -> None:
@@ -48,7 +50,8 @@ def _add_class_sums(
     drop = batch.dropped(L)
     wrong = predicted != target
     rows = (label + target, label + C + predicted, label + 2 * C + target)
-    drops = (any_of(drop, wrong), any_of(drop, predicted < 0), torch.zeros_like(wrong) if drop is None else drop)
+    kept = torch.zeros_like(wrong) if drop is None else drop
+    drops = (wrong | kept, (predicted < 0) | kept, kept)
     row = torch.cat([row.expand_as(predicted) for row in rows], dim=-1)  # (K, N, 3 * L): one launch for all three
     out = torch.cat([drop.expand_as(predicted) for drop in drops], dim=-1)
     _add(layout.view(counts, "replicates"), layout, row, out, where, weights, ks)
@@ -91,37 +94,39 @@ def _add(
 ) -> None:
     """Add `weights` ``(N, R)``, times `values` ``(K, N, X)``, to `view` ``(K, …, A, R)`` at `rows` ``(K, N, X)``.
 
-    On a CPU one coalition and number at a time, whose weights then need no copies; on an accelerator in one launch.
+    On a CPU one number at a time, whose weights then need no copies; on an accelerator in one launch.
     """
-    (K, N, X), R = rows.shape, weights.shape[1]
+    (K, N, _), R, on_cpu = rows.shape, weights.shape[1], weights.device.type == "cpu"
     n = math.prod(view.shape[1:-2])
     cells = 1 if not layout.replicate_slices else layout.G
-    spare = n * cells
-    at = rows.unsqueeze(1) * cells + where.cell.unsqueeze(-1)  # (K, W, N, X)
     gone = any_of(
         None if drop is None else drop.unsqueeze(1), None if where.absent is None else where.absent.unsqueeze(-1)
     )
-    at = at if gone is None else torch.where(gone, spare, at)
-    if weights.device.type == "cpu":
-        for k in range(K):
-            sums = weights.new_zeros(spare + 1, R)
-            for w in range(at.shape[1]):
-                for x in range(X):
-                    weighted = weights if values is None else weights * values[k, :, x, None]
-                    sums.index_add_(0, at[k, w, :, x].contiguous(), weighted)
-            view[ks[k]] += _sliced(layout, sums[:-1].view(n, cells, R)).view(view.shape[1:])
-        return
-    at = at + torch.arange(K, device=at.device).view(-1, 1, 1, 1) * (spare + 1)
-    weighted = weights.view(1, 1, N, 1, R).expand(*at.shape, R)
-    if values is not None:
-        weighted = weighted * values.unsqueeze(1).unsqueeze(-1)
-    sums = weights.new_zeros(K * (spare + 1), R).index_add_(0, at.flatten(), weighted.reshape(-1, R))
-    sliced = _sliced(layout, sums.view(K, spare + 1, R)[:, :-1].reshape(K * n, cells, R)).view(K, *view.shape[1:])
-    if list(ks) == list(range(len(view))):
-        view += sliced
-        return
-    for k, part in zip(ks, sliced, strict=True):
-        view[k] += part
+    step = min(K, max(1, _SUMS_AT_ONCE // (n * cells * R))) if on_cpu else K
+    for start in range(0, K, step):
+        part = slice(start, start + step)
+        k = torch.arange(len(rows[part]), device=rows.device).view(-1, 1, 1, 1)
+        spare = len(k) * n * cells  # the last row, of what is not to be counted
+        at = (rows[part].unsqueeze(1) + k * n) * cells + where.cell.unsqueeze(-1)  # (K, W, N, X)
+        if gone is not None:
+            at = torch.where(gone if len(gone) == 1 else gone[part], spare, at)
+        sums = weights.new_zeros(spare + 1, R)
+        if on_cpu:
+            order = at.permute(0, 1, 3, 2).contiguous()  # (K, W, X, N)
+            for i, w, x in product(*map(range, order.shape[:3])):
+                weighted = weights if values is None else weights * values[start + i, :, x, None]
+                sums.index_add_(0, order[i, w, x], weighted)
+        else:
+            weighted = weights.view(1, 1, N, 1, R).expand(*at.shape, R)
+            if values is not None:
+                weighted = weighted * values.unsqueeze(1).unsqueeze(-1)
+            sums.index_add_(0, at.flatten(), weighted.reshape(-1, R))
+        added = _sliced(layout, sums[:-1].view(len(k) * n, cells, R)).view(len(k), *view.shape[1:])
+        if list(ks[part]) == list(range(ks[start], ks[start] + len(k))):
+            view[ks[start] : ks[start] + len(k)] += added
+        else:
+            for row, one in zip(ks[part], added, strict=True):
+                view[row] += one
 
 
 def _sliced(layout: Layout, sums: Tensor) -> Tensor:
