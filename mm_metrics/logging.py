@@ -45,8 +45,8 @@ def log_card(
 
     Args:
         logger_or_writer: TensorBoard's ``SummaryWriter``; a run of Weights & Biases or ``wandb`` itself; ``mlflow``
-            itself, one of its runs, or ``(client, run_id)``; an ``Accelerator``; any logger of Lightning or Fabric;
-            or the path of a CSV file, which gets one row a step.
+            itself, one of its runs, or ``(client, run_id)``; an ``Accelerator``, a ``Fabric`` or a Trainer of
+            Lightning; any logger of theirs; the path of a CSV file, which gets one row a step; or a list of these.
         card: the `Scorecard`.
         stage: the keys' first part, such as "val".
         step: the step that the numbers belong to.
@@ -151,6 +151,8 @@ def as_loggers(target: Any) -> list[Any]:
     """The target as what takes numbers and pictures the way that Lightning's loggers do."""
     if isinstance(target, str | os.PathLike):
         return [SimpleNamespace(log_metrics=lambda values, step: _write_row(Path(target), values, step))]
+    if isinstance(several := getattr(target, "loggers", target), list):  # a Trainer's or Fabric's, or as they are
+        return [logger for one in several for logger in as_loggers(one)]
     home = (getattr(target, "__name__", None) or type(target).__module__).split(".")[0]
     if home == "accelerate" and isinstance(getattr(target, "trackers", None), list):
         return [logger for tracker in target.trackers for logger in as_loggers(_native(tracker))]
@@ -170,7 +172,7 @@ def as_loggers(target: Any) -> list[Any]:
         return [SimpleNamespace(log_metrics=target.log)]
     raise TypeError(
         f"logger_or_writer is a {type(target).__name__}, which takes no numbers: give a SummaryWriter, a run of wandb, "
-        'mlflow, an Accelerator, a logger of Lightning, or a path such as "scores.csv"'
+        'mlflow or (client, run_id), an Accelerator, a logger of Lightning, or a path such as "scores.csv"'
     )
 
 

@@ -25,6 +25,17 @@ class Reversed(BatchSampler):
         return iter([batch[::-1] for batch in super().__iter__()])
 
 
+class Runs(DistributedSampler):
+    """One that gives each rank a run of samples."""
+
+    def __iter__(self):
+        return iter(range(self.rank * self.num_samples, min((self.rank + 1) * self.num_samples, len(self.dataset))))
+
+
+class InTurn(DistributedSampler):
+    """One of the user's that deals as torch does."""
+
+
 def of_torch(n, batch, ranks, drop_last):
     for rank in range(ranks):
         sampler = DistributedSampler(range(n), ranks, rank, shuffle=False, drop_last=drop_last)
@@ -75,6 +86,9 @@ def test_copies_are_known_and_what_cannot_be_seen_through_is_said():
     for kind, known in ((Ordered, True), (Reversed, False)):
         batches = kind(DistributedSampler(range(10), 3, 0, shuffle=False), 2, drop_last=False)
         index = GlobalIndex(DataLoader(range(10), batch_sampler=batches), 0, 3, said.append)
+        assert index.known is known
+    for kind, known in ((InTurn, True), (Runs, False)):
+        index = GlobalIndex(DataLoader(range(10), sampler=kind(range(10), 3, 1, shuffle=False)), 1, 3, said.append)
         assert index.known is known
 
 

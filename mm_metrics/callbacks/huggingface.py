@@ -94,6 +94,8 @@ class ModalityTrainerCallback(TrainerCallback):
                 f"the evaluation did not call {type(model).__name__}.forward where ModalityTrainerCallback sees it: "
                 "give the callback as Trainer(callbacks=[...]), and the inputs to the model that the Trainer has"
             )
+        if not batch:
+            return
         self._trainer.progress, self._trainer.loader = state, eval_dataloader
         counter = self.monitor.counter
         counter.unwatch()
@@ -120,19 +122,23 @@ class ModalityTrainerCallback(TrainerCallback):
         """Put every key among the metrics."""
         if self._counted:
             self._conclude(state)
+        if not self._values:
+            return
         if metrics is not None:
             metrics.update(self._values | self._best(args))
+        self._values = {}
         if self._trainer.state.fn == "validate":
             self.monitor.on_validation_end(self._trainer, self._module)
         control.should_training_stop |= self._trainer.should_stop
 
     def on_predict(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
         """The same after ``predict``, as ``test``."""
+        if not self._counted:
+            return
         self._trainer.testing = True
         try:
-            if self._counted:
-                self._conclude(state)
-                self.monitor.on_test_end(self._trainer, self._module)
+            self._conclude(state)
+            self.monitor.on_test_end(self._trainer, self._module)
         finally:
             self._trainer.testing = False
         if metrics is not None:
@@ -172,6 +178,11 @@ class ModalityTrainerCallback(TrainerCallback):
         if not self._begun:
             self._begun = True
             counter.begin(self._trainer)
+        target = counter.watched.target
+        if isinstance(target, str) and batch.get(target) is None:  # as in a prediction of what nobody has labelled
+            self._batch = {}
+            counter.say(f"batches without {target!r} are not counted: target= names the entry that holds it")
+            return
         self._batch = batch
         counter.watch(batch, self._counted, 0)
 

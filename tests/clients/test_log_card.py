@@ -12,7 +12,7 @@ from torch import nn
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityAblation, QualityGate
 from mm_metrics.logging import log_card, logged_keys, summary_keys
-from mm_metrics.render import loggers
+from mm_metrics.render import figures
 from tests.render_cards import card
 from tests.toys import MODALITIES, Concat, Rows, loader
 
@@ -180,7 +180,7 @@ def test_what_takes_no_numbers_is_refused():
 
 
 def test_no_picture_is_drawn_for_what_takes_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(loggers, "_drawn", lambda _: pytest.fail("drawn"))
+    monkeypatch.setattr(figures, "drawn", lambda _: pytest.fail("drawn"))
     log_card(tmp_path / "a.csv", CARD, "val", 0)
 
 
@@ -233,7 +233,7 @@ def test_fabric(tmp_path):
     ablation = ModalityAblation(model, MODALITIES)
     for epoch in range(2):
         learned(model, optimizer, batches, fabric.backward)
-        log_card(fabric.logger, counted(ablation), "val", epoch)
+        log_card(fabric, counted(ablation), "val", epoch)
     path = next(tmp_path.rglob("metrics.csv"))
     assert watched(path)["val/all/f1"] == pytest.approx(counted(ablation).score("f1"))
 

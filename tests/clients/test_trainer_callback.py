@@ -37,7 +37,11 @@ class Joined(nn.Module):
             "input_ids": input_ids, "attention_mask": attention_mask,
             "pixel_values": pixel_values, "input_values": input_values,
         })  # fmt: skip
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        return (
+            {"logits": logits}
+            if labels is None
+            else {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+        )
 
 
 def rows(n, seed=0):
@@ -131,6 +135,10 @@ def test_evaluate_and_predict_alone(tmp_path):
     predicted = run.predict(rows(9, seed=2))
     accuracy = (predicted.predictions.argmax(-1) == predicted.label_ids).mean()
     assert predicted.metrics["test/all/accuracy"] == pytest.approx(accuracy)
+    assert Scorecard.from_json(tmp_path / "modality" / "test.json").samples == 9
+    unlabelled = [{key: value for key, value in row.items() if key != "labels"} for row in rows(5)]
+    with pytest.warns(UserWarning, match="without 'labels' are not counted"):
+        assert not [key for key in run.predict(unlabelled).metrics if key.startswith("test/")]
     assert Scorecard.from_json(tmp_path / "modality" / "test.json").samples == 9
     assert Scorecard.from_json(tmp_path / "modality" / "val.json").samples == 11
 
