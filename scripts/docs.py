@@ -16,6 +16,7 @@ from mm_metrics import cli
 
 MODULES = (
     "mm_metrics.guide",
+    "mm_metrics.ablation",
     "mm_metrics.metrics.base",
     "mm_metrics.callbacks",
     "mm_metrics.logging",

@@ -14,9 +14,9 @@ image: kept at image
 input that the coalition does not show, or that a sample has not, is exchanged for its stand-in. That is the definition;
 running the model K times on hidden inputs is the reference, and is what is done wherever the cheaper way is not proved.
 
-**The cheaper way.** A pass over a few rows follows which tensor hangs on which input, and finds the largest modules that
-hang on one modality alone: the encoders. Their outputs are kept, shown and hidden, and only what lies behind them runs
-for each coalition. `ModalityAblation.plan` says what is kept of which modality and where, or why nothing is.
+**The cheaper way.** A pass over a few rows follows which tensor hangs on which input, and finds the largest modules
+that hang on one modality alone: the encoders. Their outputs are kept, shown and hidden, and only what lies behind them
+runs for each coalition. `ModalityAblation.plan` says what is kept of which modality and where, or why nothing is.
 
 **What is proved, and when**
 

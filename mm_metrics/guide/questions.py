@@ -29,7 +29,13 @@ whole model for each coalition.
 
 **What does the drop depend on?** On what stands in for the hidden input: `mm_metrics.guide.baselines`.
 
-**Can I trust numbers from half a forward pass?** `mm_metrics.guide.proofs`.
+**What does a drop mean?** What *this trained model* loses when an input is hidden at test time. Nothing is retrained: a
+model trained without that modality may make up for it from the others, and two modalities that say the same can each have
+a drop of nothing. That is why the Shapley value stands beside it: a modality's share over all orders of adding them; the
+shares sum to what all of them give over none, and modalities that say the same share theirs (`mm_metrics.contributions`).
+
+**Can I trust numbers from half a forward pass?** `mm_metrics.ablation` says what is proved, and what is left to faith;
+`encoders=None` runs the whole model for each coalition, and `ablation.plan` tells what is kept and where.
 
 **Is a difference of 0.4 points real?** `mm_metrics.guide.intervals`.
 

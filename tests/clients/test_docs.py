@@ -56,7 +56,9 @@ def test_the_pages_name_every_public_name_argument_and_option(tmp_path):
     command = [sys.executable, "-W", "ignore", "scripts/docs.py", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True)
     pages = {path.stem: html.unescape(re.sub(r"<[^>]+>", "", path.read_text())) for path in tmp_path.rglob("*.html")}
-    assert {"mm_metrics", "callbacks", "logging", "cli", "baselines", "proofs", "intervals", "questions"} <= set(pages)
+    assert {"mm_metrics", "callbacks", "logging", "cli", "baselines", "ablation", "intervals", "questions"} <= set(
+        pages
+    )
     for module, page in ((mm_metrics, pages["mm_metrics"]), (callbacks, pages["callbacks"])):
         for name in module.__all__:
             thing = getattr(module, name)
