@@ -8,7 +8,12 @@ import unicodedata
 from mm_metrics.uncertainty import Estimate
 
 ABSENT = "–"
-LABELS = {"f1": "F1", "unbalanced": "gap between precision and recall"}
+LABELS = {
+    **{name: name.upper() for name in ("f1", "auroc", "eer", "mae", "rmse", "ccc")},
+    "unbalanced": "gap between precision and recall",
+    "brier": "Brier score",
+    "pearson": "Pearson correlation",
+}
 
 
 def label(score: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 from mm_metrics import words
 from mm_metrics.render import draw, phrases
 from mm_metrics.render.confusion import Cells
-from mm_metrics.render.draw import Curve, Sheet
+from mm_metrics.render.curves import Curve
+from mm_metrics.render.draw import Sheet
 from mm_metrics.render.tables import Number, Table, Tables
 
 PANELS = 4  # confusions side by side

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mm_metrics import words
 from mm_metrics.render.confusion import Cells
+from mm_metrics.render.curves import Curve
 from mm_metrics.render.tables import Number
 
 # The page replaces these by its own, which follow light and dark.
@@ -217,16 +218,9 @@ def _dots(sheet: Sheet, shown: Sequence[Sequence[bool]], heads: Sequence[str], t
             sheet.marks.append(Mark("dot", ((x, y),), INK if there else LINE, size=3.0))
 
 
-class Curve(NamedTuple):
-    """A line's places and values ``(n,)`` each, with a band around it where there is one; a gap where one is NaN."""
-
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
-
-
-def lines(curves: Mapping[str, Curve], across: str = "", up: str = "", square: bool = False) -> Sheet:
+def lines(
+    curves: Mapping[str, Curve], across: str = "", up: str = "", square: bool = False, diagonal: bool = False
+) -> Sheet:
     """One line a curve, named at its end; the whole is black in every picture. `square`: both axes from 0 to 1."""
     ends = [v for c in curves.values() for v in (*c.y, *c.low, *c.high) if math.isfinite(v)]
     places = [v for c in curves.values() for v in c.x if math.isfinite(v)]
@@ -246,6 +240,8 @@ def lines(curves: Mapping[str, Curve], across: str = "", up: str = "", square: b
     for tick in ticks(first, last, 8 if not square else 5):
         if square or tick == int(tick):
             sheet.text(at(tick, low)[0], bottom + 10, f"{tick:g}", SMALL, MUTED, "middle")
+    if diagonal:
+        sheet.line((at(first, low), at(last, high)), MUTED, 1.0, dash=True)
     sheet.text(left, bottom + 24, across, SMALL, MUTED)
     sheet.text(4, 6, up, SMALL, MUTED)
     named = []

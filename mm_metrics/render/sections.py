@@ -8,8 +8,9 @@ from typing import Any
 
 from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
-from mm_metrics.render import charts, draw, phrases, svg, tables
+from mm_metrics.render import charts, curves, draw, phrases, svg, tables
 from mm_metrics.render.charts import number
+from mm_metrics.render.curves import Curve
 from mm_metrics.render.tables import Number, Table, Tables
 
 _EPOCHS_SHOWN = 50
@@ -41,6 +42,7 @@ class Section:
     coalitions: Picture | None = None
     confusions: list[Picture] = field(default_factory=list)
     confusion_note: str = ""
+    curves: list[Picture] = field(default_factory=list)
 
     @property
     def panel_size(self) -> str:
@@ -73,8 +75,46 @@ def section(told: Tables) -> Section:
         alt = f"Confusion on {slice}: {_said(worst._replace(rows=worst.rows[:6]), 2, 'recall of')}"
         support = words.count(told.supports[slice], "sample")
         made.confusions.append(Picture(slice, alt, beside, svg.inline(draw.heat(cells), alt), support))
+    made.curves = _curves(told) if told.further.rows else []
     made.confusion_note = phrases.confusion_note(told)
     return made
+
+
+def _curves(told: Tables) -> list[Picture]:
+    """The curves of histograms that were kept, or a table alone of scores that have no curve."""
+    pooled = "" if told.kind.positive else f" All {told.kind.nouns} are pooled, one against the rest."
+    made = []
+    for title, field_, make, across, up, caption in (
+        ("ROC", "curves", curves.roc, "false alarms", "hits", "Bands are 95% intervals."),
+        ("Precision and recall", "curves", curves.precision_recall, "recall", "precision", "Bands are 95% intervals."),
+        (
+            "Reliability",
+            "levels",
+            curves.reliability,
+            "how sure",
+            "how often right",
+            "On the diagonal it is as often right as it is sure.",
+        ),
+    ):
+        drawn = told.curves(field_, make)
+        if drawn:
+            alt = f"{title} of {', '.join(drawn)}: {_said(told.further, 1, told.further.columns[1] + ' of')}"
+            points = [(name, *_thinned(curve)) for name, curve in drawn.items()]
+            heads = (f"{across} → {up}", *(f"point {i}" for i in range(1, _LISTED + 1)))
+            sheet = draw.lines(drawn, across, up, square=True, diagonal=make is not curves.precision_recall)
+            beside = [("Scores", told.further), ("Along the curve", Table(heads, points))]
+            made.append(Picture(title, alt, beside, svg.inline(sheet, alt), caption + pooled))
+    return made
+
+
+_LISTED = 6
+
+
+def _thinned(curve: Curve) -> list[str]:
+    """Points along a curve, as words."""
+    n = len(curve.x)
+    at = [round(i * (n - 1) / (_LISTED - 1)) for i in range(_LISTED)]
+    return [f"{words.score(curve.x[k])} → {words.score(curve.y[k])}" for k in at]
 
 
 def _contributions(told: Tables) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from mm_metrics.counts.compare import Comparison
 from mm_metrics.counts.tally import Tally
 from mm_metrics.render import confusion
 from mm_metrics.render.confusion import Cells
+from mm_metrics.render.curves import Curve
 from mm_metrics.uncertainty import Contribution, Estimate
 from mm_metrics.verdict import Finding, QualityGate, Verdict, judge
 
@@ -184,6 +185,27 @@ class Tables:
             if math.isfinite(value):
                 rows.append((name, Number(value, low, high, points)))
         return Table(("measure", "value"), rows)
+
+    @cached_property
+    def further(self) -> Table:
+        """The scores that a confusion does not tell, of every slice that says something of its own."""
+        scores = self.card.further
+        rows = [(name, *(self.estimate(score, slice=name) for score in scores)) for name in self.distinct]
+        return Table(("slice", *map(words.label, scores)), rows if scores else [])
+
+    def curves(self, field: str, make: Callable[..., Curve], slices: int = 5) -> dict[str, Curve]:
+        """A curve for each slice, the classes, or labels, pooled: of histograms ("curves") or of confidence ("levels").
+
+        None of them where the field was not kept.
+        """
+        if not getattr(self.card.layout, field):
+            return {}
+        row, made = self.card.row(None), {}
+        for slice in self.distinct[:slices]:
+            replicates = self.card.replicate_field(f"replicate_{field}", slice)
+            parts = None if replicates is None else replicates[:, row].sum(1)
+            made[slice] = make(self.card.field(field, slice)[row].sum(0), parts)
+        return {name: curve for name, curve in made.items() if len(curve.x)}
 
     def confusion(self, slice: str) -> Tensor | None:
         """``(C, C)``, multilabel ``(L, 2, 2)``, of a slice; None where matrices were not kept."""
