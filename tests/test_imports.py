@@ -49,7 +49,7 @@ BOUNDS = {
     "core": 4795,
     "ablation": 2460,
     "callbacks": 2180,
-    "render": 1560,
+    "render": 1660,
     "predictions": 1690,
     "leakage": 1460,
 }
