@@ -215,6 +215,31 @@ def test_intervals_tests_and_support_count_groups():
     assert exact < 1e-9 < p < 0.2
 
 
+def test_groups_without_replicates_have_no_interval_rather_than_a_wrong_one():
+    metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=2, coalitions=["all"])
+    target = torch.arange(100) % 2
+    metric.update(target[None], target, group=torch.arange(100) // 10)
+    card = metric.scorecard()
+    assert card.grouped
+    assert all(math.isnan(part) for part in (*card.interval("accuracy"), card.class_estimates("recall")["1"].low))
+    assert (card.verdict().level, card.score("accuracy")) == ("undecided", 1.0)
+    assert any("bootstrap=" in note for note in card.verdict().notes)
+
+
+def test_the_interval_of_groups_is_that_of_clustered_errors():
+    """Against the linearised standard error of a mean over clusters (Liang and Zeger 1986), groups of unequal size."""
+    random = np.random.default_rng(0)
+    sizes = random.integers(1, 20, 60)
+    group = np.repeat(np.arange(60), sizes)
+    right = random.random(len(group)) < np.repeat(random.beta(6, 2, 60), sizes)
+    metric = CoalitionConfusionMatrix(("text",), num_classes=2, coalitions=["all"], bootstrap=1000)
+    metric.update(torch.as_tensor(right.astype(int))[None], torch.ones(len(group), dtype=torch.int64), group=group)
+    low, high = metric.scorecard().interval("accuracy")
+    sums = np.bincount(group, right - right.mean())
+    error = (60 / 59 * (sums**2).sum()) ** 0.5 / len(group)
+    assert high - low == pytest.approx(2 * 2.001 * error, rel=0.1)  # Student's t of 59 degrees of freedom
+
+
 def test_one_sample_a_group_gives_the_same_numbers():
     group, plain = (grouped_card(1, groups=200, by_index=by_index) for by_index in (False, True))
     assert (group.grouped, plain.grouped, group.groups()) == (True, False, 200)

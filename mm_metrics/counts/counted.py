@@ -17,6 +17,8 @@ from mm_metrics.tasks import JUDGED, OTHER, Task, task_of
 
 Slice = str | tuple[str, ...]  # a slice's name, or several: what lies in each of them
 
+UNCOUNTED = "groups_not_counted"  # in a card's info: samples came in groups, and without replicates
+
 
 @dataclass(frozen=True, eq=False)
 class Counted:
@@ -166,16 +168,21 @@ class Counted:
     @cached_property
     def grouped(self) -> bool:
         """Whether samples came in groups, as clips of a speaker do."""
-        return bool(self.layout.group_cells) and bool(self.layout.view(self.counts, "groups").any())
+        counted = bool(self.layout.group_cells) and bool(self.layout.view(self.counts, "groups").any())
+        return counted or self.info.get(UNCOUNTED) is True
 
     def groups(self, slice: Slice = "all", coalition: str | None = None) -> int:
         """Different groups that the samples of a slice came in; the number of samples where none were given.
+
+        0 where they came in groups and there are no replicates, without which those are not counted.
 
         From a table of counts that adds up over shards: exact for integers below its length, and for others unless
         three fall into one of its places (8,192 of them, unless max_bytes is small).
         """
         if not self.grouped:
             return self.support(slice, coalition)
+        if not self.layout.group_cells:
+            return 0
         n, hashed, squared = self.weighted(self.layout.view(self.counts, "groups"), slice, 0).unbind(-1)
         several = n * squared != hashed * hashed  # modulo 2^64: true of one group, however many samples it has
         return int((n > 0).sum() + several.sum())

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from mm_metrics.counts.add import add
+from mm_metrics.counts.counted import UNCOUNTED
 from mm_metrics.counts.labels import Labels, Reader
 from mm_metrics.counts.layout import REFUSED
 from mm_metrics.counts.measure import measure, needed
@@ -272,6 +273,8 @@ class ModalityMetric(Metric):
 
         Syncs by itself, so every rank must call it. Raises ValueError as `compute` does.
         """
+        if self._grouped and not self.layout.group_cells:
+            info[UNCOUNTED] = True
         synced = self._is_synced
         if not synced:
             self.sync(should_sync=self._to_sync)

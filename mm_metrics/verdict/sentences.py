@@ -86,7 +86,9 @@ def notes(
             yield f"{state}; no number of samples that is at hand would settle it."
     if card.support():
         groups = card.clusters()
-        if groups is not None:
+        if groups == 0:
+            yield "Samples came in groups, and without bootstrap= nothing counts those: there are no intervals."
+        elif groups is not None:
             yield f"The {card.support():,} samples come in {words.count(groups, 'group')}, and intervals count those."
         elif not card.grouped:
             yield "Samples are taken as independent: where several are of one speaker or video, say so with group=."
@@ -184,7 +186,7 @@ def _subject(rule: Rule) -> str:
 
 
 def _on(rule: Rule, card: Tally) -> str:
-    return _on_samples(rule, card) + ("" if rule.groups is None else f" in {words.count(rule.groups, 'group')}")
+    return _on_samples(rule, card) + ("" if not rule.groups else f" in {words.count(rule.groups, 'group')}")
 
 
 def _on_samples(rule: Rule, card: Tally) -> str:
