@@ -69,6 +69,11 @@ class _Dependence(TorchDispatchMode):
             self.mark(tensor, bits)
             self.watch(tensor, bits)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No compiled model is followed, and to shut the compiler out torch would import it, for more than a second."""
+        return False
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
