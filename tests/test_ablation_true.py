@@ -426,6 +426,26 @@ def test_whatever_goes_wrong_in_the_parts_the_run_goes_on(kind):
         assert "ZeroDivisionError" in " ".join(ablation.told) + ablation.plan
 
 
+class Squeezed(Concat):
+    def forward(self, batch):
+        return super().forward(batch).squeeze()
+
+
+class SqueezedBinary(Gated):
+    def forward(self, batch):
+        return super().forward(batch)[:, :1].squeeze()
+
+
+@pytest.mark.parametrize("kind", [Squeezed, SqueezedBinary])
+def test_a_last_batch_of_one_whose_answer_is_squeezed(kind):
+    model = kind().eval()
+    ablation = ablate(model)
+    for seed, N in enumerate((6, 6, 1)):
+        batch = make_batch(N=N, seed=seed)
+        expected = by_hand(model, batch, INPUTS)
+        torch.testing.assert_close(ablation(batch), expected.unsqueeze(1) if N == 1 else expected, **CLOSE)
+
+
 # 7 · no trace, also of plain Python
 
 

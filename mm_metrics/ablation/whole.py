@@ -52,6 +52,7 @@ class Whole:
         self.known: Known | None = None
         self.guard: Guard | None = None
         self._ran = False
+        self._columns: tuple[int, ...] | None = None  # of an answer to several samples
         self._weights: Weights | None = None
 
     @cached_property
@@ -67,6 +68,7 @@ class Whole:
         if self.known is None:
             self._weights = None  # a forward's own buffers are no sign that weights changed
         self.known = self.guard.known
+        self.guard.values.clear()
 
     def now(self) -> Any:
         """The stamp of the model's weights, less what a forward itself changes."""
@@ -93,6 +95,10 @@ class Whole:
     def logits(self, batch: Any, N: int) -> Tensor:
         """``(N, C)``; raises ValueError where what comes has another first axis."""
         answer = logits(self.run(batch), self.num_classes)
+        if N == 1 and answer.shape == self._columns:
+            answer = answer.unsqueeze(0)  # a model that squeezes its answer, and the last batch of one
+        elif N > 1:
+            self._columns = answer.shape[1:]
         if not answer.ndim or answer.shape[0] != N:
             raise ValueError(f"predict gave logits of shape {tuple(answer.shape)} for {N} samples: their axis is first")
         return answer.detach()
@@ -165,7 +171,7 @@ class Whole:
         found = [(site, self.recorder.find(site, leaves, checks, now)) for site in form.roots]
         if found and all(output is not None for _, output in found):
             return [(site, copied(output)) for site, output in found]
-        if checks is not None and self.recorder.swapped(now):
+        if self.default and checks is not None and self.recorder.swapped(now):
             self.once(
                 "swapped",
                 f"{self.name} had other weights while the step ran than it has after it, and is ablated with those "
