@@ -327,3 +327,18 @@ def test_two_classes_are_one_logit():
     assert model(sample).shape == (300,)
     assert model.loss(sample).ndim == 0
     assert FusionModel(num_classes=6, width=8)(sample).shape == (300, 6)
+
+
+def test_a_reviews_sentiment_is_the_sum_of_what_its_modalities_add():
+    from models import sentiment
+
+    split = sentiment.Reviews(train=10, val=600, test=10).make("val")
+    words = [[sentiment.WORDS[token] for token in row] for row in split["tokens"].tolist()]
+    said = torch.tensor([sum((w in sentiment.GLAD) - (w in sentiment.SORRY) for w in row) for row in words])
+    warmth = (split["pixels"][:, 0] - split["pixels"][:, 2]).mean((1, 2)) / 0.5  # (N,) about -1…1
+    volume = split["waveform"].square().mean(1).mul(2).sqrt().clamp(min=1e-3).log10()
+    heard = (volume + 0.9) / 0.7
+    parts = torch.stack([1.8 * said / 4, 0.8 * warmth, 0.4 * heard], dim=1)
+    assert (parts.sum(1) - split["label"]).abs().mean() < 0.08  # cut-off pictures and the noise
+    for part, name in zip(parts.T, sentiment.MODALITIES, strict=True):
+        assert float(part.abs().mean()) == pytest.approx(sentiment.mean_distance(name), abs=0.08)

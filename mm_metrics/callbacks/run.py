@@ -75,7 +75,8 @@ class Run:
         extra = trainer.strategy.broadcast(self.output.leaks(stage) if trainer.is_global_zero else [])
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
         self.extra[stage] = extra
-        for i, loader, card, refused in counter.cards(trainer, pl_module, **_info(trainer, pl_module, counter)):
+        info = {**_info(trainer, pl_module, counter), "headline": self.headline, "scores": list(self.scores)}
+        for i, loader, card, refused in counter.cards(trainer, pl_module, **info):
             name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
             verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
             self.scorecards[name], self.verdicts[name] = card, verdict
