@@ -139,6 +139,33 @@ def test_every_manifest_says_the_same(tmp_path, ending):
     )
 
 
+def test_tables_are_read_as_their_files():
+    """Of pandas and pyarrow; what pandas puts where there is nothing is nothing."""
+    pandas = pytest.importorskip("pandas")
+    arrow = pytest.importorskip("pyarrow")
+    train = {"said": ["one", None, "three"], "y": [1, 1, 2], "who": ["7", None, "8"]}
+    test = {"said": ["six", None, "three"], "y": [1, 3, 3], "who": [8.0, None, 9.0]}
+    answers = [
+        find_leakage({"train": form(train), "test": form(test)}, ["said"], "who", target="y", progress=False)
+        for form in (pandas.DataFrame, arrow.table, lambda table: [dict(zip(table, r)) for r in zip(*table.values())])  # noqa: B905
+    ]
+    assert {(f.kind, f.pairs) for f in answers[0].findings} == {
+        ("exact", ((2, 2),)), ("label_conflict", ((2, 2),)), ("group", ((2, 0),)),
+    }  # fmt: skip
+    assert answers[1] == answers[2] == answers[0]
+
+
+def test_what_is_compared_for_exact_copies_only_is_said(tmp_path):
+    for name in ("a.png", "b.png"):
+        write(tmp_path / name, "png", 1)
+    write(tmp_path / "c.mp4", "mp4", 1)
+    frames = {"x": [str(tmp_path / "a.png"), str(tmp_path / "b.png")]}
+    found = find_leakage({"train": [frames], "test": [frames]}, ["x"], target=None, progress=False, batched=False)
+    assert "x: exact copies only;" in " ".join(found.notes)
+    mixed = {"train": [{"x": tmp_path / "a.png"}, {"x": tmp_path / "c.mp4"}], "test": [{"x": tmp_path / "b.png"}]}
+    assert "x: exact copies only of 1 of 3;" in " ".join(find_leakage(mixed, ["x"], progress=False).notes)
+
+
 def test_several_manifests_are_one_split(tmp_path):
     write(tmp_path / "a.flac", "flac", 1)
     (tmp_path / "far").mkdir()

@@ -44,11 +44,12 @@ def find_leakage(
     """Find what splits share, per modality and pair of splits, in one pass over each and without keeping a sample.
 
     ``splits``: name → data set, DataLoader (or a list or mapping of them), iterable of samples or of batches, one batch
-    (columns), or a manifest's path; the first is the one trained on. Or a LightningDataModule, whose loaders are read.
-    ``modalities``: name → the sample's key, or a tuple of it and its mask's; or names that are keys. ``group``: a key
-    or several (speaker, patient, source video). ``near``: look for near copies, in all or in the modalities named
-    (needs the extra ``leakage``). ``target``: the label's key. ``within``: look for copies and label conflicts inside
-    each split too; by default only where there is one. ``presence``: the key that says which modalities a sample has.
+    (columns), table of pandas or pyarrow, or a manifest's path; the first is the one trained on. Or a
+    LightningDataModule, whose loaders are read. ``modalities``: name → the sample's key, or a tuple of it and its
+    mask's; or names that are keys. ``group``: a key or several (speaker, patient, source video). ``near``: look for
+    near copies, in all or in the modalities named (needs the extra ``leakage``). ``target``: the label's key.
+    ``within``: look for copies and label conflicts inside each split too; by default only where there is one.
+    ``presence``: the key that says which modalities a sample has.
     ``kinds``: modality → text, image, audio or other, where `kind_of` would be wrong; "other" gets exact copies only,
     and "text" says that strings are letters, whatever file they name. ``sample_rate``: the audio's rate in Hz, or its
     key in the sample, or a mapping of modalities to these; without it rates are taken as equal, or one as twice the
@@ -99,7 +100,7 @@ def find_leakage(
     compared = _compared(prints, plan)
     found = _findings(prints, plan, len(prints) == 1 if within is None else within)
     sizes = {name: len(part) for name, part in prints.items()}
-    notes = list(_notes(compared, plan))
+    notes = list(_notes(prints, compared, plan))
     if plan.target is not None and not any(part.labels.any() for part in prints.values()):
         notes.append(f"Label conflicts are not looked for: no sample has the target {plan.target!r}.")
     return Leakage(tuple(found), sizes, tuple(notes), compared)
@@ -257,15 +258,17 @@ def _shared_groups(
         yield Finding("group", field, splits, len(i), len(i) / len(known), pairs, tuple(samples.tolist()))
 
 
-def _notes(compared: tuple[Compared, ...], plan: Plan) -> Iterator[str]:
+def _notes(prints: dict[str, Fingerprints], compared: tuple[Compared, ...], plan: Plan) -> Iterator[str]:
     for modality in plan.modalities:
         missing = [row for row in compared if row.modality == modality and row.how == "nothing"]
         if missing:
             counts = ", ".join(f"{row.count:,} of {row.split}" for row in missing)
             yield f"Not compared, as absent or constant in {modality}: {counts}."
-        kind = plan.kinds.get(modality)
-        if modality in plan.near and kind is not None and kind not in plan.describers:
-            yield f"{modality}: exact copies only; kinds={{{modality!r}: …}} says text, image or audio."
+        N = sum(row.count for row in compared if row.modality == modality and row.how != "nothing")
+        apart = N - sum(len(part.inputs[modality].rows) for part in prints.values())
+        if modality in plan.near and apart:
+            which = "" if apart == N else f" of {apart:,} of {N:,}"
+            yield f"{modality}: exact copies only{which}; kinds={{{modality!r}: …}} says text, image or audio."
         if any(row.modality == modality and row.how == "bytes" for row in compared):
             lacking = [package for name, package in DECODERS.items() if find_spec(name) is None]
             more = f"; {install(*lacking)} decodes more" if lacking else ""

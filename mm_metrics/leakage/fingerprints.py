@@ -152,7 +152,7 @@ class _Column:
 
     def add(self, number: int, sample: Sample) -> None:
         value = sample.get(self.keys[0])
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
             self._keep("nothing", NOTHING)
             return
         place = sample.get(PLACE, Place(Path(), 0))
@@ -194,6 +194,11 @@ class _Column:
             self._describe()
         records = np.concatenate(self.blocks) if self.blocks else np.zeros(0)
         return Read(_stacked(self.digests), self.compared, np.array(self.rows, dtype=np.int64), records)
+
+
+def _is_nan(value: object) -> bool:
+    """Whether it is what pandas puts where there is nothing."""
+    return isinstance(value, float) and value != value
 
 
 def _watch(elements: Iterator[Any], first: list[str]) -> Iterator[Any]:

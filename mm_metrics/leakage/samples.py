@@ -59,6 +59,9 @@ def _stream(source: Any, keys: Collection[Hashable]) -> Stream:
         return rows(source, keys), None, False
     if isinstance(source, Mapping):
         return iter([source]), None, True
+    if hasattr(source, "to_pylist") or hasattr(source, "iloc"):  # a table of pyarrow's or pandas'
+        records = source.to_pylist() if hasattr(source, "to_pylist") else source.to_dict("records")
+        return iter(records), len(source), False
     if isinstance(source, DataLoader):
         return _loader(source)
     by_number = isinstance(source, Dataset) and not isinstance(source, IterableDataset)
@@ -67,7 +70,7 @@ def _stream(source: Any, keys: Collection[Hashable]) -> Stream:
         return (source[i] for i in range(len(source))), len(source), False
     if isinstance(source, bytes) or not isinstance(source, Iterable):
         raise TypeError(
-            "a split is a data set, a DataLoader, a manifest's path or an iterable of samples or batches, "
+            "a split is a data set, a DataLoader, a table, a manifest's path or an iterable of samples or batches, "
             f"got {type(source).__name__}"
         )
     return iter(source), None, None
