@@ -300,6 +300,19 @@ def test_multilabel_accuracy_counts_decisions():
     assert high - low == pytest.approx(wilson[1] - wilson[0], rel=0.2)
 
 
+def test_labels_that_were_not_seen_leave_a_mean_open():
+    random = torch.Generator().manual_seed(0)
+    target = (torch.rand(30, 5, generator=random) < 0.5).long()
+    target[:, 3:] = 0  # of two labels there is no sample: they count 0, as torchmetrics has it
+    metric = CoalitionConfusionMatrix(("text",), task="multilabel", num_labels=5, bootstrap=200, coalitions=["all"])
+    metric.update(target[None], target)
+    card = metric.scorecard()
+    assert card.score("f1") == pytest.approx(0.6)
+    low, high = card.interval("f1")
+    assert 0.3 < low < 0.6
+    assert high == 1
+
+
 def test_contributions_stay_in_their_range():
     metric = CoalitionConfusionMatrix(("text", "audio"), task="binary", bootstrap=200)
     metric.update(torch.tensor([[0, 0], [1, 0], [0, 0], [1, 0]]), torch.tensor([1, 0]))

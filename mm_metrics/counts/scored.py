@@ -14,6 +14,8 @@ from mm_metrics.ranking import Point
 from mm_metrics.scores import ClassSums
 from mm_metrics.uncertainty import Estimate
 
+_OF_POSITIVES = ("precision", "recall", "f1", "jaccard")
+
 
 class Scored(Counted):
     """Counts that answer with scores; a score that they do not tell, as of answers that a judge marked, is NaN.
@@ -230,7 +232,11 @@ class Scored(Counted):
             low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
             return low.clamp(min=0), high
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
-        return uncertainty.score_interval(value, spread, total, confidence, scores.floor(score), groups, least)
+        low, high = uncertainty.score_interval(value, spread, total, confidence, scores.floor(score), groups, least)
+        if self.kind.by_label and len(behind.weights) == self.layout.L - self.other > 1 and score in _OF_POSITIVES:
+            unseen = sums.actual[:, 1] + sums.predicted[:, 1] * (score == "precision") == 0
+            high = (high + (behind.weights * unseen).sum()).clamp(max=1)  # such a label counts 0, and could be any
+        return low, high
 
 
 def majority_of(sums: ClassSums) -> ClassSums:
