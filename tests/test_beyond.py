@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,26 @@ def test_a_name_may_carry_its_average():
         card.score("f2")
     with pytest.raises(ValueError, match="scores="):
         card.score("brier")
+
+
+def test_the_interval_of_an_auroc_covers_it_and_is_no_wider_than_it_need_be():
+    """Two normal distributions 1.2 apart; the standard error of Hanley and McNeil (1982)."""
+    true, covered, widths = 0.5 * (1 + math.erf(0.6)), 0, []
+    q1, q2 = true / (2 - true), 2 * true**2 / (1 + true)
+    for seed in range(80):
+        random = torch.Generator().manual_seed(seed)
+        target = torch.arange(300) % 10 < 3  # 90 of 300
+        score = torch.randn(300, generator=random) + 1.2 * target
+        metric = ModalityConfusionMatrix(
+            ("text",), task="binary", from_logits=True, scores=("auroc",), bootstrap=200, seed=seed
+        )
+        metric.update(score, target.long(), index=torch.arange(300))
+        low, high = metric.scorecard().interval("auroc")
+        covered += low <= true <= high
+        widths.append(high - low)
+    error = math.sqrt((true * (1 - true) + 89 * (q1 - true**2) + 209 * (q2 - true**2)) / (90 * 210))
+    assert 72 <= covered  # 90% of 80: at 95% fewer come once in 40 times
+    assert np.mean(widths) == pytest.approx(2 * 1.96 * error, rel=0.2)
 
 
 # Ordinal

@@ -232,6 +232,8 @@ class Scored(Counted):
             low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
             return low.clamp(min=0), high
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
+        if self.named(score)[0] in self.further:  # what is behind them tells their size, not their variance
+            total, least = total * (2 if score in ranking.RANKINGS else 1), torch.zeros_like(least)
         low, high = uncertainty.score_interval(value, spread, total, confidence, scores.floor(score), groups, least)
         if self.kind.by_label and len(behind.weights) == self.layout.L - self.other > 1 and score in _OF_POSITIVES:
             unseen = sums.actual[:, 1] + sums.predicted[:, 1] * (score == "precision") == 0
