@@ -233,6 +233,21 @@ class Augmented(Samples):
         return {**self.samples[i], "pixels": self.samples[i]["pixels"] + noise}
 
 
+def test_samples_that_change_when_read_again_are_said():
+    """A copy in the test split is no copy of an augmented sample; the answer says so."""
+    samples = [sample(s) for s in range(12)]
+    still = Samples(samples)
+    for train in (
+        Augmented(samples),
+        DataLoader(Augmented(samples), batch_size=4, shuffle=True),
+        DataLoader(Augmented(samples), batch_size=4, collate_fn=collate_lists),
+    ):
+        found = find({"train": train, "test": still}, {"image": "pixels"})
+        assert any(note.startswith("train: read again") for note in found.notes)
+    for train in (still, DataLoader(still, batch_size=4, shuffle=True), Stream(samples), iter(samples)):
+        assert not any("read again" in note for note in find({"train": train, "test": still}, KEYS).notes)
+
+
 def test_no_stream_of_random_numbers_moves():
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     generator = torch.Generator().manual_seed(3)

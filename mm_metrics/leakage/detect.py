@@ -13,7 +13,7 @@ from mm_metrics.extras import install
 from mm_metrics.leakage.engine import on_ray
 from mm_metrics.leakage.files import FilePath
 from mm_metrics.leakage.findings import HOW, PAIRS_KEPT, Compared, Finding, Leakage
-from mm_metrics.leakage.fingerprints import Fingerprints, Plan, Read, check_keys, fingerprint
+from mm_metrics.leakage.fingerprints import Fingerprints, Plan, Read, changes, check_keys, fingerprint
 from mm_metrics.leakage.inputs import KINDS
 from mm_metrics.leakage.lookup import codes, matches
 from mm_metrics.leakage.modules import is_module, splits_of
@@ -95,12 +95,17 @@ def find_leakage(
             prints = on_ray(splits, plan, workers)
         else:
             prints = {name: fingerprint(name, split, plan, _bar(name, progress)) for name, split in splits.items()}
+        moving = [name for name, split in splits.items() if changes(name, split, plan, prints[name])]
     for name, part in prints.items():
         check_keys(name, plan, part)
     compared = _compared(prints, plan)
     found = _findings(prints, plan, len(prints) == 1 if within is None else within)
     sizes = {name: len(part) for name, part in prints.items()}
     notes = list(_notes(prints, compared, plan))
+    if moving:
+        notes.append(
+            f"{', '.join(moving)}: read again, samples are others (an augmentation?), so copies may be missed."
+        )
     if plan.target is not None and not any(part.labels.any() for part in prints.values()):
         notes.append(f"Label conflicts are not looked for: no sample has the target {plan.target!r}.")
     return Leakage(tuple(found), sizes, tuple(notes), compared)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import DataLoader, Dataset
 
 from mm_metrics.leakage import inputs
 from mm_metrics.leakage.contents import entry_of
@@ -19,6 +20,7 @@ from mm_metrics.leakage.inputs import NOTHING, Input
 from mm_metrics.leakage.samples import Sample, each_sample, keys_of, streams
 
 CHUNK = 256  # samples described at a time
+AGAIN = 8  # samples read twice, to see whether they stay the same
 Describe = Callable[[list[Input], list[float | None]], np.ndarray]
 
 
@@ -132,6 +134,19 @@ def fingerprint(
         frozenset(seen),
         first[0] if first else "",
     )
+
+
+def changes(name: str, source: Any, plan: Plan, found: Fingerprints) -> bool:
+    """Whether a split that is read by number has other samples when the first few are read again."""
+    if not isinstance(source, Dataset | DataLoader):
+        return False
+    elements, total, batched = streams(source, plan.keys)[0]
+    if total is None:
+        return False
+    few = replace(plan, batched=bool(batched), kinds=dict(plan.kinds), near=frozenset())
+    again = fingerprint(name, islice(elements, 1 if batched else AGAIN), few, lambda samples, _: samples)
+    pairs = ((read.digests, found.inputs[modality].digests[: len(again)]) for modality, read in again.inputs.items())
+    return any((one != other).any() for one, other in pairs)
 
 
 def _stacked(digests: list[np.ndarray]) -> np.ndarray:
