@@ -51,7 +51,7 @@ BOUNDS = {
     "callbacks": 2180,
     "render": 1660,
     "predictions": 1690,
-    "leakage": 1470,
+    "leakage": 1480,
 }
 
 
