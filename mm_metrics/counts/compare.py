@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,7 @@ class Comparison:
         """The old side's cards."""
         return (self.old, *self.more_old)
 
-    @property
+    @cached_property
     def paired(self) -> bool:
         """Whether all saw the same samples with the same weights, but for rows that some skipped."""
         return all(overlap(self.new, card) > SAME for card in (*self.more_new, *self.olds))
