@@ -263,15 +263,33 @@ def heads(bootstrap: int, unequal: bool = True):
 
 
 @pytest.mark.parametrize("bootstrap", [0, 100])
-def test_what_was_not_answered_by_both_is_no_difference(bootstrap):
+def test_heads_are_compared_over_the_samples_that_both_answered(bootstrap):
     apart, together = heads(bootstrap), heads(bootstrap, unequal=False)
     for name, other in (("text", "audio"), ("audio", "text")):
         assert apart.score("accuracy", other) != apart.score("accuracy")  # of other samples
-        for part in apart.contributions("accuracy")[name]:
-            assert np.isnan(part).all()
-        assert together.contributions("accuracy")[name].drop.value == 0
-        # Where all have the other modality, its head and the whole answered the same samples.
-        assert apart.contributions("accuracy", slice=other)[name].drop.value == 0
+        given = apart.contributions("accuracy")[name]
+        assert given.drop.value == together.contributions("accuracy")[name].drop.value == 0
+        for part, slice in (("drop", other), ("unimodal_gain", name)):  # the samples that both answered
+            expected = getattr(apart.contributions("accuracy", slice=slice)[name], part)
+            assert getattr(given, part) == pytest.approx(expected, nan_ok=True)
     assert apart.shared() == 200
     assert any("share 200 of 600" in note for note in apart.verdict().notes)
     assert not any("the same samples" in note for note in together.verdict().notes)
+
+
+@pytest.mark.parametrize("bootstrap", [0, 100])
+def test_what_was_not_answered_by_both_is_no_difference(bootstrap):
+    """Runs without ids, of which each lacks other rows: nothing tells which samples they share."""
+    target = torch.arange(600) % 2
+    answer = torch.where(torch.arange(600) < 100, 1 - target, target)
+    counted = torch.ones(3, 600, dtype=torch.bool)
+    counted[0, 300:], counted[1, :300] = False, False  # as many, of the same classes
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"), num_classes=2, bootstrap=bootstrap, coalitions=["text", "audio", "all"]
+    )
+    metric.update(answer.expand(3, 600), target, index=torch.arange(600), counted=counted)
+    card = metric.scorecard()
+    for name in ("text", "audio"):
+        drop = card.contributions("accuracy")[name].drop
+        assert np.isnan(drop).all()
+    assert any("share 0 of 600" in note for note in card.verdict().notes)

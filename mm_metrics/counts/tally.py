@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -31,6 +32,20 @@ class Applied(NamedTuple):
     sampling: Tensor  # the standard error of having sampled coalitions
     least: Tensor  # what it can be
     most: Tensor
+    apart: Tensor  # bool: of coalitions that did not answer the same samples, and NaN
+
+    def where(self, wanted: Tensor, other: Applied) -> Applied:
+        """The other's entries where wanted ``(...)``; NaN for replicates that it lacks."""
+        spread = self.replicates
+        if spread is not None:
+            spread = torch.where(wanted, torch.nan if other.replicates is None else other.replicates, spread)
+        value, total, sampling = (
+            torch.where(wanted, theirs, mine)
+            for theirs, mine in zip(
+                (other.value, other.total, other.sampling), (self.value, self.total, self.sampling), strict=True
+            )
+        )
+        return self._replace(value=value, replicates=spread, total=total, sampling=sampling, apart=self.apart & ~wanted)
 
 
 class Tally(Scored):
@@ -49,7 +64,8 @@ class Tally(Scored):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Value, low and high of a function of `mm_metrics.contributions` over the coalitions' scores.
 
-        NaN where the coalitions that it compares did not answer the same samples.
+        Where the coalitions that it compares did not answer the same samples, over those that all of them answered, as
+        presence tells, and NaN where nothing does.
 
         >>> from mm_metrics import CoalitionConfusionMatrix, contributions
         >>> metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=2)
@@ -57,7 +73,7 @@ class Tally(Scored):
         >>> metric.scorecard().apply(contributions.cooperation, "accuracy")[0]
         tensor(0.5000, dtype=torch.float64)
         """
-        value, spread, total, sampling, least, most = self.applied(function, score, slice, average)
+        value, spread, total, sampling, least, most, _ = self.applied(function, score, slice, average)
         if spread is None:
             nan = torch.full_like(value, torch.nan)
             return value, nan, nan
@@ -69,6 +85,20 @@ class Tally(Scored):
         self, function: Callable[..., Tensor], score: str, slice: Slice = "all", average: str | None = "default"
     ) -> Applied:
         """The same with what an interval is made of."""
+        part = self._applied(function, score, slice, average)
+        if part.apart.any():
+            names = (slice,) if isinstance(slice, str) else tuple(slice)
+            sizes = range(1, 1 + (len(self.modalities) if self.layout.patterns else int(names == ("all",))))
+            fewer = [(*names, *more) for size in sizes for more in combinations(self.modalities, size)]
+            for narrow in sorted(fewer, key=self.support, reverse=True):
+                if part.apart.any() and self.support(narrow):
+                    narrow = narrow[1:] if narrow[0] == "all" else narrow
+                    other = self._applied(function, score, narrow[0] if len(narrow) == 1 else narrow, average)
+                    part = part.where(part.apart & ~other.apart, other)
+        return part
+
+    def _applied(self, function: Callable[..., Tensor], score: str, slice: Slice, average: str | None) -> Applied:
+        """`applied` to the samples of one slice alone."""
         name, _ = self.named(score, average)
         sign = -1 if name in LOWER_IS_BETTER else 1  # what is gained is better, what is lost is worse
         values, replicates = self.coalition_scores(score, slice, average)
@@ -99,11 +129,11 @@ class Tally(Scored):
         elif function is contributions.interaction_share:
             least, most = value.new_tensor(0.0), value.new_tensor(1.0)
         if replicates is None:
-            return Applied(value, None, total, sampling, least, most)
+            return Applied(value, None, total, sampling, least, most, several)
         if keywords:
             keywords["empty"] = self.replicate_majority(score, slice)
         spread = function(replicates, table, **keywords).movedim(-1, 0)
-        return Applied(value, spread, total, sampling, least, most)
+        return Applied(value, spread, total, sampling, least, most, several)
 
     def contributions(
         self,

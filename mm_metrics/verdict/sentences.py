@@ -123,8 +123,8 @@ def _answered_apart(card: Tally) -> str:
     shared = card.shared()
     how_many = "" if shared is None else f", and share {shared:,} of {card.support():,}"
     return (
-        f"The coalitions did not answer the same samples{how_many}: drops, gains and Shapley values are given only "
-        "where they did."
+        f"The coalitions did not answer the same samples{how_many}: drops, gains and Shapley values are over "
+        "those that both did, where presence tells which, and else are left out."
     )
 
 
