@@ -46,7 +46,7 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 4880,
+    "core": 4910,
     "ablation": 2460,
     "callbacks": 2180,
     "render": 1660,
