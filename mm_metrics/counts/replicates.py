@@ -100,7 +100,7 @@ def _add(
     n = math.prod(view.shape[1:-2])
     cells = 1 if not layout.replicate_slices else layout.G
     gone = any_of(
-        None if drop is None else drop.unsqueeze(1), None if where.absent is None else where.absent.unsqueeze(-1)
+        None if drop is None else drop.unsqueeze(1), None if where.absent is None else where.absent[None, :, :, None]
     )
     step = min(K, max(1, _SUMS_AT_ONCE // (n * cells * R))) if on_cpu else K
     for start in range(0, K, step):
