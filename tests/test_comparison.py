@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from mm_metrics import CoalitionConfusionMatrix
+from mm_metrics.counts import replicates
 from mm_metrics.counts.compare import Comparison
+from mm_metrics.uncertainty import poisson_weights, stream_key
 
 NAMES = ("text", "audio")
 
@@ -170,3 +172,18 @@ def test_paired_differences_hold_the_truth():
         low, high = (card(0.85, 2 * seed + 1, data=seed) - card(0.8, 2 * seed, data=seed)).interval("accuracy")
         held += low <= 0.05 <= high
     assert 0.92 <= held / 200 <= 0.985
+
+
+def test_replicates_of_slices_beyond_patterns_are_each_coalitions_own(monkeypatch):
+    """Five modalities: cells are slices, and where a sample counts must not be taken for an axis of coalitions."""
+    monkeypatch.setattr(replicates, "_SUMS_AT_ONCE", 1)  # one coalition at a time, as large layouts are
+    random = torch.Generator().manual_seed(0)
+    names = tuple("abcde")
+    target, presence = torch.randint(3, (50,), generator=random), torch.rand(50, 5, generator=random) < 0.5
+    metric = CoalitionConfusionMatrix(names, num_classes=3, bootstrap=20, coalitions="leave_one_out")
+    preds = torch.randint(3, (len(metric.coalitions), 50), generator=random)
+    metric.update(preds, target, presence, index=torch.arange(50))
+    weights = poisson_weights(torch.arange(50), 20, stream_key(0)).double()  # (N, R)
+    for slice, inside in (("all", torch.ones(50)), ("b", presence[:, 1]), ("e", presence[:, 4])):
+        expected = torch.einsum("kn,n,nr->rk", (preds == target).double(), inside.double(), weights)
+        assert torch.equal(metric.scorecard().replicate_sums(slice).hits.sum((-1, -2)), expected.long())
