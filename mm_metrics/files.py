@@ -15,11 +15,11 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     Missing folders are made. A link stays one and its file is written; a device or a pipe is written to, as what else
     uses it must not find a file there. Raises OSError (no room, no permission) with nothing left behind.
     """
-    target = Path(os.path.realpath(path))
     data = content.encode() if isinstance(content, str) else content
-    if target.exists() and not target.is_file() and not target.is_dir():
-        target.write_bytes(data)
-        return Path(path)
+    if (given := Path(path)).exists() and not given.is_file() and not given.is_dir():
+        given.write_bytes(data)
+        return given
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -32,7 +32,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    return Path(path)
+    return given
 
 
 def finite(value: Any) -> Any:

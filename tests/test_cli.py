@@ -304,6 +304,10 @@ def test_links_pipes_and_devices_are_written_through(tmp_path):
     assert Scorecard.from_json("elsewhere/card.json") == Scorecard.from_json("link.json")
     assert Path("pipe").is_fifo()
     assert Path("/dev/null").is_char_device()
+    code = f"from mm_metrics.cli import main; main(['merge', {card!r}, '--output', '/dev/stdout'])"
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.startswith('{\n "format": "mm_metrics/scorecard"')
 
 
 def test_an_output_that_is_an_input_is_refused(tmp_path, capsys):

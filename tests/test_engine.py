@@ -41,7 +41,9 @@ def same(one, other):
     assert one.notes == other.notes
 
 
-@pytest.mark.parametrize("options", [{}, {"classes": WORDS, "id": "qid"}, {"skip_bad": True, "classes": WORDS[:3]}])
+@pytest.mark.parametrize(
+    "options", [{"by": ["presence_text"]}, {"classes": WORDS, "id": "qid"}, {"skip_bad": True, "classes": WORDS[:3]}]
+)
 def test_the_same_card_as_on_one_machine(options, cluster, files, monkeypatch):
     monkeypatch.setattr(engine, "ROWS_AT_ONCE", 100)
     how = Predictions(MODALITIES, bootstrap=20, **options)

@@ -525,6 +525,14 @@ def test_a_bad_row_of_a_csv_is_found_by_its_line(wrong, block_rows, tmp_path):
     assert torch.equal(scored.card.counts + left_out.counts, twin.counts)  # the others keep their numbers and weights
 
 
+def test_a_block_holds_no_more_than_a_few_long_texts(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_file, "_LONGEST", 1000)
+    lines = ("a,b," + '"' + "x" * 300 + '"' for _ in range(20))
+    (tmp_path / "a.csv").write_text("target,prediction,note\n" + "\n".join(lines))
+    sizes = [len(block.rows) for block in source(tmp_path / "a.csv").blocks(["target"], pytest.fail)]
+    assert (sum(sizes), max(sizes)) == (20, 4)
+
+
 def test_bad_rows_across_blocks_keep_their_lines(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_file, "_BLOCK", 64)
     rows = ["a,b" if i % 5 else "a,b,c" if i % 2 else "z,b" for i in range(500)]
@@ -801,7 +809,7 @@ def test_skipped_rows_are_counted_by_reason_and_kept_in_the_card(tmp_path):
     card = Predictions(("text",), classes=("a", "b"), skip_bad=True).score_files([tmp_path / "a.csv"]).card
     assert card.info["skipped_rows"] == {"no target": 2, "unknown target": 1, "number of fields": 1}
     assert Scorecard.from_json(card.to_json()).info == card.info
-    assert (card.samples, card.info["rows"]) == (2, 6)
+    assert (card.samples, card.info["rows"], card.info["files"]) == (2, 6, ["a.csv"])
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])

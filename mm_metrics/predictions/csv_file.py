@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, TextIO
 
 import numpy as np
@@ -108,7 +108,7 @@ def _careful(
 ) -> Iterator[Block]:
     rows = _rows(_reader(source, lines))
     at = {name: header.index(name) for name in wanted}
-    while some := list(islice(rows, block_rows)):
+    for some in _batches(rows, block_rows):
         batch = [fields for fields in some if fields]
         good = []
         for number, fields in enumerate(batch, row):
@@ -126,6 +126,19 @@ def _careful(
         row += len(some) - some.count([])
         cells = {name: [fields[i] for fields in batch] for name, i in at.items()}  # type: ignore[index]
         yield Block(np.array(good, dtype=np.int64), cells, row)
+
+
+def _batches(rows: Iterable[list[str] | _Broken], block_rows: int) -> Iterator[list[list[str] | _Broken]]:
+    batch: list[list[str] | _Broken] = []
+    size = 0
+    for fields in rows:
+        batch.append(fields)
+        size += sum(map(len, fields)) if isinstance(fields, list) else 0
+        if len(batch) == block_rows or size > _LONGEST:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class _Broken:

@@ -50,7 +50,7 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
         counting.bad.update(others[i][0])
         counting.outside.update(others[i][1])
     counting.rows = sum(ends)
-    return counting.scored([source.name for source in sources], notes)
+    return counting.scored(sources, notes)
 
 
 def _look(how: Options, columns: Columns, source: Source) -> tuple[int, Seen, dict[str, Seen], BadRows]:

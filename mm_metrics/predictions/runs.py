@@ -30,7 +30,7 @@ class Joined:
 
     how: Options
     columns: Columns
-    names: list[str]  # of the files
+    sources: list[Source]
     notes: list[str]
     bad: BadRows
     outside: Outside
@@ -95,7 +95,7 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
     numbers = np.arange(U)
     samples = Coded(numbers, ids[:, 0], ids, target, predictions, presence, group, by, counted).take(whole)
     columns = Columns(None, {}, dict.fromkeys(masks, how.prediction), how.id)
-    return Joined(how, columns, [run.source.name for run in runs], notes, bad, outside, U, samples)
+    return Joined(how, columns, [run.source for run in runs], notes, bad, outside, U, samples)
 
 
 def _plan(

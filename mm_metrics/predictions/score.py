@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class Predictions(Options):
         counting = Counting(how, columns)
         for source in sources:
             counting.file(source, counting.rows)
-        return counting.scored([source.name for source in sources], notes)
+        return counting.scored(sources, notes)
 
     def score_runs(self, runs: Iterable[tuple[str, FilePath]], files: Sequence[FilePath] = ()) -> Scored:
         """Runs that were each shown one coalition, ``(coalition, file)``, joined by `id` to one scorecard.
@@ -68,7 +69,7 @@ class Predictions(Options):
         joined = join(self, runs, files)
         counting = Counting(joined.how, joined.columns)
         counting.joined(joined)
-        return counting.scored(joined.names, joined.notes)
+        return counting.scored(joined.sources, joined.notes)
 
 
 def score_blocks(blocks: Iterable[Any], options: Options) -> Scorecard:
@@ -146,12 +147,12 @@ class Counting:
         for start in range(0, len(joined.coded.rows), self.how.block_rows):
             count(self.counter, joined.coded.take(slice(start, start + self.how.block_rows)), self.how)
 
-    def scored(self, files: list[str], notes: list[str]) -> Scored:
+    def scored(self, files: Sequence[Source], notes: list[str]) -> Scored:
         """The card with its notes; ValueError where nothing was counted."""
         bad = self.bad.notes()
         if not int(self.counter.layout.view(self.counter.counts, "samples")):
             raise ValueError(f"no row was counted: {bad[0] if bad else 'there is none'}")
-        info: dict[str, Any] = {"files": files, "rows": self.rows}
+        info: dict[str, Any] = {"files": [Path(source.name).name for source in files], "rows": self.rows}
         if self.bad.kinds:
             info["skipped_rows"] = dict(self.bad.kinds)
         if self.bad.answers:
