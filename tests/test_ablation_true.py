@@ -212,6 +212,44 @@ def test_weights_swapped_while_the_step_runs_serve_no_coalition(kind, unseen):
     assert len([message for message in ablation.told if "other weights while the step ran" in message]) == 1
 
 
+class SwapsInForward(Concat):
+    """Swaps weights in its forward, and breaks in between in batches of two or three, as they are followed."""
+
+    pointers, breaks = False, False
+
+    def forward(self, batch):
+        own = [(x, x.data) if self.pointers else (x, x.detach().clone()) for x in self.parameters()]
+        for x in self.parameters():
+            if self.pointers:
+                x.data = x.data * 1.5
+            else:
+                x.data.mul_(1.5)
+        if self.breaks and len(batch["label"]) in (2, 3):
+            raise ArithmeticError("too few")
+        out = super().forward(batch)
+        for x, value in own:
+            if self.pointers:
+                x.data = value
+            else:
+                x.data.copy_(value)
+        return out
+
+
+@pytest.mark.parametrize("pointers", [False, True])
+@pytest.mark.parametrize("breaks", [False, True])
+def test_weights_swapped_in_the_forward_are_swapped_back_whatever_ends_it(pointers, breaks):
+    model = SwapsInForward().eval()
+    model.pointers, model.breaks = pointers, breaks
+    before = {name: (x.data_ptr(), x.detach().clone()) for name, x in model.named_parameters()}
+    ablation = ablate(model)
+    for seed, (N, T) in enumerate(((6, 7), (6, 5), (6, 4))):
+        batch = make_batch(N, T, seed=seed)
+        torch.testing.assert_close(ablation(batch), by_hand(model, batch, INPUTS), **CLOSE)
+        for name, x in model.named_parameters():
+            assert x.data_ptr() == before[name][0]
+            assert torch.equal(x, before[name][1])
+
+
 class BySize(Concat):
     """Behaves otherwise in batches of more than ten, in its encoder or behind it."""
 

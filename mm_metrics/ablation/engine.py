@@ -226,7 +226,7 @@ class Engine:
 
     def _try(self, view: View, reference: Tensor, masks: tuple[int, ...]) -> tuple[Split | None, str]:
         """The way of splitting the model that gives ``reference``, or None and why there is none."""
-        form = self.forms.setdefault(view.form, Form())
+        form, before = self.forms.setdefault(view.form, Form()), self.whole.now()
         try:
             plan = make_plan(
                 self.whole.run, view.batch, view.N, view.modality, len(self.whole.modalities), view.presence, self.named
@@ -234,6 +234,8 @@ class Engine:
         except Exception as error:  # what can't be followed can still be run whole
             return None, f"{self.name} can't be followed on a few rows ({type(error).__name__}: {error})"
         self.whole.note(form, plan.roots)
+        swaps = self.whole.guard is not None and self.whole.guard.known.swaps
+        plan.ends = self.whole.default and not swaps and self.whole.now()[0] == before[0]
         form.writes = plan.writes
         if not any(site.reaches for site in plan.sites):
             return None, f"no module of {self.name} depends on one modality alone"

@@ -54,7 +54,8 @@ class Plan:
 
     ``roots`` are the outermost calls, ``interest`` the ids of all modules to watch, ``calls`` how often a replay calls
     each encoder. ``looped``: the answer hangs on values that left torch, so that coalitions can't share one batch;
-    ``writes``: the model writes into its inputs; ``share``: of the model's work, what the encoders do.
+    ``writes``: the model writes into its inputs; ``share``: of the model's work, what the encoders do; ``ends``: a pass
+    may be ended once the encoders ran, which a step that swaps weights and swaps them back would not survive.
     """
 
     sites: list[Site]
@@ -64,6 +65,7 @@ class Plan:
     looped: bool
     writes: bool
     share: float
+    ends: bool = True
 
 
 @dataclass(eq=False)

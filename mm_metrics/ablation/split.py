@@ -110,7 +110,7 @@ class Split:
     def _recorder(self, wanted: set[int]) -> Recorder:
         """Records our own pass; with ``wanted`` modalities it ends as soon as their encoders have run."""
         copied = {id(site.module) for site in self.plan.sites if site.written}
-        enough = [site for site in self.plan.sites if site.modality in wanted]
+        enough = [site for site in self.plan.sites if site.modality in wanted and self.plan.ends]
         return Recorder(set(self.plan.interest), copied=copied, own=True, enough=enough)
 
     def _encode(self, view: View) -> tuple[Outputs, Tensor | None]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import Parameter, is_lazy
 
 from mm_metrics.streams import kept_streams
 
@@ -34,10 +34,14 @@ STRANGERS = ("torch", "lightning", "pytorch_lightning", "transformers", "numpy")
 
 @dataclass
 class Known:
-    """What a forward is known to change: tensors by their ids, plain Python or not, modules outside the model."""
+    """What a forward is known to change: tensors by their ids, plain Python or not, modules outside the model.
+
+    ``swaps``: it runs with other weights than the model has before and after, and may be ended before it swaps back.
+    """
 
     ids: set[int] = field(default_factory=set)
     restless: bool = False
+    swaps: bool = False
     outside: list[ReferenceType[Module]] = field(default_factory=list)
 
 
@@ -92,14 +96,22 @@ class Guard:
         self.dicts: list[tuple[dict, dict]] = []
         self.others: list[tuple[Any, Any]] = []
         self.values: list[tuple[Tensor, Tensor, int | None]] = []
+        self.first: dict[int, Any] = {}
+        self.passes = 0
+        self.weights: list[tuple[Parameter, Tensor, Tensor]] = []
 
     def meet(self, module: Module | None, args: tuple) -> None:
         """A module that is called: one outside the model, such as a frozen extractor, is put back too."""
-        if module is not None and id(module) not in self.seen:
+        if module is None:
+            return
+        if id(module) not in self.seen:
             if self.looking:
                 self.known.outside.append(ref(module))
             for part in module.modules():
                 self.add(part)
+        if self.looking and self.passes < 2 and not self.known.swaps:
+            weights = (x for x in module._parameters.values() if x is not None)
+            self.known.swaps = any(self.first.get(id(x), _first(x)) != _first(x) for x in weights)
 
     def same(self, dicts: list[tuple[dict, dict]]) -> bool:
         """Whether flags and numbers among the attributes were then, in another guard's `dicts`, what they are now."""
@@ -119,6 +131,12 @@ class Guard:
 
         Numbers stay: they count the passes of this batch, and are put back after it.
         """
+        self.passes += 1
+        self._swap_back()
+        if self.known.swaps and not self.weights:
+            tables = [held for home, held in self.dicts if any(isinstance(x, Parameter) for x in held.values())]
+            weights = {id(x): x for held in tables for x in held.values() if isinstance(x, Parameter)}
+            self.weights = [(x, x.data, x.detach().clone()) for x in weights.values() if not is_lazy(x)]
         for home, held in self.dicts if self.looking or self.known.restless else ():
             if len(home) == len(held) and all(map(operator.is_, home.values(), held.values())):
                 continue
@@ -188,6 +206,8 @@ class Guard:
     def _tensor(self, tensor: Tensor | None, weight: bool = False) -> None:
         if tensor is None or is_lazy(tensor) or id(tensor) in self.seen:
             return
+        if weight and self.looking:
+            self.first[id(tensor)] = _first(tensor)
         small = tensor.numel() * tensor.element_size() <= SMALL
         if self.looking:
             wanted = small or not weight
@@ -196,6 +216,13 @@ class Guard:
         if wanted:
             self._remember(tensor)
             self.values.append((tensor, tensor.detach().clone(), _version(tensor)))
+
+    def _swap_back(self) -> None:
+        for parameter, data, value in self.weights:
+            if parameter.data_ptr() != data.data_ptr():
+                parameter.data = data
+            if not torch.equal(data, value):
+                data.copy_(value)
 
     def restore(self) -> None:
         """Put everything back."""
@@ -208,12 +235,20 @@ class Guard:
                 home.update(held)
         for thing, was in self.others:
             _put_back(thing, was)
+        self._swap_back()
         for tensor, value, version in self.values:
             unasked = not self.looking and tensor.device.type != "cpu" and id(tensor) in self.known.ids
             if unasked or not _same(tensor, value, None if self.looking else version):
                 self.known.ids.add(id(tensor))
                 with torch.inference_mode(tensor.is_inference()), torch.no_grad():
                     tensor.copy_(value)
+
+
+def _first(weight: Tensor) -> Any:
+    """Where a weight lies, and its first value."""
+    if is_lazy(weight):
+        return None
+    return weight.data_ptr(), weight.detach()[(slice(1),) * weight.ndim].flatten().tolist()
 
 
 def _put_back(thing: Any, was: Any) -> None:

@@ -69,6 +69,7 @@ class Whole:
             self._weights = None  # a forward's own buffers are no sign that weights changed
         self.known = self.guard.known
         self.guard.values.clear()
+        self.guard.weights.clear()
 
     def now(self) -> Any:
         """The stamp of the model's weights, less what a forward itself changes."""
