@@ -47,7 +47,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 4910,
-    "ablation": 2460,
+    "ablation": 2500,
     "callbacks": 2180,
     "render": 1660,
     "predictions": 1690,
