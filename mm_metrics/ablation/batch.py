@@ -13,6 +13,8 @@ from torch.nn import Module
 
 Key = Any
 Path = tuple[Key, ...]
+LEAVES = (Tensor, Module, type)
+PLAIN = {Tensor, type(None), bool, int, float, str}  # most of what is asked about, told at once
 
 
 class MissingKeyError(KeyError, ValueError):
@@ -26,7 +28,7 @@ class MissingKeyError(KeyError, ValueError):
 
 def children(node: object) -> list[tuple[Key, Any]] | None:
     """The parts of a container with their keys, None for a leaf; a list that holds no tensor at all is a leaf."""
-    if isinstance(node, Tensor | Module | type):
+    if type(node) in PLAIN or isinstance(node, LEAVES):
         return None
     if isinstance(node, Mapping):
         return list(node.items())
@@ -52,7 +54,13 @@ def flatten(node: object, path: Path = ()) -> dict[Path, Any]:
     parts = children(node)
     if parts is None:
         return {path: node}
-    return {leaf: value for key, part in parts for leaf, value in flatten(part, (*path, key)).items()}
+    leaves: dict[Path, Any] = {}
+    for key, part in parts:
+        if type(part) in PLAIN:
+            leaves[(*path, key)] = part
+        else:
+            leaves |= flatten(part, (*path, key))
+    return leaves
 
 
 def tensors(node: object) -> dict[Path, Tensor]:

@@ -188,4 +188,4 @@ def _version(tensor: Tensor) -> int | None:
 def autocast(given: Iterable[Tensor]) -> object:
     """The precision context: outputs made in one don't serve in another."""
     kinds = sorted({tensor.device.type for tensor in given} | {"cpu"})
-    return tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds)
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds if torch.is_autocast_enabled(kind))
