@@ -87,7 +87,7 @@ def test_what_is_no_content_is_said():
         (torch.zeros(()), type(None)),
         (torch.zeros(40, 80), type(None)),
     ],
-    ids=str,
+    ids=range(11),
 )
 def test_only_what_is_plainly_one_thing_is_taken_by_itself(entry, kind):
     assert type(samples.plain(entry)) is kind
