@@ -23,7 +23,8 @@ class Answers:
     """Targets and answers to class numbers: ``(D,)`` for D distinct cells, multilabel ``(D, L + 1)`` of 0 and 1.
 
     The number after the last class is for answers that are no class, in multilabel the label after the last.
-    `extract` is a regular expression for the part of an answer that counts: its first group, or all that it matches.
+    `extract` is a regular expression for the part of an answer that counts: its first group that took
+    part, or all that it matches where it has none.
 
     >>> answers = Answers("multiclass", ("A", "B"), extract=r"answer is ([A-D])")
     >>> answers.prediction("The answer is B."), answers.prediction("I am not sure")
@@ -120,8 +121,9 @@ class Answers:
         return codes
 
     def _extracted(self, cell: object) -> list[str]:
-        found = (match for match in re.finditer(str(self.extract), as_text(cell) or ""))
-        return [text for match in found if (text := as_text(match[1] if match.re.groups else match[0]))]
+        found = re.finditer(str(self.extract), as_text(cell) or "")
+        parts = (next(filter(None, match.groups()), "") if match.re.groups else match[0] for match in found)
+        return [text for part in parts if (text := as_text(part))]
 
     def _row(self, cell: object, labels: list[str], strict: bool) -> list[int]:
         row = [0] * self.width

@@ -27,7 +27,8 @@ class Options:
         positive: the positive class of a binary task; the last one by default
         threshold: binary predictions are probabilities, positive above it
         ignore_case: "Yes" is "yes"
-        extract: a regular expression for the part of an answer that counts: its first group, or all that it matches
+        extract: a regular expression for the part of an answer that counts: its first group that took
+            part, or all that it matches
         multiple_choice: classes are letters of options that mean nothing by themselves: accuracy only
         correct: the column of a judge's marks, 1 right and 0 wrong: accuracy only, no target; coalitions' marks are in
             {correct}_{coalition}
