@@ -355,6 +355,13 @@ def test_several_files_are_one(tmp_path):
     assert how.score_files([tmp_path / "a.parquet", tmp_path / "b.jsonl"]).card == whole
 
 
+def test_a_file_twice_is_refused(tmp_path):
+    table().to_csv(tmp_path / "a.csv", index=False)
+    (tmp_path / "b.csv").symlink_to(tmp_path / "a.csv")
+    with pytest.raises(ValueError, match=r"b\.csv is named twice"):
+        Predictions(MODALITIES).score_files([tmp_path / "a.csv", tmp_path / "b.csv"])
+
+
 def test_shards_scored_apart_add_up(tmp_path):
     data = table()
     paths = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "whole.csv"
@@ -654,6 +661,14 @@ def test_what_is_refused(case, tmp_path):
         ({"always": ("video",)}, "always names"),
         ({"presence": "has"}, "it holds {modality} once"),
         ({"bootstrap": -1}, "bootstrap=-1"),
+        ({"delimiter": ";;"}, "delimiter=';;'"),
+        ({"encoding": "hex"}, "encoding='hex'"),
+        ({"format": "xlsx"}, "format='xlsx'"),
+        ({"extract": "("}, "extract='\\('"),
+        ({"task": "ordinal"}, "edges=None"),
+        ({"task": "ordinal", "edges": "low"}, "edges='low'"),
+        ({"correct": "ok", "multiple_choice": True}, "multiple_choice is for"),
+        ({"classes": ("a", "b"), "by": ["ok"]}, "by='ok'"),
         ({}, "classes=None"),
     ],
 )

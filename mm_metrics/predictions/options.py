@@ -111,7 +111,10 @@ class Options:
             named = (text.partition("=") for text in self.by)
             set_("by", {column: tuple(filter(None, values.split(","))) for column, _, values in named})
         if isinstance(self.edges, str) and self.edges != "mosi":
-            set_("edges", tuple(map(float, self.edges.split(","))))
+            try:
+                set_("edges", tuple(map(float, self.edges.split(","))))
+            except ValueError:
+                raise ValueError(f"edges={self.edges!r}: rising numbers such as -1,0,1, or mosi") from None
         if self.kind.ordinal != (self.edges is not None):
             raise ValueError(f"edges={self.edges!r}: task=ordinal needs some, as -1,0,1 or mosi, and no other does")
         if self.block_rows < 1 or self.bootstrap < 0:

@@ -169,6 +169,10 @@ def distinct(column: Any) -> tuple[np.ndarray, list[Any]]:
 
 def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
     """The counter of coded rows. Binary tasks are counted as any other classes: `card_of` names them again."""
+    if unknown := [column for column, values in how.values.items() if not values]:
+        raise ValueError(
+            f"by={unknown[0]!r}: its values are found in files only, name them: by={{{unknown[0]!r}: […]}}"
+        )
     names, kind = JUDGED if how.judged else how.answers.names, how.kind
     sizes: dict[str, Any] = {"num_classes": len(names), "class_names": names}
     if kind.by_label:

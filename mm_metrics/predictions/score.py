@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,9 @@ def prepared(how: Options, files: Sequence[FilePath]) -> tuple[list[Source], Col
     if not files:
         raise ValueError("files is empty: at least one is due")
     notes: list[str] = []
+    same = [os.path.realpath(path) for path in files]
+    if twice := [path for i, path in enumerate(files) if same[i] in same[:i]]:
+        raise ValueError(f"{twice[0]} is named twice, and its rows would count twice: each file once")
     sources = [how.source(path) for path in files]
     columns = how.columns(sources[0].columns(), sources[0].name)
     for source in sources[1:]:
