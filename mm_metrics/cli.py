@@ -269,11 +269,16 @@ def _book(path: str, modalities: Sequence[str] | None) -> Scorecard | None:
 
     try:
         header = book.header_in(path)
-    except (ImportError, OSError):  # said where the file is read
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{path} is a damaged book of samples: {error}") from None
+    except (ImportError, OSError, ValueError):  # said where the file is read
         return None
-    if header and modalities and list(modalities) != header["modalities"]:
-        raise ValueError(f"--modalities {' '.join(modalities)}: {path} is a book of {' '.join(header['modalities'])}")
-    return book.score_book(path) if header else None
+    if header and modalities and list(modalities) != header.get("modalities"):
+        raise ValueError(f"--modalities {' '.join(modalities)}: {path} is a book of {header.get('modalities')}")
+    try:
+        return book.score_book(path) if header else None
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is a damaged book of samples: {error!r}") from None
 
 
 def _card(path: str) -> Scorecard:

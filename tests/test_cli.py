@@ -24,6 +24,7 @@ from tests.test_book import OneProcess
 
 pytest.importorskip("jsonargparse")
 pytest.importorskip("pyarrow")
+from pyarrow import parquet
 
 
 def predictions(right=0.95, n=600, seed=0, audio=None) -> pandas.DataFrame:
@@ -398,7 +399,17 @@ def test_a_book_of_samples_is_scored_as_it_was_counted(tmp_path, capsys):
         assert main(["score", path, *more, "--output", "again.json"]) == 0
         assert Scorecard.from_json("again.json") == Scorecard.from_json("val.json")
     assert main(["score", path, "--modalities", "text"]) == cli.REFUSED
-    assert "is a book of text audio" in capsys.readouterr().err
+    assert "is a book of ['text', 'audio']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("header", ["[]", "{", '{"format": "mm_metrics/samples"}', '{"task": 3}', "null"])
+def test_a_forged_book_is_refused(header, tmp_path, capsys):
+    table = parquet.read_table(book(tmp_path)).replace_schema_metadata({b"mm_metrics": header})
+    parquet.write_table(table, "forged.parquet")
+    code = main(["score", "forged.parquet"])
+    said = capsys.readouterr().err
+    assert code == cli.REFUSED
+    assert "bug" not in said
 
 
 def test_two_books_tell_which_samples_changed(tmp_path, capsys):
