@@ -39,7 +39,8 @@ runs for each coalition. `ModalityAblation.plan` says what is kept of which moda
   something other than weights, batch size or an attribute, and not for the coalition of all.
 - A write through ``.data`` that spares the values that are looked at: 16 of each of up to 256 weights.
 - On an accelerator, between two validations' first batches: a large buffer, or one written through ``.data``, that a
-  forward did not change before; what a model keeps in C++ or in closures is never seen.
+  forward did not change before; what a model keeps in C++ or in closures is never seen,
+  and an iterator that it draws from goes on.
 - In a tuple, that its first entry holds the logits, where no other entry could; in a mapping, that ``logits`` does.
 - That rows are samples: a model that lets one sample's row reach another's is compared on whole batches, no others.
 - What stands in for a hidden input says little where the model never met the like: see ``baseline``.

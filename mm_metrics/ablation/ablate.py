@@ -96,16 +96,23 @@ class ModalityAblation:
         with self._whole.untouched():
             return self._engine.answers(self._look(batch, presence, Checks()), presence, self._look)
 
-    def presence(self, batch: Any) -> Tensor | None:
-        """``(N, M)`` bool: which modalities a sample has, absent ones False; None where all have all."""
-        view = self._look(batch, None, Checks())
-        absent = [not view.found.paths[name] for name in self.modalities]
+    def presence(self, batch: Any, told: Tensor | None = None) -> Tensor | None:
+        """``(N, M)`` bool: which modalities a sample has, as ``told`` or as the batch's entry tells; None where all.
+
+        A modality whose inputs the batch does not hold is absent from all samples, whatever is told.
+        """
+        leaves = flatten(batch)
+        found = self.inputs.find(batch, leaves)
+        absent = [not found.paths[name] for name in self.modalities]
+        if told is None and self.inputs.presence is not None:
+            told = self._look(batch, None, Checks()).there
         if not any(absent):
-            return view.there
-        there = (
-            torch.ones(view.N, len(absent), dtype=torch.bool, device=view.device) if view.there is None else view.there
+            return told
+        device = (
+            next((x.device for x in leaves.values() if isinstance(x, Tensor)), None) if told is None else told.device
         )
-        return there & ~torch.tensor(absent, device=there.device)
+        table = torch.ones(found.N, len(absent), dtype=torch.bool, device=device) if told is None else told.bool()
+        return table & ~torch.tensor(absent, device=device)
 
     def begin(self) -> None:
         """A validation begins: every ``verify``-th time its first batch is answered both ways again.
@@ -200,7 +207,7 @@ class ModalityAblation:
 
     @means.setter
     def means(self, means: Mapping[Any, Tensor]) -> None:
-        self._baselines.means = means
+        self._baselines.use(means)
 
     def add_to_means(self, batch: Any) -> None:
         """Add a training batch to the running means; `use_means` puts them to use."""
@@ -212,8 +219,12 @@ class ModalityAblation:
                     self._running.add(key if len(path) == 1 else path, x, view.having(m))
 
     def use_means(self, all_reduce: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Let the running means be the baseline; ``all_reduce`` sums a tensor over the ranks, which all call this."""
-        self.means = self._running.means(all_reduce)
+        """Let the running means be the baseline; ``all_reduce`` sums a tensor over the ranks, which all call this.
+
+        Where no training batch came, as in a test after the training, the means stay what they are.
+        """
+        if self._running.sums:
+            self.means = self._running.means(all_reduce)
 
     def _look(self, batch: Any, presence: Any, checks: Checks) -> View:
         return look(batch, self.inputs, self.modalities, self._baselines, presence, checks)

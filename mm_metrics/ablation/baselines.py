@@ -68,12 +68,18 @@ class Baselines:
         self.baseline, self.inputs, self.seed, self.say = baseline, inputs, seed, say
         self.means: Mapping[Any, Tensor] = {}
         self._rows: dict[Hashable, StandIn] = {}
+        self._uses = 0
         if isinstance(baseline, Mapping):
             known = [*inputs.keys, *(key for keys in inputs.keys.values() for key in keys)]
             unknown = [name for name in baseline if name not in known]
             if unknown:
                 raise ValueError(f"baseline names {unknown}: the modalities and their keys are {known}")
         self._check(baseline)
+
+    def use(self, means: Mapping[Any, Tensor]) -> None:
+        """Take these means; what was made of others is no longer of use."""
+        self.means = means
+        self._uses += 1
 
     def _check(self, spec: Any, inner: bool = False) -> None:
         if isinstance(spec, Mapping):
@@ -175,7 +181,8 @@ class Baselines:
     def _mean(self, path: Path, key: Key, x: Tensor, there: Tensor | None) -> StandIn:
         kept = self.means.get(key if len(path) == 1 else path)
         if kept is not None and kept.shape == x.shape[1:]:
-            return self._row(x, kept, token=("mean", id(kept), None if kept.is_inference() else kept._version))
+            where = key if len(path) == 1 else path
+            return self._row(x, kept, token=("mean", where, self._uses))
         sums, count = total(x, there)
         return _row(x, sums / count.clamp(min=1))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -154,7 +155,11 @@ class Inputs:
         if not isinstance(batch, Mapping):
             return False
         named = {str(key).split(".")[0] for keys in self.keys.values() for key in keys} | {str(self.presence)}
-        others = [x for path, x in leaves.items() if isinstance(x, Tensor) and x.ndim > 1 and str(path[0]) not in named]
+        others = [
+            x
+            for path, x in leaves.items()
+            if isinstance(x, Tensor) and x.ndim > 1 and x.dtype != torch.bool and str(path[0]) not in named
+        ]
         return bool(self._seen) and (not others or all(error.key in self._seen for error in missing))
 
     def presence_paths(self, batch: object, leaves: Mapping[Path, Any]) -> dict[Path, Key | None]:

@@ -74,6 +74,7 @@ class ModalityMonitor(Callback):
         headline: the score that drops and Shapley values speak of, beside accuracy.
         bins: of the histograms that AUROC and its like come from.
         edges: of an ordinal task, see `mm_metrics.CoalitionConfusionMatrix`.
+        sample_axis: the axis of samples by modality or key, ``{"audio": 1}``, where it is not the first.
         report: whether the end of a run prints the table, draws the figures and writes the page.
 
     >>> monitor = ModalityMonitor({"text": "tokens", "image": "pixels"}, num_classes=5)
@@ -121,6 +122,7 @@ class ModalityMonitor(Callback):
         headline: str = "f1",
         bins: int = 512,
         edges: Any = None,
+        sample_axis: Mapping[str, int] | None = None,
     ) -> None:
         if gate is not None and not isinstance(gate, QualityGate):
             raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
@@ -153,6 +155,7 @@ class ModalityMonitor(Callback):
             group,
             by,
             edges,
+            sample_axis,
         )
         self.modalities = self.watched.modalities
         metric: dict[str, Any] = {

@@ -53,6 +53,7 @@ class Watched:
     group: Any = None
     by: Mapping[str, Any] | None = None
     edges: Any = None
+    sample_axis: Mapping[Any, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what does not fit."""
@@ -146,7 +147,9 @@ class Prober:
             seed=watched.seed,
             coalitions=[self.modalities.name(mask) for mask in watched.masks] or ["all"],
             verify=watched.verify,
+            sample_axis=watched.sample_axis,
         )
+        self.ablation.num_classes = watched.num_classes if task_of(watched.task).by_class else None
         self.ablation.say = self.say
         self.ablation.means = {key: mean.to(pl_module.device) for key, mean in self._means.items()}
         self._context = trainer.precision_plugin.forward_context
@@ -170,7 +173,8 @@ class Prober:
         total = iter([torch.stack(part).sum(0) for part in zip(*parts, strict=True)])
         if ablation is not None:
             ablation.use_means(lambda part: next(total).to(part.device))
-        means = gathered({} if ablation is None else {key: mean.cpu() for key, mean in ablation.means.items()})
+        held = self._means if ablation is None else ablation.means
+        means = gathered({key: mean.cpu() for key, mean in held.items()})
         self._means = next((found for found in means if found), {})
 
     @property
@@ -226,7 +230,7 @@ class Prober:
                     own = ablation.predict(batch).unsqueeze(0)
                     rows, preds = (*rows, self.own), torch.cat([preds, own.to(preds.dtype)])
         presence = None if self.watched.presence is None else read_key(batch, self.watched.presence)
-        presence = self.modalities.presence(presence, preds.shape[1], preds.device)
+        presence = ablation.presence(batch, self.modalities.presence(presence, preds.shape[1], preds.device))
         counted = None if self.heads is None else heard(rows, self.modalities.full, presence)
         return Shown(rows, preds, counted, presence)
 

@@ -137,3 +137,34 @@ def test_a_step_that_prepares_its_batch_is_said_once_in_a_run(tmp_path):
             seeded(Scales), loader(), verbose=False
         )
     assert len([one for one in told if "other tensors" in str(one.message)]) == 1
+
+
+@pytest.mark.parametrize("gone", ["missing", "none", "empty"])
+def test_an_absent_modality_and_another_axis_in_a_run(gone, tmp_path):
+    class Copes(Concat):
+        def forward(self, batch):
+            found = [self.encoders["text"](batch["text"]), self.encoders["image"](batch["image"].t())]
+            audio = batch.get("audio")
+            empty = audio is None or not len(audio)
+            return self.head(
+                torch.cat([*found, torch.zeros_like(found[0]) if empty else self.encoders["audio"](audio)], -1)
+            )
+
+        def validation_step(self, batch, batch_idx):
+            self(batch)
+
+    def collate(rows):
+        batch = torch.utils.data.default_collate(rows)
+        batch["image"] = batch["image"].t().contiguous()
+        if batch["number"][0] % 32 == 0:  # every other batch of 16
+            batch["audio"] = {"none": None, "empty": []}.get(gone)
+            if gone == "missing":
+                del batch["audio"]
+        return batch
+
+    monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=0, sample_axis={"image": 1})
+    data = Rows(n=64, seed=1)
+    trainer(tmp_path, monitor).validate(seeded(Copes), loader(data, collate_fn=collate), verbose=False)
+    card = monitor.scorecards["val"]
+    assert card.support(slice="all") == 64
+    assert card.support(slice="audio") == 32
