@@ -47,8 +47,8 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 4910,
-    "ablation": 2500,
-    "callbacks": 2180,
+    "ablation": 2520,
+    "callbacks": 2240,
     "render": 1660,
     "predictions": 1690,
     "leakage": 1480,
