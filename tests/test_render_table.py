@@ -245,3 +245,18 @@ def test_a_table_of_several_names_its_loader():
     told = tables.of(card(), name="val_1")
     assert console.text(told, named=True).startswith("val_1, 400 samples\n")
     assert "val_1" not in console.text(told)
+
+
+def test_the_headline_score_is_what_table_page_and_findings_speak_of(tmp_path):
+    shown = card(info={"headline": "f1_weighted"}, skill=1.6)
+    told = tables.of(shown)
+    assert told.score == shown.headline == "f1_weighted"
+    assert told.gains["text"].drop == shown.contributions("f1_weighted")["text"].drop
+    said = console.text(told)
+    assert "points of f1 weighted" in said.lower()
+    assert "points of F1\n" not in said
+    dominant = card(coalitions="all", info={"headline": "accuracy"}, skill=1.9).verdict()
+    about = [f for f in dominant.findings if f.kind in ("dominant_modality", "unused_modality")]
+    assert {f.score for f in about} <= {"accuracy"}
+    for wrong in ("no_such_score", "auroc", "f1_none", 7):
+        assert card(info={"headline": wrong}).headline == "f1"

@@ -29,6 +29,15 @@ class Scored(Counted):
         """The scores beyond those of the confusion that the counts tell."""
         return beyond.told(self)
 
+    @property
+    def headline(self) -> str:
+        """The score that drops, tables and pictures are about: F1, or what `info` names; accuracy where that is all."""
+        try:
+            asked, average = self.named(str(self.info.get("headline", "f1")))
+        except ValueError:
+            return "f1"
+        return "accuracy" if self.judged else "f1" if average == "none" else str(self.info.get("headline", asked))
+
     def score(
         self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> float:

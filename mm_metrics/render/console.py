@@ -85,7 +85,7 @@ def difference(comparison: Comparison, *, width: int = 80, color: bool | None = 
     new, old = (card.support() for card in (comparison.new, comparison.old))
     page.sentence(f"New less old, in points: {new:,} and {old:,} samples, {how}.", "bold")
     page.table(tables.differences(comparison, comparison.new.slices), "Differences by slice, with 95% intervals")
-    score = tables.headline(comparison.new)
+    score = comparison.new.headline
     gains = tables.gains(comparison.contributions(score))
     if any(math.isfinite(cell.value) for row in gains.rows for cell in row[1:]):
         page.table(gains, f"What each modality gives more, in points of {words.label(score)}")

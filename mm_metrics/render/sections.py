@@ -217,8 +217,8 @@ def _differences(table: Table, shown: Sequence[str], title: str, label: str) -> 
 
 def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], score: str) -> list[Picture]:
     """Scores of every slice, and drops in points, over epochs, for every stage that the keys tell."""
-    keys = set(tables.history_keys(rows))
-    stages = list(dict.fromkeys(key.partition("/")[0] for key in tables.history_keys(rows) if key.count("/") >= 2))
+    keys = tables.history_keys(rows)
+    stages = dict.fromkeys(key.partition(mark)[0] for key in keys for mark in ("/all/", "/drop/") if mark in key)
     made = []
     for stage in stages:
         for name in dict.fromkeys((score, "recall")):

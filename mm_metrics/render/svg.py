@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from mm_metrics import words
 from mm_metrics.render import draw
 from mm_metrics.render.draw import Mark, Sheet
 
@@ -16,7 +17,7 @@ _LARGER = 1.5  # pictures are drawn for a phone and shown larger where there is 
 
 def inline(sheet: Sheet, alt: str) -> str:
     """The sheet as an ``<svg>`` element; `alt` is what is read instead of it."""
-    said = html.escape(alt)
+    said = html.escape(words.clean(alt))
     return (
         f'<svg role="img" aria-label="{said}" viewBox="0 0 {sheet.width:g} {sheet.height:g}" '
         f'style="max-width:{sheet.width * _LARGER:.0f}px">{"".join(map(_element, sheet.marks))}</svg>'

@@ -69,7 +69,7 @@ class Tables:
     ) -> None:
         self.card, self.name, self.samples = card, words.clean(name), [dict(entry) for entry in samples]
         self.modalities, self.slices, self.names, self.kind = card.modalities, card.slices, card.names, card.kind
-        self.score = headline(card)
+        self.score = card.headline  # what tables and pictures are about
         self._verdict = verdict
         self._estimates: dict[tuple[str, str, str], Number] = {}
         self._confusions: dict[str, Tensor | None] = {}
@@ -285,11 +285,6 @@ class Tables:
 def of(card: Tally | Tables, verdict: Verdict | None = None, samples: Any = None, name: str = "") -> Tables:
     """The tables of a tally; tables that were made before are handed on as they are."""
     return card if isinstance(card, Tables) else Tables(card, verdict, samples or (), name)
-
-
-def headline(card: Tally) -> str:
-    """The score that tables and pictures are about: F1, or what the card says; accuracy where that alone is known."""
-    return "accuracy" if card.judged else str(card.info.get("headline", "f1"))
 
 
 def gains(given: Mapping[str, Contribution]) -> Table:

@@ -25,18 +25,19 @@ def explanations(card: Tally, gate: QualityGate) -> Iterator[Finding]:
         yield from _overconfident(card, gate.confidence)
     if len(card.modalities) < 2 or len(card.coalitions) < 2 or not card.layout.R or not card.knows("f1"):
         return
+    score = card.headline
     for name in card.modalities:
-        own = card.contributions("f1", slice=name, confidence=gate.confidence)[name]
+        own = card.contributions(score, slice=name, confidence=gate.confidence)[name]
         bounds = (own.drop.low, own.drop.high, own.unimodal_gain.low, own.unimodal_gain.high)
         if all(-gate.unused <= bound <= gate.unused for bound in bounds):
-            message = sentences.unused(name, own)
-            yield Finding("unused_modality", name, "f1", *own.drop, gate.unused, message)
-    shares = card.contributions("f1", confidence=gate.confidence)
+            message = sentences.unused(name, own, score)
+            yield Finding("unused_modality", name, score, *own.drop, gate.unused, message)
+    shares = card.contributions(score, confidence=gate.confidence)
     total = sum(share.shapley.value for share in shares.values())
     for name, share in shares.items():
         if total > gate.unused and share.shapley.low > gate.dominant * total:
-            message = sentences.dominant(name, share.shapley, total)
-            yield Finding("dominant_modality", name, "f1", *share.shapley, gate.dominant * total, message)
+            message = sentences.dominant(name, share.shapley, total, score)
+            yield Finding("dominant_modality", name, score, *share.shapley, gate.dominant * total, message)
 
 
 def _overconfident(card: Tally, confidence: float) -> Iterator[Finding]:

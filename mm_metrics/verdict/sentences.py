@@ -147,19 +147,21 @@ def _bars(gate: QualityGate) -> str:
     )
 
 
-def unused(name: str, given: Contribution) -> str:
+def unused(name: str, given: Contribution, score: str) -> str:
     """A modality that gives nothing."""
     return (
-        f"{name} is not used: without it F1 loses {words.points_estimate(given.drop)} points on the samples that "
-        f"have it, and alone it gives {words.points_estimate(given.unimodal_gain)}; is its encoder trained at all?"
+        f"{name} is not used: without it {words.label(score)} loses {words.points_estimate(given.drop)} points on the "
+        f"samples that have it, and alone it gives {words.points_estimate(given.unimodal_gain)}; is its encoder "
+        "trained at all?"
     )
 
 
-def dominant(name: str, shapley: Estimate, total: float) -> str:
+def dominant(name: str, shapley: Estimate, total: float, score: str) -> str:
     """A modality that carries nearly all."""
     return (
         f"{name} carries {shapley.value / total:.0%} of what the model knows (Shapley value "
-        f"{words.points_estimate(shapley)} of {100 * total:.0f} points of F1): the others are hardly used"
+        f"{words.points_estimate(shapley)} of {100 * total:.0f} points of {words.label(score)}): "
+        "the others are hardly used"
     )
 
 
