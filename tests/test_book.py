@@ -125,3 +125,19 @@ def test_what_is_no_book_is_refused(tmp_path):
     parquet.write_table(pa.table({"target": [1]}), tmp_path / "a.parquet")
     with pytest.raises(ValueError, match="no book"):
         books.score_book(tmp_path / "a.parquet")
+
+
+def test_columns_and_ordinal_numbers_come_back(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"), task="ordinal", edges="mosi", bootstrap=20, by={"language": ["de", "en"], "channel": 2}
+    )
+    target, preds = 3 * torch.randn(50, generator=random), 3 * torch.randn(4, 50, generator=random)
+    by = {"language": ["de", "en", "sw", "??", "en"] * 10, "channel": torch.arange(50) % 3}
+    labels = metric.count(preds, target, index=torch.arange(50), by=by)
+    book = Book(tmp_path, "val", 0, metric)
+    book.add(metric.layout.masks, preds, labels, None, torch.arange(50), target=target, by=by)
+    book.finish(OneProcess())
+    card = books.score_book(tmp_path / "val.samples.parquet")
+    assert card == metric.scorecard()
+    assert card.score("mae", slice="language/other") > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from mm_metrics.counts.labels import Labels
 from mm_metrics.counts.measure import true_probability
 from mm_metrics.metrics import CoalitionConfusionMatrix
-from mm_metrics.predictions.book import BookWriter, column_of, header_of, join_books
+from mm_metrics.predictions.book import BookWriter, column_of, header_of, join_books, value_names
 
 _HELD = 16  # batches that may be on their way to the host
 
@@ -39,24 +39,30 @@ class Book:
         numbers: Tensor | None = None,
         group: Tensor | None = None,
         counted: Tensor | None = None,
+        target: Tensor | None = None,
+        by: Mapping[str, Any] | None = None,
     ) -> None:
         """Rows of a batch: `preds` ``(K, N, …)`` of the coalitions `masks` as they came, and as `labels`.
 
-        `presence` ``(N, M)`` is where the samples count, `counted` ``(K, N)`` which coalitions answered.
+        `presence` ``(N, M)`` is where the samples count, `counted` ``(K, N)`` which coalitions answered, `by` the
+        columns' values and `target` ``(N,)`` the numbers of an ordinal task as they came.
         """
         modalities, by_label = self.metric.modalities, self.metric.task.by_label
+        numeric = self.metric.task.ordinal
         held = true_probability(self.metric.reader, preds, labels)
-        target = (
-            labels.target
-            if labels.ignored is None
-            else torch.where(labels.ignored, self.header["ignore_index"], labels.target)
-        )
-        columns: dict[str, Any] = {"target": target if by_label else target[:, 0], "index": numbers, "group": group}
+        true = labels.target
+        if numeric and target is not None:
+            true = target.reshape(-1, 1).float()
+        elif labels.ignored is not None:
+            true = torch.where(labels.ignored, self.header["ignore_index"], true)
+        columns: dict[str, Any] = {"target": true if by_label else true[:, 0], "index": numbers, "group": group}
+        columns |= {f"by_{column}": (by or {})[column] for column, _ in self.header["by"]}
         for m, name in enumerate(modalities):
             columns[f"presence_{name}"] = None if presence is None else presence[:, m] != 0
         for k, mask in enumerate(masks):
             coalition = modalities.name(mask)
             said = labels.predicted[k] if by_label else labels.predicted[k, :, 0]
+            said = preds[k].reshape(-1).float() if numeric else said
             column, probable = (column_of(self.header, coalition, what) for what in ("prediction", "true_probability"))
             columns[column] = said if counted is None else (said, ~counted[k])
             columns[probable] = held[k] if counted is None else (held[k], ~counted[k])
@@ -83,6 +89,9 @@ class Book:
         for name, value in columns.items():
             if name.startswith("presence_") and value is None:
                 value = torch.ones(N, dtype=torch.bool)
+            if name.startswith("by_"):
+                rows[name] = value_names(self.header, name, value)
+                continue
             parts = value if isinstance(value, tuple) else (value,)
             arrays = tuple(None if part is None else part.numpy() for part in parts)
             rows[name] = arrays if len(arrays) > 1 else arrays[0]

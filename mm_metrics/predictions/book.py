@@ -46,6 +46,7 @@ def header_of(metric: CoalitionConfusionMatrix) -> dict[str, Any]:
         "bootstrap": layout.R,
         "seed": metric.seed,
         "ignore_index": reader.ignore_index,
+        "edges": reader.edges,
         "by": [[column, list(values)] for column, values in layout.by if not column.startswith("_")],
     }
 
@@ -119,12 +120,11 @@ def score_book(path: str | os.PathLike[str]) -> Scorecard:
     if header is None:
         raise ValueError(f"{path} is no book of samples, as samples='all' of the monitor writes them")
     by_label = header["task"] == "multilabel"
-    task = "multiclass" if header["task"] == "ordinal" else header["task"]
     metric = CoalitionConfusionMatrix(
-        header["modalities"], header["num_classes"] if task == "multiclass" else None, task,
+        header["modalities"], header["num_classes"] if header["task"] == "multiclass" else None, header["task"],
         header["num_labels"] if by_label else None, coalitions=header["coalitions"], bootstrap=header["bootstrap"],
         seed=header["seed"], ignore_index=header["ignore_index"], class_names=header["class_names"],
-        by={column: values[:-1] for column, values in header["by"]},
+        edges=header["edges"], by={column: values[:-1] for column, values in header["by"]},
     )  # fmt: skip
     with _parquet().ParquetFile(path) as file:
         for group in range(file.num_row_groups):
@@ -135,6 +135,14 @@ def score_book(path: str | os.PathLike[str]) -> Scorecard:
 def column_of(header: Mapping[str, Any], coalition: str, what: str = "prediction") -> str:
     """The column of a coalition's predictions: the model's own have no name behind them."""
     return what if coalition == header["own"] else f"{what}_{coalition}"
+
+
+def value_names(header: Mapping[str, Any], name: str, values: Any) -> list[str]:
+    """The values of a column ``by_{column}`` by name, from codes or names ``(N,)``; what is none of them is other."""
+    names = dict(map(tuple, header["by"]))[name.removeprefix("by_")]
+    if isinstance(values, torch.Tensor):
+        return [names[code] if 0 <= code < len(names) else names[-1] for code in values.tolist()]
+    return [str(value) if str(value) in names else names[-1] for value in values]
 
 
 def _count(metric: CoalitionConfusionMatrix, header: Mapping[str, Any], table: pa.Table) -> None:
@@ -148,7 +156,7 @@ def _count(metric: CoalitionConfusionMatrix, header: Mapping[str, Any], table: p
             values = np.zeros((len(cells), L), dtype=np.int64)
             values[there] = cells.drop_null().flatten().to_numpy().reshape(-1, L)
             return values, there
-        return cells.fill_null(0).to_numpy().astype(np.int64), there
+        return cells.fill_null(0).to_numpy().astype(np.float32 if header["edges"] else np.int64), there
 
     target, _ = labels("target")
     answers = [labels(column_of(header, coalition)) for coalition in header["coalitions"]]
@@ -169,7 +177,8 @@ def _count(metric: CoalitionConfusionMatrix, header: Mapping[str, Any], table: p
 def _schema(header: Mapping[str, Any]) -> pa.Schema:
     import pyarrow as pa
 
-    label = pa.list_(pa.int8(), header["num_labels"]) if header["task"] == "multilabel" else pa.int32()
+    label = pa.float32() if header["edges"] else pa.int32()
+    label = pa.list_(pa.int8(), header["num_labels"]) if header["task"] == "multilabel" else label
     fields = [("index", pa.int64()), ("group", pa.int64()), ("target", label)]
     fields += [(column_of(header, name), label) for name in [header["own"]]]
     fields += [(f"presence_{name}", pa.bool_()) for name in header["modalities"]]
