@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from mm_metrics.ablation.batch import tensors
+from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.prober import Prober, Watched, own_mask
 from mm_metrics.callbacks.ranks import agreed, gathered, place
 from mm_metrics.callbacks.refused import Refused
@@ -19,6 +21,7 @@ from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
 from mm_metrics.counts.labels import Labels
+from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.metrics.base import answered
 from mm_metrics.sampler import GlobalIndex
@@ -35,6 +38,7 @@ class Loader:
         self.metric, self.index = metric, index
         self.samples = SampleTracker(metric.modalities.names, metric.task.positive)
         self.refused, self.units = Refused(), Units()
+        self.book: Book | None = None
         self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows]] = []
         self.batches = self.seen = 0
         self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
@@ -74,6 +78,7 @@ class Counter:
         self.watched, self.arguments, self.say = watched, metric, say
         self.every_n_epochs, self.max_batches, self.tolerant = every_n_epochs, max_batches, on_bad_values == "count"
         self.prober = Prober(watched, say, own_mask(watched, max_batches is not None))
+        self.books: Path | None = None  # where the books of all samples lie, None for none
         self.detach()
 
     def detach(self) -> None:
@@ -172,15 +177,15 @@ class Counter:
     def _add(self, loader: Loader, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
         metric, own = loader.metric, self.prober.own
         try:
-            labels = self._labels(metric, masks, rows)
+            labels = self._labels(loader, masks, rows)
         except ValueError as error:
             refused = Refused()
-            good = self._take(refused, batch_idx, masks, rows, metric)
+            good = self._take(refused, batch_idx, masks, rows, loader)
             if good is None or not (self.tolerant or refused == Refused()) or self._hopeless(rows):
                 raise self._explained(error, masks, rows.preds) from error
             loader.refused += refused
             rows = rows.some(good)
-            labels = self._labels(metric, masks, rows)
+            labels = self._labels(loader, masks, rows)
         if labels.bad_prediction is not None and labels.bad_target is not None and self.tolerant:
             loader.pending.append(((labels.bad_prediction | labels.bad_target).any(), batch_idx, masks, rows))
             if sum(part[3].preds.nbytes for part in loader.pending) > _PENDING or len(loader.pending) >= 64:
@@ -198,24 +203,30 @@ class Counter:
         preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
         return bool(preds.isnan().reshape(*preds.shape[:2], -1).any(-1).all(1).any())
 
-    def _labels(self, metric: CoalitionConfusionMatrix, masks: tuple[int, ...], rows: Rows) -> Labels:
+    def _labels(self, loader: Loader, masks: tuple[int, ...], rows: Rows) -> Labels:
+        metric, book = loader.metric, loader.book
         at = [(metric.layout.masks or ()).index(mask) for mask in masks]
         preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-        return metric.count(
+        labels = metric.count(
             preds, rows.target, rows.slices, rows.numbers, rows.group, rows.by, rows=at, counted=rows.counted
         )
+        if book is not None and len(rows.target):
+            N, device = rows.preds.shape[1], rows.preds.device
+            group = read_truth(metric.modalities, (), N, device, rows.target, group=rows.group).group
+            book.add(masks, preds, labels, rows.slices, rows.numbers, group, rows.counted)
+        return labels
 
     def _take(
-        self, refused: Refused, batch_idx: int, masks: tuple[int, ...], rows: Rows, metric: CoalitionConfusionMatrix
+        self, refused: Refused, batch_idx: int, masks: tuple[int, ...], rows: Rows, loader: Loader
     ) -> Tensor | None:
         """Count what of a batch can't be scored as what it is; which rows can be, None where it is all of them."""
-        layout = metric.layout
+        layout, metric = loader.metric.layout, loader.metric
         scored = bool(layout.curves or layout.levels or layout.sums)
         good, missed = refused.take(batch_idx, masks, self.prober.own, rows, metric.reader, scored)
         if bool(good.all()):
             return None
         if len(missed.target) and self.tolerant:
-            self._labels(metric, masks, missed)
+            self._labels(loader, masks, missed)
         return good
 
     def _settle(self, loader: Loader) -> None:
@@ -223,7 +234,7 @@ class Counter:
         flags, view = [part[0] for part in loader.pending], loader.metric.layout.view
         odd = torch.stack(flags).tolist() if flags else []
         for (_, batch_idx, masks, rows), some in zip(loader.pending, odd, strict=True):
-            good = self._take(loader.refused, batch_idx, masks, rows, loader.metric) if some else None
+            good = self._take(loader.refused, batch_idx, masks, rows, loader) if some else None
             if good is not None:
                 view(loader.metric.counts, "samples").sub_((~good).sum())
         if any(odd):
@@ -264,6 +275,9 @@ class Counter:
         for warning in said:
             self.say(str(warning.message))
         self.loaders[i] = loader = Loader(metric, index)
+        if self.books is not None and not trainer.sanity_checking:
+            name = stage_of(trainer) if i == 0 else f"{stage_of(trainer)}_{i}"
+            loader.book = Book(self.books, name, trainer.global_rank, metric)
         return loader
 
     def cards(
@@ -285,6 +299,8 @@ class Counter:
             for rows in units.batches(self.prober.masks, trainer.global_rank, trainer.world_size):
                 self._add(loader, self.prober.masks, rows.to(pl_module.device), 0)
             self._settle(loader)
+            if loader.book is not None:
+                loader.book.finish(trainer)
             refused = sum(gathered(loader.refused), Refused())
             if refused.samples:
                 info = {**info, "refused": refused.samples}

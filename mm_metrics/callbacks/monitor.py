@@ -6,6 +6,8 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,6 +17,7 @@ from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.run import Run
 from mm_metrics.counts.plan import MAX_BYTES
+from mm_metrics.extras import install
 from mm_metrics.logging import SCORES
 from mm_metrics.metrics import ModalityConfusionMatrix
 from mm_metrics.modalities import NAME
@@ -75,6 +78,7 @@ class ModalityMonitor(Callback):
         bins: of the histograms that AUROC and its like come from.
         edges: of an ordinal task, see `mm_metrics.CoalitionConfusionMatrix`.
         sample_axis: the axis of samples by modality or key, ``{"audio": 1}``, where it is not the first.
+        samples: "all" writes every sample's answers to ``{stage}.samples.parquet``.
         report: whether the end of a run prints the table, draws the figures and writes the page.
 
     >>> monitor = ModalityMonitor({"text": "tokens", "image": "pixels"}, num_classes=5)
@@ -123,6 +127,7 @@ class ModalityMonitor(Callback):
         bins: int = 512,
         edges: Any = None,
         sample_axis: Mapping[str, int] | None = None,
+        samples: str | None = None,
     ) -> None:
         if gate is not None and not isinstance(gate, QualityGate):
             raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
@@ -130,6 +135,8 @@ class ModalityMonitor(Callback):
         for what, value in (("on_bad", on_bad), ("log", log), ("on_bad_values", on_bad_values)):
             if value not in choices[what]:
                 raise ValueError(f"{what}={value!r} is not known: one of {', '.join(map(repr, choices[what]))}")
+        if samples is not None and (samples != "all" or find_spec("pyarrow") is None):
+            raise ValueError(f"samples={samples!r}: 'all' or None, and a book of samples needs {install('pyarrow')}")
         if name is not None and not NAME.fullmatch(name):
             raise ValueError(f"name={name!r} begins keys and is a folder: letters, digits and _, 'emotion' say")
         if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
@@ -175,6 +182,7 @@ class ModalityMonitor(Callback):
                 card.named(score)
         self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, self._say)
         gate = QualityGate(confidence=confidence) if gate is None else gate
+        self.samples = samples
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
         self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
@@ -215,6 +223,9 @@ class ModalityMonitor(Callback):
         enabled = self._main and not getattr(trainer, "fast_dev_run", False)
         self.run.output = Output(folder, self._say, enabled, self.name)
         self.counter.detach()
+        self.counter.books = None
+        if self.samples and not getattr(trainer, "fast_dev_run", False):
+            self.counter.books = Path(trainer.strategy.broadcast(str(self.run.output.folder)))
         if stage in ("fit", "validate") and trainer.limit_val_batches == 0:
             self._say("limit_val_batches=0: there is no validation, so there is nothing to count")
 

@@ -255,3 +255,28 @@ def test_an_ordinal_task(tmp_path):
     error = float((given - (data.label - 1)).abs().mean())
     assert float(run.callback_metrics["val/all/mae"]) == pytest.approx(error, abs=1e-4)
     assert "val/all/ccc" in run.callback_metrics
+
+
+def test_the_book_of_all_samples_gives_the_card_again(tmp_path):
+    from mm_metrics.predictions.book import score_book
+
+    watcher, data = monitor(samples="all", presence="presence"), Rows(missing=0.3, seed=1)
+    trainer(tmp_path, watcher).validate(seeded(Quiet), loader(data), verbose=False)
+    book, card = score_book(tmp_path / "modality" / "val.samples.parquet"), watcher.scorecards["val"]
+    assert torch.equal(book.counts, card.counts)
+
+
+def test_a_modality_that_a_batch_lacks_is_not_present(tmp_path):
+    batches = list(loader(Rows(seed=1)))
+    for batch in batches[:2]:
+        del batch["audio"]
+
+    class Lacks(Quiet):
+        def forward(self, batch):
+            return super().forward({"audio": torch.zeros_like(batch["text"]), **batch})
+
+    watcher = monitor()
+    loaders = torch.utils.data.DataLoader(batches[::-1], batch_size=None)
+    trainer(tmp_path, watcher).validate(seeded(Lacks), loaders, verbose=False)
+    card = watcher.scorecards["val"]
+    assert (card.support(), card.support("audio"), card.info.get("refused")) == (70, 38, None)

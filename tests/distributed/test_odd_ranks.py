@@ -1,0 +1,95 @@
+"""Ranks that see nothing, or the same as another, and processes that hand their cards to the one they came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+
+from mm_metrics.callbacks import ModalityMonitor
+from tests.distributed.launch import launch
+from tests.toys import MODALITIES, Concat, Rows, loader, seeded
+
+pytestmark = pytest.mark.slow
+
+
+class Quiet(Concat):
+    def validation_step(self, batch, batch_idx):
+        self(batch)
+
+
+class Heads(Quiet):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.ModuleDict({name: nn.Linear(8, 3) for name in MODALITIES})
+
+    def by_head(self, batch):
+        heads = {name: self.heads[name](batch[name]) for name in MODALITIES}
+        return {**heads, "all": sum(heads.values())}
+
+
+class Shared(DDPStrategy):
+    """Every rank is given the same data, as under tensor parallelism."""
+
+    @property
+    def distributed_sampler_kwargs(self):
+        return {"num_replicas": 1, "rank": 0}
+
+
+def validated(folder, model, loaders, devices=1, strategy="auto", split=True, **keywords):
+    monitor = ModalityMonitor(MODALITIES, bootstrap=20, report=False, **keywords)
+    Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=strategy,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[monitor],
+        use_distributed_sampler=split,
+    ).validate(model, loaders, verbose=False)
+    return monitor
+
+
+def by_head(model, batch):
+    return model.by_head(batch)
+
+
+def odd(rank: int, world_size: int, folder: Path) -> list[str]:
+    """What a rank ends with: the other without batches, with heads and without, and both with the same data."""
+    data = loader(Rows(n=0 if rank else 43, seed=1), batch_size=8)
+    cards = []
+    for model, keywords in ((seeded(Quiet), {}), (seeded(Heads), {"predict": by_head})):
+        monitor = validated(folder, model, data, 2, "ddp", split=False, **keywords)
+        cards.append(monitor.scorecards["val"].counts)
+    same = validated(folder, seeded(Quiet), loader(Rows(n=43, seed=1), batch_size=8), 2, Shared(), num_classes=3)
+    cards.append(same.scorecards["val"].counts)
+    return cards
+
+
+def test_a_rank_without_batches_and_ranks_with_the_same(tmp_path):
+    data = loader(Rows(n=43, seed=1), batch_size=8)
+    plain, heads = (
+        validated(tmp_path, seeded(model), data, **keywords).scorecards["val"]
+        for model, keywords in ((Quiet, {}), (Heads, {"predict": by_head}))
+    )
+    for cards in launch(2, odd, tmp_path):
+        layout = plain.layout
+        for found, expected in zip(cards, (plain, heads, plain), strict=True):
+            layout = expected.layout
+            assert torch.equal(layout.view(found, "confusion"), layout.view(expected.counts, "confusion"))
+            assert int(layout.view(found, "samples")) == 43
+
+
+def test_cards_come_back_from_spawned_processes(tmp_path):
+    data = loader(Rows(n=43, seed=1), batch_size=8)
+    spawned = validated(tmp_path, seeded(Quiet), data, 2, "ddp_spawn", num_classes=3)
+    alone = validated(tmp_path, seeded(Quiet), data, num_classes=3)
+    assert spawned.scorecards["val"] == alone.scorecards["val"]
+    assert spawned.verdicts["val"].level == alone.verdicts["val"].level
