@@ -213,7 +213,7 @@ class Counter:
         if book is not None and len(rows.target):
             N, device = rows.preds.shape[1], rows.preds.device
             group = read_truth(metric.modalities, (), N, device, rows.target, group=rows.group).group
-            book.add(masks, preds, labels, rows.slices, rows.numbers, group, rows.counted)
+            book.add(masks, preds, labels, rows.slices, rows.numbers, group, rows.counted, rows.target, rows.by)
         return labels
 
     def _take(
