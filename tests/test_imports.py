@@ -46,12 +46,12 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 4910,
-    "ablation": 2520,
-    "callbacks": 2240,
-    "render": 1660,
-    "predictions": 1690,
-    "leakage": 1480,
+    "core": 4950,
+    "ablation": 2540,
+    "callbacks": 2300,
+    "render": 1680,
+    "predictions": 1700,
+    "leakage": 1490,
 }
 
 
@@ -158,7 +158,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 14_200
+    assert sum(wings.values()) <= 14_600
 
 
 def loaded(statement: str) -> set[str]:
