@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
-from mm_metrics.callbacks.run import Run
+from mm_metrics.callbacks.run import Run, is_history
 from mm_metrics.counts.plan import MAX_BYTES
 from mm_metrics.extras import install
 from mm_metrics.logging import SCORES
@@ -208,7 +208,7 @@ class ModalityMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the output folder, and forget another Trainer's run; nothing is made or registered on the module."""
-        names = [monitor.name for monitor in _monitors(trainer)]
+        names = [monitor.name for monitor in trainer.callbacks if isinstance(monitor, ModalityMonitor)]
         if names.count(self.name) > 1:
             raise ValueError(
                 f"two ModalityMonitors of one Trainer have name={self.name!r} and would log the same keys: give each "
@@ -321,7 +321,7 @@ class ModalityMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
-        if _is_history(state_dict.get("history")):
+        if is_history(state_dict.get("history")):
             self.run.history = list(state_dict["history"])
         else:
             self.run.history = []
@@ -345,17 +345,3 @@ class ModalityMonitor(Callback):
             self._said.add(message)
             if self._main:
                 warnings.warn(message, stacklevel=3)
-
-
-def _is_history(lines: Any) -> bool:
-    """Whether these are lines of numbers, each of an epoch and a step."""
-    return isinstance(lines, list) and all(
-        isinstance(line, dict)
-        and {"epoch", "step"} <= line.keys()
-        and all(isinstance(value, int | float) for value in line.values())
-        for line in lines
-    )
-
-
-def _monitors(trainer: Any) -> list[ModalityMonitor]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, ModalityMonitor)]

@@ -161,3 +161,13 @@ def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dic
 def _dynamics(trainer: Any) -> Any:
     """The run's `ModalityDynamics`, where it has one."""
     return next((callback for callback in trainer.callbacks if type(callback).__name__ == "ModalityDynamics"), None)
+
+
+def is_history(lines: Any) -> bool:
+    """Whether these are lines of numbers, each of an epoch and a step."""
+    return isinstance(lines, list) and all(
+        isinstance(line, dict)
+        and {"epoch", "step"} <= line.keys()
+        and all(isinstance(value, int | float) for value in line.values())
+        for line in lines
+    )
