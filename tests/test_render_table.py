@@ -7,15 +7,17 @@ import math
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from mm_metrics import ModalityConfusionMatrix, QualityGate, words
+from mm_metrics import ModalityConfusionMatrix, QualityGate, Scorecard, words
 from mm_metrics.render import console, phrases, tables
 from mm_metrics.scorecard import Contribution, Estimate
 from tests.render_cards import HOSTILE, card, paradox
 
+ROOT = Path(__file__).resolve().parents[1]
 LONG = ("m" * 40, "image", "a" * 81)
 
 
@@ -260,3 +262,13 @@ def test_the_headline_score_is_what_table_page_and_findings_speak_of(tmp_path):
     assert {f.score for f in about} <= {"accuracy"}
     for wrong in ("no_such_score", "auroc", "f1_none", 7):
         assert card(info={"headline": wrong}).headline == "f1"
+
+
+def test_the_readme_quotes_what_the_paradox_story_prints():
+    """Its card is kept as the story wrote it; the numbers of samples to look at are in another file."""
+    told = tables.of(Scorecard.from_json(ROOT / "tests" / "golden" / "paradox.json"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"> **{told.verdict.headline}**" in readme
+    assert f"> {phrases.worth(told.gains, told.score)}\n" in readme
+    assert told.estimate("accuracy").text == "0.98"
+    assert told.estimate("recall", slice="audio").text == "0.12"
