@@ -264,7 +264,9 @@ class ModalityMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Predict under every coalition, and count."""
-        for monitor in _monitors(trainer):  # the answers that one asks for are none of the step's
+        for monitor in [
+            each for each in trainer.callbacks if isinstance(each, ModalityMonitor)
+        ]:  # the answers that one asks for are none of the step's
             monitor.counter.unwatch()
         self.counter.count(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
