@@ -184,6 +184,7 @@ class ModalityMonitor(Callback):
         gate = QualityGate(confidence=confidence) if gate is None else gate
         self.samples = samples
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
+        self.gate = gate
         self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
         self._said: set[str] = set()

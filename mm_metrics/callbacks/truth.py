@@ -115,7 +115,8 @@ def _flat(task: str, preds: Any, target: Any) -> tuple[Tensor, Tensor] | None:
     places = tuple(target.shape[1:axes])
     if preds.ndim == axes + 2 and preds.shape[3:] == places and (axes > 2 or preds.shape[2:-1] != places):
         preds = preds.movedim(2, -1)  # a map of classes: their axis comes second
-    if tuple(preds.shape[2 : axes + 1]) != places:
+    scores = kind.by_class and preds.dtype.is_floating_point  # have an axis of classes: else targets are one-hot
+    if tuple(preds.shape[2 : axes + 1]) != places or (scores and preds.ndim != axes + 2):
         return None
     N = target.shape[0] * math.prod(places)
     return preds.reshape(preds.shape[0], N, *preds.shape[axes + 1 :]), target.reshape(N, *target.shape[axes:])
