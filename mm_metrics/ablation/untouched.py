@@ -248,7 +248,9 @@ def _first(weight: Tensor) -> Any:
     """Where a weight lies, and its first value."""
     if is_lazy(weight):
         return None
-    return weight.data_ptr(), weight.detach()[(slice(1),) * weight.ndim].flatten().tolist()
+    part = weight.detach()
+    part = part.to_local() if hasattr(part, "to_local") else part  # of a sharded weight, this rank's
+    return weight.data_ptr(), part[(slice(1),) * part.ndim].flatten().tolist()
 
 
 def _put_back(thing: Any, was: Any) -> None:

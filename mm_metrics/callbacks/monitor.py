@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
-from mm_metrics.callbacks.run import Run, is_history
+from mm_metrics.callbacks.run import Run, callbacks_of, is_history
 from mm_metrics.counts.plan import MAX_BYTES
 from mm_metrics.extras import install
 from mm_metrics.logging import SCORES
@@ -209,7 +209,7 @@ class ModalityMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the output folder, and forget another Trainer's run; nothing is made or registered on the module."""
-        names = [monitor.name for monitor in trainer.callbacks if isinstance(monitor, ModalityMonitor)]
+        names = [monitor.name for monitor in callbacks_of(trainer, ModalityMonitor)]
         if names.count(self.name) > 1:
             raise ValueError(
                 f"two ModalityMonitors of one Trainer have name={self.name!r} and would log the same keys: give each "
@@ -265,9 +265,7 @@ class ModalityMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Predict under every coalition, and count."""
-        for monitor in [
-            each for each in trainer.callbacks if isinstance(each, ModalityMonitor)
-        ]:  # the answers that one asks for are none of the step's
+        for monitor in callbacks_of(trainer, ModalityMonitor):  # the answers that one asks for are none of the step's
             monitor.counter.unwatch()
         self.counter.count(trainer, pl_module, batch, batch_idx, dataloader_idx)
 

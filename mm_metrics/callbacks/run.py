@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,6 +17,7 @@ from mm_metrics.logging import SCORES, logged_keys, summary_keys
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, QualityGate, Verdict
 
+T = TypeVar("T")
 _ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without ablation does not know
 
 
@@ -171,3 +172,8 @@ def is_history(lines: Any) -> bool:
         and all(isinstance(value, int | float) for value in line.values())
         for line in lines
     )
+
+
+def callbacks_of(trainer: Any, kind: type[T]) -> list[T]:
+    """The callbacks of a kind that a Trainer has."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]

@@ -10,8 +10,13 @@ For `{stage}` in `val`, `test`; loader i > 0 adds `/dataloader_idx_i` to keys, a
 | `{stage}/ablation/{coalition}/{score}` | accuracy and f1 when shown only these modalities; `none` is none of them |
 | `{stage}/drop/{modality}/{score}` | what is lost without it, in accuracy and f1 |
 | `{stage}/shapley/{modality}/{score}` | its fair share; they sum to all − none |
+| `{stage}/class/{name}/{score}` | precision, recall and f1 of each class, or label, up to 50 |
 | `{stage}/verdict` | 2 good, 1 mixed, 0 bad, −1 undecided |
 | `{key}/low`, `{key}/high` | bounds of the interval of a score, drop or share, with `log_intervals=True` |
+
+With `by={"language": …}` the slices `language/de` have keys as modalities have, and with `scores=` those scores; what could
+not be scored is counted in `{stage}/refused`; a monitor's `name=` stands before each key. With `samples="all"` the answers
+to every sample are in `{stage}.samples.parquet`.
 
 All are monitorable; loggers get the whole's scores, each modality's recall, F1 and drop in F1, and the verdict, or
 everything with `log="all"`.

@@ -60,6 +60,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     from lightning.pytorch.loggers import WandbLogger
 
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")  # whatever another test has told wandb before
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     loggers.send([logger], card(), "val", 7, tmp_path)
     logger.experiment.finish()

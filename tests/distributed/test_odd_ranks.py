@@ -18,9 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 class Quiet(Concat):
-    allow_zero_length_dataloader_with_multiple_devices = True
+    def __init__(self):
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True
 
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
         self(batch)
 
 
@@ -64,12 +66,15 @@ def by_head(model, batch):
 
 
 def odd(rank: int, world_size: int, folder: Path) -> list[str]:
-    """What a rank ends with: the other without batches, with heads and without, and both with the same data."""
-    data = loader(Rows(n=0 if rank else 43, seed=1), batch_size=8)
+    """What a rank ends with: the other without batches, with heads and without, and both with the same data.
+
+    Lightning leaves out a rank that has no batch of any loader, so it is the second loader that is empty.
+    """
+    data = [loader(Rows(n=8)), loader(Rows(n=0 if rank else 43, seed=1), batch_size=8)]
     cards = []
     for model, keywords in ((seeded(Quiet), {}), (seeded(Heads), {"predict": by_head})):
         monitor = validated(folder, model, data, 2, "ddp", split=False, **keywords)
-        cards.append(monitor.scorecards["val"].counts)
+        cards.append(monitor.scorecards["val_1"].counts)
     same = validated(folder, seeded(Quiet), loader(Rows(n=43, seed=1), batch_size=8), 2, Shared(), num_classes=3)
     cards.append(same.scorecards["val"].counts)
     return cards
