@@ -133,7 +133,9 @@ class Recorder:
     def gave_others(self, batch: Mapping[Path, Any], inputs: Iterable[Path], roots: list[Site]) -> bool:
         """Whether a step gave the model's outermost modules other tensors than the batch's, or none of its inputs."""
         own = {_memory(x) for x in batch.values() if isinstance(x, Tensor)}
-        mine = {_memory(batch[path]) for path in inputs}
+        mine = {_memory(x) for path in inputs if isinstance(x := batch[path], Tensor)}
+        if not mine:  # words, whose memory tells nothing
+            return False
         outer = {id(site.module) for site in roots}
         given = [(id(module), {_memory(x) for x in tensors if x.numel()}) for module, tensors in self.outermost]
         whole = [memory for module, memory in given if module in outer]

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from sklearn.metrics import accuracy_score, roc_auc_score
+from torch import nn
+from torch.utils.data import DataLoader
 
 from mm_metrics.callbacks import ModalityMonitor
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
@@ -280,3 +283,35 @@ def test_a_modality_that_a_batch_lacks_is_not_present(tmp_path):
     trainer(tmp_path, watcher).validate(seeded(Lacks), loaders, verbose=False)
     card = watcher.scorecards["val"]
     assert (card.support(), card.support("audio"), card.info.get("refused")) == (70, 38, None)
+
+
+class Words(LightningModule):
+    """Reads a list of words and a picture, nested in the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.out = nn.Linear(4, 8), nn.Linear(9, 2)
+
+    def forward(self, batch):
+        said = torch.tensor([[float(word == "yes")] for word in batch["inputs"]["text"]])
+        return self.out(torch.cat([said, self.image(batch["inputs"]["image"])], dim=1))
+
+    def validation_step(self, batch, batch_idx):
+        self(batch)
+
+
+def test_lists_of_words_by_a_path_in_a_trainer_are_hidden_by_no_word(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    batches = [
+        {
+            "inputs": {"text": ["yes", "no", "yes", "so"], "image": torch.randn(4, 4, generator=random)},
+            "label": torch.tensor([1, 0, 1, 0]),
+        }
+        for _ in range(3)
+    ]
+    model = seeded(Words)
+    watcher = ModalityMonitor({"text": "inputs.text", "image": "inputs.image"}, num_classes=2, bootstrap=0)
+    trainer(tmp_path, watcher).validate(model, DataLoader(batches, batch_size=None), verbose=False)
+    hidden = [{"inputs": {**batch["inputs"], "text": [""] * 4}} for batch in batches]
+    right = torch.cat([model(batch).argmax(-1) for batch in hidden]) == torch.tensor([1, 0, 1, 0] * 3)
+    assert watcher.scorecards["val"].score("accuracy", coalition="image") == pytest.approx(float(right.float().mean()))
