@@ -187,3 +187,16 @@ def test_replicates_of_slices_beyond_patterns_are_each_coalitions_own(monkeypatc
     for slice, inside in (("all", torch.ones(50)), ("b", presence[:, 1]), ("e", presence[:, 4])):
         expected = torch.einsum("kn,n,nr->rk", (preds == target).double(), inside.double(), weights)
         assert torch.equal(metric.scorecard().replicate_sums(slice).hits.sum((-1, -2)), expected.long())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_class_difference_is_as_exact_as_the_scores_whatever_the_default_dtype(dtype):
+    new, old = card(0.8, 1), card(0.7, 2)
+    expected = {name: new.class_scores("f1")[name] - old.class_scores("f1")[name] for name in new.names}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = {name: estimate.value for name, estimate in (new - old).class_estimates("f1").items()}
+    finally:
+        torch.set_default_dtype(before)
+    assert found == pytest.approx(expected, abs=1e-12)

@@ -145,7 +145,9 @@ class Comparison:
         def read(card: Tally) -> _Read:
             values = [part.value for part in card.class_estimates(score, coalition, slice).values()]
             spread = card.replicate_scores(score, coalition, slice, "none")
-            return _Read(torch.tensor(values).double(), spread, _size(card, score, coalition, slice, "none"))
+            return _Read(
+                torch.tensor(values, dtype=torch.float64), spread, _size(card, score, coalition, slice, "none")
+            )
 
         differences = self._differences(read, slice)
         return {name: _estimate(part, confidence, 1.0) for name, part in zip(self.new.names, differences, strict=True)}
