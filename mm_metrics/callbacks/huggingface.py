@@ -59,7 +59,7 @@ class ModalityTrainerCallback(TrainerCallback):
         self._trainer: Any = _Trainer()
         self._model: Module | None = None
         self._module: Any = None
-        self._hook: Any = None
+        self._hooks: list[Any] = []
         self._batch: dict[str, Any] | None = None
         self._begun = self._busy = False
         self._counted = 0
@@ -155,9 +155,13 @@ class ModalityTrainerCallback(TrainerCallback):
     # What they do
 
     def _attach(self, model: Module) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._model, self._hook = model, model.register_forward_pre_hook(self._before, with_kwargs=True)
+        for hook in self._hooks:
+            hook.remove()
+        self._model = model
+        self._hooks = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after, always_call=True),
+        ]
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
         self._module = type(type(model).__name__, (_Module,), {})(device)  # its name is what the card says was run
         self.monitor.setup(self._trainer, self._module, "fit")
@@ -185,6 +189,11 @@ class ModalityTrainerCallback(TrainerCallback):
             return
         self._batch = batch
         counter.watch(batch, self._counted, 0)
+
+    def _after(self, module: Module, args: tuple[Any, ...], output: Any) -> None:
+        """After it: watch no longer, for nobody says whether the pass was one of an evaluation."""
+        if not self._busy:
+            self.monitor.counter.unwatch()
 
     def _conclude(self, state: Any, name: str = "") -> None:
         """An evaluation has ended; `name` is its data set's, where there are several."""

@@ -167,6 +167,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     same({key: float(value) for key, value in read.items()}, expected())
     assert run.summary["val/step"] == 7
     run.finish()
+    wandb.teardown()  # its settings would stay for whoever logs next in this process
     assert len(list(tmp_path.rglob("media/images/**/*.png"))) == 3
     assert len(list(tmp_path.rglob("*.table.json"))) == 1
 

@@ -196,3 +196,12 @@ def test_two_ranks_count_what_one_counts(tmp_path):
     assert card[0] == 11
     assert ranks[0][1] == card
     assert all(metrics == pytest.approx(alone, nan_ok=True) for metrics, _ in ranks)
+
+
+def test_a_pass_beside_the_trainer_leaves_nothing_watched(tmp_path):
+    run = trainer(tmp_path, watcher(), num_train_epochs=1)
+    run.train()
+    by_hand(run.model, rows(4))
+    hooks = torch.nn.modules.module
+    assert not hooks._global_forward_hooks
+    assert not hooks._global_forward_pre_hooks
