@@ -282,3 +282,34 @@ def test_what_is_no_ordinal_task_is_refused(arguments, preds, target, match):
 
     with pytest.raises(ValueError, match=match):
         count()
+
+
+@pytest.mark.parametrize("M", [2, 5])
+@pytest.mark.parametrize("at_once", [1, 2**21])
+def test_replicates_of_a_slice_are_those_of_its_samples_alone(M, at_once, monkeypatch):
+    """With five modalities cells are slices, not patterns; one coalition at a time lets a misplaced axis broadcast."""
+    monkeypatch.setattr("mm_metrics.counts.replicates._SUMS_AT_ONCE", at_once)
+    random = torch.Generator().manual_seed(8)
+    names, N = tuple(f"m{i}" for i in range(M)), 60
+    logits, target, index = (
+        torch.randn(N, 3, generator=random),
+        torch.randint(3, (N,), generator=random),
+        torch.arange(N),
+    )
+    presence = torch.rand(N, M, generator=random) < 0.6
+    shown = torch.stack([-logits, logits / 2, logits])
+    coalitions = ["none", names[0], "all"]
+
+    def made(rows):
+        metric = CoalitionConfusionMatrix(
+            names, num_classes=3, coalitions=coalitions, bootstrap=10, scores=("auroc", "brier", "calibration_error")
+        )
+        metric.update(shown[:, rows], target[rows], presence[rows], index[rows])
+        return metric.scorecard()
+
+    card = made(slice(None))
+    assert card.layout.patterns is (M <= 4)
+    for name in ("replicates", "replicate_curves", "replicate_levels", "replicate_totals"):
+        for m, modality in enumerate(names):
+            alone = made(presence[:, m])
+            assert torch.equal(card.replicate_field(name, modality), alone.replicate_field(name)), (name, modality)
