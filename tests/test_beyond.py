@@ -122,6 +122,7 @@ def test_rare_positives_of_many_labels(from_logits):
         preds, target, ("auroc", "average_precision", "dprime", *EXACT), task="multilabel", num_labels=3, bins=1024,
         from_logits=from_logits, bootstrap=20,
     )  # fmt: skip
+    assert card.threshold("recall", 0.9, label=1) == card.threshold("recall", 0.9, label="1") is not None
     for label in (0, 1):
         ours = card.class_scores("auroc")[str(label)]
         exact = sk.roc_auc_score(target[:, label], logits[:, label])

@@ -63,6 +63,12 @@ def test_fits_eighty_columns(drawn, color):
     assert "Scores by slice" in bare
 
 
+def test_two_long_names_stay_apart():
+    names = tuple(f"a_modality_whose_name_is_{which}_in_its_middle_only" for which in ("one", "two"))
+    said = console.text(card(names, 3))
+    assert all(name in said.splitlines() for name in names)
+
+
 def test_wide_letters_fit_too():
     said = console.text(card(class_names=["音声認識" * 30, "b", "c", "d"], skill=0.2))
     assert max(widths(said)) <= 80

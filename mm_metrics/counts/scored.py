@@ -61,13 +61,13 @@ class Scored(Counted):
         score: str,
         at_least: float,
         slice: Slice = "all",
-        label: str | None = None,
+        label: str | int | None = None,
         coalition: str | None = None,
     ) -> Point | dict[str, Point | None] | None:
         """The threshold of probabilities at which a score reaches `at_least`, and what it then scores; None for none.
 
-        `score` is "recall", "precision", "specificity" or "f1"; of several classes, or labels, `label` is one's name,
-        and without it all are given by name. Needs the histograms of ``scores=("auroc",)``; ValueError without them.
+        `score` is "recall", "precision", "specificity" or "f1"; of several classes, or labels, `label` is one's name
+        or number, and without it all are given by name. Needs the histograms of ``scores=("auroc",)``; ValueError without them.
         """
         if not self.layout.curves:
             raise ValueError(
@@ -76,6 +76,8 @@ class Scored(Counted):
         curves = self.field("curves", slice)[self.row(coalition)]  # (H, 2, B)
         if len(curves) == 1:
             return ranking.threshold(curves[0], score, at_least)
+        if isinstance(label, int) and 0 <= label < len(self.names):
+            label = self.names[label]
         if label is not None and label not in self.names:
             raise ValueError(f"label={label!r} is none of {', '.join(map(repr, self.names[:20]))}")
         points = {

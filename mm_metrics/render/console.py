@@ -133,7 +133,7 @@ class _Page:
         self.lines.extend([(line, style)] for line in wrapped)
 
     def table(self, table: Table, title: str, bars: bool = False) -> None:
-        """Columns as wide as their content, the first shortened to what remains; intervals muted."""
+        """Columns as wide as their content, intervals muted; a name too long for what remains has a line of its own."""
         body = [[_parts(cell) for cell in row[1:]] for row in table.rows]
         values, reaches = (
             [max([words.width(row[i][part]) for row in body] or [0]) for i in range(len(table.columns) - 1)]
@@ -154,7 +154,11 @@ class _Page:
         ]
         self.lines.append([(space.join(heads).rstrip(), "dim")])
         for row, parts in zip(table.rows, body, strict=True):
-            line = [(_padded(words.shortened(row[0], first), first), "")]
+            name = words.clean(row[0])
+            if words.width(name) > first:
+                self.sentence(words.shortened(name, self.columns))
+                name = ""
+            line = [(_padded(name, first), "")]
             for cell, (value, reach), w, wide, ranged in zip(row[1:], parts, widths, values, reaches, strict=True):
                 right = not (isinstance(cell, Number) and not cell.points)  # scores all start with "0." or "1."
                 line.append((space + _padded(value, wide if ranged else w, right), ""))
