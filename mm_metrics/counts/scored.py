@@ -67,7 +67,8 @@ class Scored(Counted):
         """The threshold of probabilities at which a score reaches `at_least`, and what it then scores; None for none.
 
         `score` is "recall", "precision", "specificity" or "f1"; of several classes, or labels, `label` is one's name
-        or number, and without it all are given by name. Needs the histograms of ``scores=("auroc",)``; ValueError without them.
+        or number, and without it all are given by name. Needs the histograms of ``scores=("auroc",)``, else raises
+        ValueError.
         """
         if not self.layout.curves:
             raise ValueError(
