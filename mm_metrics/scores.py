@@ -8,6 +8,7 @@ and torchmetrics have it.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -161,16 +162,22 @@ def support(confusion: Counts, average: str | None = "micro") -> Tensor:
 AVERAGED = {f.__name__: f for f in (accuracy, precision, recall, f1, specificity, jaccard)}
 WHOLE = {f.__name__: f for f in (balanced_accuracy, matthews, cohen_kappa)}
 SCORES = (*AVERAGED, *WHOLE)
+_EXTENTS = {
+    **dict.fromkeys(("matthews", "cohen_kappa", "pearson", "ccc"), (-1.0, 1.0)),
+    **dict.fromkeys(("mae", "rmse", "log_loss"), (0.0, math.inf)),
+    "brier": (0.0, 2.0),  # the sum over the classes, as Brier (1950) has it
+    "dprime": (-math.inf, math.inf),
+}
 PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "jaccard")  # of a class: hits over a number of samples
 
 
-def floor(name: str) -> float:
-    """The least that a score can be: -1 for the correlations, else 0.
+def extent(name: str) -> tuple[float, float]:
+    """The least and the most that a score can be: 0 and 1 for most.
 
-    >>> floor("matthews"), floor("f1")
-    (-1.0, 0.0)
+    >>> extent("f1"), extent("matthews"), extent("dprime")
+    ((0.0, 1.0), (-1.0, 1.0), (-inf, inf))
     """
-    return -1.0 if name in ("matthews", "cohen_kappa", "pearson", "ccc") else 0.0
+    return _EXTENTS.get(name, (0.0, 1.0))
 
 
 def score(name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default") -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, Scorecard
+from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, Scorecard, scores
 from mm_metrics.ranking import RANKINGS, bin_of
 
 EXACT = ("brier", "log_loss", "calibration_error")
@@ -314,3 +314,19 @@ def test_replicates_of_a_slice_are_those_of_its_samples_alone(M, at_once, monkey
         for m, modality in enumerate(names):
             alone = made(presence[:, m])
             assert torch.equal(card.replicate_field(name, modality), alone.replicate_field(name)), (name, modality)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_an_interval_holds_its_value_and_stays_where_the_score_can_be(task):
+    """Of a model that is surely wrong Brier exceeds 1 and d' is negative; AUROC of equal scores is bounded alone."""
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 2 if task == "binary" else 3, (200,), generator=random)
+    logits = 0.3 * torch.randn(200, 3, generator=random)
+    logits[torch.arange(200), (target + 1) % 3] += 4
+    wrong = (torch.randn(200, generator=random) - target).sigmoid() if task == "binary" else logits
+    names = ("auroc", "average_precision", "eer", "dprime", "brier", "log_loss", "calibration_error")
+    for preds in (wrong, torch.full_like(wrong, 0.3)):
+        card = card_of(preds, target, names, task=task, bootstrap=50, num_classes=None if task == "binary" else 3)
+        for name in (*names, "matthews", "cohen_kappa"):
+            (low, high), (least, most) = card.interval(name), scores.extent(name)
+            assert least <= low <= card.score(name) <= high <= most or math.isnan(card.score(name)), name

@@ -24,8 +24,6 @@ from mm_metrics.moments import (
 from mm_metrics.ranking import RANKINGS, Bounded
 from mm_metrics.scores import AVERAGES
 
-UNBOUNDED = ("mae", "rmse", "log_loss", "dprime")  # scores that have no largest value
-
 
 def known(name: str) -> bool:
     """Whether there is such a score, whatever counts it needs."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
-from mm_metrics.counts.beyond import UNBOUNDED
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import SAME, overlap
@@ -121,8 +120,8 @@ class Comparison:
     ) -> Estimate:
         """A difference with its interval."""
         name = self.new.named(score, average)[0]
-        most = math.inf if name in UNBOUNDED else 1 - scores.floor(name)
-        return _estimate(self.difference(score, coalition, slice, average), confidence, most)
+        lowest, highest = scores.extent(name)
+        return _estimate(self.difference(score, coalition, slice, average), confidence, highest - lowest)
 
     def difference(
         self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"

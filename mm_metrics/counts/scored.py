@@ -121,7 +121,8 @@ class Scored(Counted):
         value = self.values(name, slice, average)[self.row(coalition)]
         low, high = self._bounds(name, value, sums, spread, average, confidence, groups)
         hidden = self.bound(name, coalition, slice, average)
-        return float(low) - hidden, float(high) + hidden
+        least, most = scores.extent(name)
+        return max(float(low) - hidden, least), min(float(high) + hidden, most)
 
     def estimate(
         self,
@@ -239,14 +240,15 @@ class Scored(Counted):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Low and high of a score from its replicates ``(R, ...)``."""
         behind = self.behind(score, sums, average)
-        if score in beyond.UNBOUNDED:
+        lowest, highest = scores.extent(score)
+        if highest > 1:
             total = uncertainty.least_size(behind.weights, behind.sizes)
             low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
-            return low.clamp(min=0), high
+            return low.clamp(min=lowest), high.clamp(max=highest)
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
         if self.named(score)[0] in self.further:  # what is behind them tells their size, not their variance
             total, least = total * (2 if score in ranking.RANKINGS else 1), torch.zeros_like(least)
-        low, high = uncertainty.score_interval(value, spread, total, confidence, scores.floor(score), groups, least)
+        low, high = uncertainty.score_interval(value, spread, total, confidence, lowest, groups, least)
         if self.kind.by_label and len(behind.weights) == self.layout.L - self.other > 1 and score in _OF_POSITIVES:
             unseen = sums.actual[:, 1] + sums.predicted[:, 1] * (score == "precision") == 0
             high = (high + (behind.weights * unseen).sum()).clamp(max=1)  # such a label counts 0, and could be any

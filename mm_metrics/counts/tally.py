@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
 from mm_metrics.counts import weak
-from mm_metrics.counts.beyond import UNBOUNDED
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import SAME, overlap
@@ -103,7 +102,7 @@ class Tally(Scored):
         sign = -1 if name in LOWER_IS_BETTER else 1  # what is gained is better, what is lost is worse
         values, replicates = self.coalition_scores(score, slice, average)
         values, replicates = sign * values, None if replicates is None else sign * replicates
-        table, floor = self.layout.modalities.table(self.masks), scores.floor(name)
+        table = self.layout.modalities.table(self.masks)
         keywords: dict[str, Any] = {}
         if function in (contributions.unimodal_gain, contributions.cooperation):
             keywords["empty"] = self.majority(score, slice)
@@ -122,9 +121,9 @@ class Tally(Scored):
         sampling, least, most = torch.zeros_like(value), value.new_tensor(-torch.inf), value.new_tensor(torch.inf)
         if function is contributions.shapley_values and len(table) < 2 ** len(self.modalities):
             sampling = contributions.shapley_error(values, table)
-        if weights is not None and name not in UNBOUNDED:  # what scores of `floor` … 1 can differ by
+        low, top = (sign * bound for bound in scores.extent(name)[::sign])
+        if weights is not None and math.isfinite(top - low):  # what scores within their extent can differ by
             gains, losses = weights.clamp(min=0).sum(-1), weights.clamp(max=0).sum(-1)
-            low, top = (floor, 1.0) if sign > 0 else (-1.0, -floor)
             least, most = gains * low + losses * top, gains * top + losses * low
         elif function is contributions.interaction_share:
             least, most = value.new_tensor(0.0), value.new_tensor(1.0)
