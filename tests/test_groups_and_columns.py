@@ -167,3 +167,28 @@ def test_an_answer_of_minus_one_is_a_miss_and_no_prediction():
     assert card.confusion().tolist() == [[1, 0], [0, 1]]
     spread = card.replicate_sums()
     assert (spread.actual.sum(-1) >= spread.predicted.sum(-1)).all()
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_shards_of_the_same_groups_add_up_and_the_same_samples_do_not(numbered):
+    random = torch.Generator().manual_seed(3)
+    preds, other, target = torch.randint(3, (3, 400), generator=random)
+    group = torch.arange(400) % 20
+
+    def card(rows, preds=preds):
+        metric = ModalityConfusionMatrix(NAMES, num_classes=3, bootstrap=30)
+        for part in rows.split(70):
+            metric.update(preds[part], target[part], index=part if numbered else None, group=group[part])
+        return metric.scorecard()
+
+    whole, order = card(torch.arange(400)), torch.randperm(400, generator=random)
+    both = card(order[:150]) + card(order[150:])
+    assert both == whole
+    assert both.groups() == 20
+    with pytest.raises(ValueError, match="same samples"):
+        whole + card(order, other)
+    if numbered:  # rows that one side skipped hide nothing, and one sample of each is no copy of another
+        with pytest.raises(ValueError, match="same samples"):
+            whole + card(order[40:], other)
+        for i in range(0, 40, 2):
+            card(order[i : i + 1]) + card(order[i + 1 : i + 2])

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from mm_metrics.counts.batch import Batch, Cells, any_of, powers_of_two
 from mm_metrics.counts.labels import Labels
-from mm_metrics.counts.layout import Layout
+from mm_metrics.counts.layout import MARKS, Layout
 from mm_metrics.counts.measure import Measures
 from mm_metrics.counts.replicates import add_replicates
-from mm_metrics.counts.truth import Truth
+from mm_metrics.counts.truth import COPY, Truth
 from mm_metrics.moments import LEVELS
 from mm_metrics.uncertainty import mixed_numbers
 
@@ -59,7 +59,8 @@ def add(
     step = max(1, _CELLS_AT_ONCE // (K * max(L, layout.curves) * (1 if layout.patterns else layout.base)))
     whole = Batch(
         labels.predicted, labels.target, present, labels.ignored, refused, None if counted is None else ~counted,
-        truth.columns, truth.index if truth.group is None else truth.group, truth.group, measures,
+        truth.columns, truth.index if truth.group is None else truth.group, truth.group, truth.index,
+        measures,
     )  # fmt: skip
     for start in range(0, N, step):
         batch = whole if N <= step else whole.part(slice(start, start + step))
@@ -89,6 +90,8 @@ def _add_batch(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int]
         layout.view(counts, "samples").add_(batch.predicted.shape[1])
         if layout.group_cells and batch.group is not None:
             parts += _group_cells(layout, batch, where)
+            if batch.index is not None:
+                layout.view(counts, "marks").add_(_marks(batch.index))
     cell = torch.cat([cell.flatten() for cell, _ in parts])
     if all(value is None for _, value in parts):
         counts.scatter_add_(0, cell, torch.ones_like(cell))
@@ -172,6 +175,12 @@ def _group_cells(layout: Layout, batch: Batch, where: Cells) -> Iterator[Scatter
     drop = any_of(where.absent, batch.refused)
     for i, value in enumerate((torch.ones_like(hashed), hashed, hashed * hashed)):
         yield at + i if drop is None else torch.where(drop, spare, at + i), value
+
+
+def _marks(index: Tensor) -> Tensor:
+    """``(N,)`` numbers of samples to ``(64,)``: how many of them have each bit of their mixed number set."""
+    bits = mixed_numbers(index).unsqueeze(1) >> torch.arange(MARKS, device=index.device) & 1
+    return (bits * (index != COPY).unsqueeze(1)).sum(0)
 
 
 def _hits(batch: Batch) -> tuple[Tensor, Tensor | None]:

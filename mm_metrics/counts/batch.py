@@ -33,6 +33,7 @@ class Batch:
     columns: Tensor | None = None  # (N,) combination of the columns' values
     numbers: Tensor | None = None  # (N,) of the samples or groups, that weights follow from
     group: Tensor | None = None  # (N,)
+    index: Tensor | None = None  # (N,) of the samples
     measures: Measures | None = None
 
     def part(self, samples: slice) -> Batch:
@@ -46,7 +47,7 @@ class Batch:
             measures = Measures(**cut)
         first = {
             name: value[samples]
-            for name in ("target", "present", "ignored", "refused", "columns", "numbers", "group")
+            for name in ("target", "present", "ignored", "refused", "columns", "numbers", "group", "index")
             if (value := getattr(self, name)) is not None
         }
         skipped = None if self.skipped is None else self.skipped[:, samples]

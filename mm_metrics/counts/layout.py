@@ -22,6 +22,7 @@ from mm_metrics.scores import ClassSums, class_sums
 REFUSED = ("predictions that are NaN, infinite or out of range", "targets out of range", "presence other than 0 and 1")
 OTHER_VALUE = "other"  # of a column, for what is none of its values
 HALF = "_half"  # a column of two values by a hash: what one half proposes the other judges
+MARKS = 64  # of grouped samples, whose weights tell groups and not samples: the bits of their mixed numbers
 _HIT_PATTERNS_UP_TO = 9  # coalitions: 512 patterns of right and wrong; three modalities, and nothing hidden
 _REPLICATE_BINS = 64  # at most: intervals need fewer bins than values
 
@@ -137,7 +138,7 @@ class Layout:
         if F and R:
             shapes["replicate_totals"] = (K, F, A, R)
         if T:
-            shapes["groups"] = (G, T, 3)
+            shapes |= {"groups": (G, T, 3), "marks": (MARKS,)}
         shapes |= {"refused": (len(REFUSED),), "samples": (1,), "spare": (1,)}
         fields, offset = {}, 0
         for name, shape in shapes.items():

@@ -1,4 +1,4 @@
-"""Whether two cards count the same samples, told from their bootstrap weights alone."""
+"""Whether two cards count the same samples, told from their bootstrap weights, and in groups from marks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,24 @@ from mm_metrics.counts.counted import Counted
 
 SAME = 0.5  # of the samples, beyond chance: from here on two cards are of one data set
 _ENOUGH = 30  # replicates
+
+
+def share_samples(first: Counted, second: Counted) -> bool:
+    """Whether most samples of one card are in the other too, so that a sum would count them twice.
+
+    Weights of samples in groups are their groups', which shards may share: there the marks tell, the counts of the
+    bits of the samples' mixed numbers, or without numbers whether each group has as many samples in both.
+    """
+    if not (first.grouped and second.grouped and first.layout.group_cells and second.layout.group_cells):
+        return overlap(first, second) > SAME
+    marks, tables = ([card.layout.view(card.counts, name) for card in (first, second)] for name in ("marks", "groups"))
+    if not (marks[0].any() and marks[1].any()):
+        return torch.equal(*tables)
+    a, b = (
+        2 * mark - int(card.layout.view(card.counts, "samples"))
+        for mark, card in zip(marks, (first, second), strict=True)
+    )
+    return float(2 * (a * b).sum() / (a.square().sum() + b.square().sum())) > SAME
 
 
 def overlap(first: Counted, second: Counted) -> float:
@@ -42,7 +60,7 @@ def overlap(first: Counted, second: Counted) -> float:
     if size < _ENOUGH:
         return 0.0
     share = 1 - float((a - b).var(0).sum() / (a.var(0).sum() + b.var(0).sum()))
-    totals = [card.sums().actual.double() for card in (first, second)]  # (L, C) each
+    totals = [card.sums().actual for card in (first, second)]  # (L, C) each
     whole = totals[0].sum(-1, keepdim=True).clamp(min=1)
     chance = float((2 * totals[0] * totals[1] / whole).sum() / (totals[0] + totals[1]).sum())
     return (share - chance) / (1 - chance) if chance < 1 else share

@@ -15,7 +15,7 @@ from mm_metrics import contributions, scores, uncertainty
 from mm_metrics.counts import weak
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
-from mm_metrics.counts.overlap import SAME, overlap
+from mm_metrics.counts.overlap import share_samples
 from mm_metrics.counts.scored import Scored
 from mm_metrics.counts.weak import Disparity, WeakSlice
 from mm_metrics.moments import LOWER_IS_BETTER
@@ -252,7 +252,7 @@ class Tally(Scored):
                 f"both scorecards number their samples from zero in shard {twice[0]}, so they would share bootstrap "
                 "weights: make the metrics with shard=0, shard=1, … or give update(index=…)"
             )
-        if overlap(self, other) > SAME:
+        if share_samples(self, other):
             raise ValueError(
                 "both scorecards count the same samples, so they would be counted twice: compare models by new - old, "
                 "give the gate several cards of one data set, and add up shards, which share no sample"
