@@ -200,3 +200,21 @@ def test_a_class_difference_is_as_exact_as_the_scores_whatever_the_default_dtype
     finally:
         torch.set_default_dtype(before)
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_differences_of_an_unbounded_score_in_groups_have_an_interval_or_none():
+    random = torch.Generator().manual_seed(8)
+    target = torch.randint(3, (60,), generator=random)
+
+    def card():
+        metric = CoalitionConfusionMatrix(("text", "audio"), num_classes=3, bootstrap=40, scores=("auroc", "dprime"))
+        logits = torch.randn(4, 60, 3, generator=random) + torch.nn.functional.one_hot(target, 3)
+        metric.update(logits, target, index=torch.arange(60), group=torch.arange(60) % 7)
+        return metric.scorecard()
+
+    new, old = card(), card()
+    for of_modality in (new - old).contributions("dprime").values():
+        for estimate in of_modality:
+            assert not estimate.low > estimate.value and not estimate.value > estimate.high
+    for estimate in (new - old).class_estimates("dprime").values():
+        assert estimate.low < estimate.value < estimate.high

@@ -149,7 +149,11 @@ class Comparison:
             )
 
         differences = self._differences(read, slice)
-        return {name: _estimate(part, confidence, 1.0) for name, part in zip(self.new.names, differences, strict=True)}
+        lowest, highest = scores.extent(self.new.named(score)[0])
+        return {
+            name: _estimate(part, confidence, highest - lowest)
+            for name, part in zip(self.new.names, differences, strict=True)
+        }
 
     def contributions(
         self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95, average: str | None = "default"
@@ -207,7 +211,7 @@ def _freedom(data: float, groups: int | None, seeds: float, spare: int) -> float
     """Degrees of freedom of a sum of two variances (Satterthwaite 1946)."""
     parts = [(data, groups - 1) if groups else None, (seeds, spare) if spare else None]
     lost = sum(variance**2 / freedom for variance, freedom in filter(None, parts) if freedom)
-    return (data + seeds) ** 2 / lost if lost > 0 else None
+    return (data + seeds) ** 2 / lost if 0 < lost < math.inf else None
 
 
 def _estimate(difference: Difference, confidence: float, most: float) -> Estimate:
