@@ -215,6 +215,7 @@ def test_differences_of_an_unbounded_score_in_groups_have_an_interval_or_none():
     new, old = card(), card()
     for of_modality in (new - old).contributions("dprime").values():
         for estimate in of_modality:
-            assert not estimate.low > estimate.value and not estimate.value > estimate.high
+            assert not estimate.low > estimate.value
+            assert not estimate.value > estimate.high
     for estimate in (new - old).class_estimates("dprime").values():
         assert estimate.low < estimate.value < estimate.high
