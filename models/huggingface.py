@@ -16,9 +16,15 @@ WIDTH: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden
 TEXT = CLIPTextConfig(**WIDTH, vocab_size=64, max_position_embeddings=16, bos_token_id=62, eos_token_id=63)
 IMAGE = CLIPVisionConfig(**WIDTH, image_size=24, patch_size=8)
 SPEECH = Wav2Vec2Config(
-    **WIDTH, conv_dim=(32, 32), conv_kernel=(64, 8), conv_stride=(32, 4),
-    num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4, mask_time_prob=0.0, layerdrop=0.0,
-)  # fmt: skip
+    **WIDTH,
+    conv_dim=(32, 32),
+    conv_kernel=(64, 8),
+    conv_stride=(32, 4),
+    num_conv_pos_embeddings=8,
+    num_conv_pos_embedding_groups=4,
+    mask_time_prob=0.0,
+    layerdrop=0.0,
+)
 
 
 class Towers(LightningModule):

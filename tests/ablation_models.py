@@ -25,9 +25,14 @@ class Text(nn.Module):
 class Image(nn.Sequential):
     def __init__(self, width: int = 8) -> None:
         super().__init__(
-            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-            nn.Dropout(), nn.Linear(16, width),
-        )  # fmt: skip
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(),
+            nn.Linear(16, width),
+        )
 
 
 class Audio(nn.Module):

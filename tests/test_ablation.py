@@ -25,7 +25,7 @@ from tests.ablation_models import (
     by_hand,
     hidden,
     make_batch,
-)  # fmt: skip
+)
 
 MODELS = [Concat, Keywords, Gated, CrossAttention, Late, Layers, Frames]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}

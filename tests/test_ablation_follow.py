@@ -86,8 +86,10 @@ def test_calls_are_known_by_what_they_give():
     with torch.no_grad():
         done = trace(model, {"a": torch.randn(3, 4), "b": torch.randn(3, 4)}, {("a",): A, ("b",): B})
         assert [(call.module, done.bits[call]) for call in done.calls] == [
-            (model, A | B), (model.inner, A), (model.outer, A | B),
-        ]  # fmt: skip
+            (model, A | B),
+            (model.inner, A),
+            (model.outer, A | B),
+        ]
         # the inner call's output takes bits of its own, and those reach the answer in place of the input's
         done = trace(model, done.batch, {("a",): A, ("b",): B}, {1: 8})
     assert done.answer == 8 | B

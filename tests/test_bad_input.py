@@ -55,7 +55,7 @@ REFUSED = {
     "a modality missing": (LABELS, TARGET, {"a": PRESENCE[:, 0]}, "presence names"),
     "another device": (LABELS.to("meta"), TARGET, PRESENCE, "target is on cpu|on meta"),
     "presence on another device": (LABELS, TARGET, PRESENCE.to("meta"), "presence is on meta"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("validate_args", [True, False])
@@ -157,16 +157,21 @@ def test_floats_0_and_1_are_legal_targets_in_binary_and_multilabel():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({}, "num_classes=None"), ({"num_classes": 1}, "num_classes=1"), ({"num_classes": 2.5}, "num_classes"),
-        ({"num_classes": 3, "task": "regression"}, "task='regression'"), ({"task": "multilabel"}, "num_labels"),
-        ({"task": "binary", "num_classes": 3}, "num_classes=3"), ({"task": "binary", "threshold": 1.5}, "threshold"),
+        ({}, "num_classes=None"),
+        ({"num_classes": 1}, "num_classes=1"),
+        ({"num_classes": 2.5}, "num_classes"),
+        ({"num_classes": 3, "task": "regression"}, "task='regression'"),
+        ({"task": "multilabel"}, "num_labels"),
+        ({"task": "binary", "num_classes": 3}, "num_classes=3"),
+        ({"task": "binary", "threshold": 1.5}, "threshold"),
         ({"task": "multilabel", "num_labels": 3, "threshold": (0.1, 0.2)}, "threshold"),
         ({"num_classes": 3, "average": "samples"}, "average='samples'"),
         ({"num_classes": 3, "class_names": ["a"]}, "class_names holds 1 names, expected 3"),
         ({"num_classes": 3, "coalitions": "some"}, "coalitions='some'"),
-        ({"num_classes": 3, "bootstrap": -1}, "bootstrap=-1"), ({"num_classes": 3, "bootstrap": 1.5}, "bootstrap"),
+        ({"num_classes": 3, "bootstrap": -1}, "bootstrap=-1"),
+        ({"num_classes": 3, "bootstrap": 1.5}, "bootstrap"),
     ],
-)  # fmt: skip
+)
 def test_arguments_that_do_not_fit(arguments, match):
     with pytest.raises((TypeError, ValueError), match=match):
         ModalityF1Score(("a", "b"), **arguments)
@@ -178,15 +183,23 @@ K4 = torch.zeros(4, 5, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("preds", "more", "match"),
     [
-        (K4[:3], {}, r"expected \(4, N\)"), (torch.tensor(0), {}, "preds"), (K4.numpy(), {}, "ndarray"),
-        ({"smell": K4[0]}, {}, "smell"), ({}, {}, "preds"), ({"a": K4[0], "b": K4[1, :4]}, {}, "different shape"),
-        ({"a": K4[0].numpy()}, {}, "ndarray"), ({"a-b": K4[0], "b-a": K4[0]}, {}, "at most once"),
-        (K4, {"index": torch.arange(4)}, "index has shape"), (K4, {"index": torch.zeros(5)}, "index is an integer"),
-        (K4, {"index": list(range(5))}, "index"), (K4, {"index": torch.ones(5, dtype=torch.bool)}, "index"),
-        (K4, {"counted": torch.ones(4, 4, dtype=torch.bool)}, "counted"), (K4, {"counted": [[True]]}, "counted"),
+        (K4[:3], {}, r"expected \(4, N\)"),
+        (torch.tensor(0), {}, "preds"),
+        (K4.numpy(), {}, "ndarray"),
+        ({"smell": K4[0]}, {}, "smell"),
+        ({}, {}, "preds"),
+        ({"a": K4[0], "b": K4[1, :4]}, {}, "different shape"),
+        ({"a": K4[0].numpy()}, {}, "ndarray"),
+        ({"a-b": K4[0], "b-a": K4[0]}, {}, "at most once"),
+        (K4, {"index": torch.arange(4)}, "index has shape"),
+        (K4, {"index": torch.zeros(5)}, "index is an integer"),
+        (K4, {"index": list(range(5))}, "index"),
+        (K4, {"index": torch.ones(5, dtype=torch.bool)}, "index"),
+        (K4, {"counted": torch.ones(4, 4, dtype=torch.bool)}, "counted"),
+        (K4, {"counted": [[True]]}, "counted"),
         (K4, {"counted": torch.ones(4, 5)}, "counted"),
     ],
-)  # fmt: skip
+)
 def test_coalitions_that_do_not_fit(preds, more, match):
     metric = CoalitionConfusionMatrix(("a", "b"), num_classes=3, bootstrap=5)
     with pytest.raises((TypeError, ValueError), match=match):

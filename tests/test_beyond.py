@@ -119,9 +119,15 @@ def test_rare_positives_of_many_labels(from_logits):
     logits = torch.randn(4000, 3, generator=random) + 1.5 * target - 3
     preds = logits if from_logits else logits.sigmoid()
     card = card_of(
-        preds, target, ("auroc", "average_precision", "dprime", *EXACT), task="multilabel", num_labels=3, bins=1024,
-        from_logits=from_logits, bootstrap=20,
-    )  # fmt: skip
+        preds,
+        target,
+        ("auroc", "average_precision", "dprime", *EXACT),
+        task="multilabel",
+        num_labels=3,
+        bins=1024,
+        from_logits=from_logits,
+        bootstrap=20,
+    )
     assert card.threshold("recall", 0.9, label=1) == card.threshold("recall", 0.9, label="1") is not None
     for label in (0, 1):
         ours = card.class_scores("auroc")[str(label)]

@@ -34,9 +34,13 @@ def predictions(right=0.95, n=600, seed=0, audio=None) -> pandas.DataFrame:
     hit = luck < np.where(has_audio & (audio is not None), audio or 0.0, right)
     names = np.array(["flood", "siren"], dtype=object)
     return pandas.DataFrame(
-        {"target": names[target], "prediction": names[np.where(hit, target, 1 - target)],
-         "presence_text": 1, "presence_audio": has_audio.astype(int)}
-    )  # fmt: skip
+        {
+            "target": names[target],
+            "prediction": names[np.where(hit, target, 1 - target)],
+            "presence_text": 1,
+            "presence_audio": has_audio.astype(int),
+        }
+    )
 
 
 def scored(folder, name="card", **more) -> str:
@@ -83,12 +87,29 @@ def test_every_option_of_score_reaches_the_reader(monkeypatch):
     assert main(arguments.split()) == cli.INTERRUPTED
     assert seen["files"] == ["a.csv", "b.pq"]
     assert seen["how"] == Predictions(
-        ("text", "audio"), task="binary", classes=("no", "yes"), positive="no", threshold=0.3, ignore_case=True,
-        target="y", prediction="p", presence={"audio": "has_sound"}, coalition="run_{coalition}", id="qid",
-        always=("text",), bootstrap=7, seed=3, shard=2, skip_bad=True,
-        delimiter="\t", encoding="latin-1", format="csv", extract="x(.)",
-        group="g", by={"language": ("de", "en"), "loud": ()},
-    )  # fmt: skip
+        ("text", "audio"),
+        task="binary",
+        classes=("no", "yes"),
+        positive="no",
+        threshold=0.3,
+        ignore_case=True,
+        target="y",
+        prediction="p",
+        presence={"audio": "has_sound"},
+        coalition="run_{coalition}",
+        id="qid",
+        always=("text",),
+        bootstrap=7,
+        seed=3,
+        shard=2,
+        skip_bad=True,
+        delimiter="\t",
+        encoding="latin-1",
+        format="csv",
+        extract="x(.)",
+        group="g",
+        by={"language": ("de", "en"), "loud": ()},
+    )
     options = {field.name for field in dataclasses.fields(Predictions)} - {"block_rows"}
     named = {action.dest for action in cli_options.score_options(_Plain()).actions}
     assert named == options | {"files", "output", "run", "engine", "workers"}
@@ -317,8 +338,11 @@ def test_an_output_that_is_an_input_is_refused(tmp_path, capsys):
     os.link("card.csv", "same")
     score = ["score", "card.csv", "--modalities", "text", "audio", "--output"]
     for arguments in (
-        [*score, "./card.csv"], [*score, "same"], ["merge", card, "--output", card], ["report", card, "--output", card]
-    ):  # fmt: skip
+        [*score, "./card.csv"],
+        [*score, "same"],
+        ["merge", card, "--output", card],
+        ["report", card, "--output", card],
+    ):
         assert main(arguments) == cli.REFUSED
         assert "would be lost" in capsys.readouterr().err
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -451,20 +475,35 @@ def test_a_threshold_is_found_for_a_bar(tmp_path, capsys):
 # Errors: never an exit code that means a verdict.
 
 WRONG = [
-    [], ["nonsense"], ["score"], ["score", "a.csv"], ["score", "lost.csv", "--modalities", "text"],
-    ["score", "--modalities", "text"], ["score", "a.csv", "--modalities", "te-xt"],
+    [],
+    ["nonsense"],
+    ["score"],
+    ["score", "a.csv"],
+    ["score", "lost.csv", "--modalities", "text"],
+    ["score", "--modalities", "text"],
+    ["score", "a.csv", "--modalities", "te-xt"],
     ["score", "a.csv", "--modalities", "text", "--bootstrap", "many"],
     ["score", "a.csv", "--modalities", "text", "--task", "ranking"],
     ["score", "a.csv", "--modalities", "text", "--target", "lost"],
     ["score", "a.csv", "--modalities", "text", "--output", "a.csv/card.json"],
     ["score", "a.csv", "--modalities", "text", "--run", "text=a.csv"],
-    ["gate"], ["gate", "lost.json"], ["gate", "a.csv"], ["gate", "junk.json"],
+    ["gate"],
+    ["gate", "lost.json"],
+    ["gate", "a.csv"],
+    ["gate", "junk.json"],
     ["gate", "card.json", "--require", "bad"],
-    ["gate", "card.json", "--against", "junk.json"], ["gate", "card.json", "--against", "lost.json"],
-    ["gate", "card.json", "--confidence", "2"], ["gate", '{"format": "mm_metrics/scorecard"}'],
-    ["merge"], ["merge", "card.json"], ["merge", "junk.json", "--output", "out.json"],
-    ["report", "junk.json", "--output", "out.html"], ["leakage"], ["gate", "\0"], ["--config", "junk.json", "gate"],
-]  # fmt: skip
+    ["gate", "card.json", "--against", "junk.json"],
+    ["gate", "card.json", "--against", "lost.json"],
+    ["gate", "card.json", "--confidence", "2"],
+    ["gate", '{"format": "mm_metrics/scorecard"}'],
+    ["merge"],
+    ["merge", "card.json"],
+    ["merge", "junk.json", "--output", "out.json"],
+    ["report", "junk.json", "--output", "out.html"],
+    ["leakage"],
+    ["gate", "\0"],
+    ["--config", "junk.json", "gate"],
+]
 
 
 @pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
@@ -544,9 +583,11 @@ def test_a_reader_that_has_gone_is_no_crash(tmp_path):
     card = scored(tmp_path, n=2000)
     root = os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))
     gone = subprocess.Popen(
-        [sys.executable, "-u", "-m", "mm_metrics.cli", "gate", card], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-u", "-m", "mm_metrics.cli", "gate", card],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": root},
-    )  # fmt: skip
+    )
     gone.stdout.close()
     said = gone.stderr.read()
     gone.stderr.close()

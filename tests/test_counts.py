@@ -76,17 +76,20 @@ def test_counts_are_those_of_a_loop(kind, ignore_index):
     expected, sums = counted_by_loop(layout, reader, preds, target, presence, poisson_weights(index, 3, 11))
     layouts = {
         replace(layout, patterns=patterns, full=full, replicate_slices=slices)
-        for patterns in (True, False) for full in (True, False) for slices in (True, False)
-    }  # fmt: skip
+        for patterns in (True, False)
+        for full in (True, False)
+        for slices in (True, False)
+    }
     for other in layouts:
         counts = zeros(other)
         add(counts, other, reader.read(preds, target), Truth(target, presence, index), key=11)
         confusion = other.confusion(counts)
         assert torch.equal(confusion, expected if other.full else expected[-1:])
         for ours, theirs in zip(
-            other.class_sums(counts), (expected.diagonal(dim1=-2, dim2=-1), expected.sum(-2), expected.sum(-1)),
+            other.class_sums(counts),
+            (expected.diagonal(dim1=-2, dim2=-1), expected.sum(-2), expected.sum(-1)),
             strict=True,
-        ):  # fmt: skip
+        ):
             assert torch.equal(ours, theirs)
         replicates = other.view(counts, "replicates").permute(5, 0, 4, 1, 2, 3).unbind(4)  # (R, K, S, L, C) each
         for ours, theirs in zip(replicates, sums, strict=True):
@@ -237,16 +240,23 @@ def elsewhere(value):
 
 
 UPDATES = {
-    "logits": {}, "labels": {"labels": True}, "ignore_index": {"ignore_index": -1}, "replicates": {"bootstrap": 20},
-    "binary": {"task": "binary"}, "binary logits": {"task": "binary", "from_logits": True},
+    "logits": {},
+    "labels": {"labels": True},
+    "ignore_index": {"ignore_index": -1},
+    "replicates": {"bootstrap": 20},
+    "binary": {"task": "binary"},
+    "binary logits": {"task": "binary", "from_logits": True},
     "multilabel": {"task": "multilabel", "num_labels": 3, "ignore_index": -1, "bootstrap": 20},
     "thresholds": {"task": "multilabel", "num_labels": 3, "threshold": (0.2, 0.5, 0.7)},
-    "integer presence": {"integers": True}, "presence by name": {"by_name": True, "integers": True},
-    "some coalitions": {"some": True, "bootstrap": 20}, "answered": {"answered": True, "bootstrap": 20},
-    "index": {"bootstrap": 20, "index": True}, "reduced": {"bootstrap": 60, "max_bytes": 150_000, "num_classes": 40},
+    "integer presence": {"integers": True},
+    "presence by name": {"by_name": True, "integers": True},
+    "some coalitions": {"some": True, "bootstrap": 20},
+    "answered": {"answered": True, "bootstrap": 20},
+    "index": {"bootstrap": 20, "index": True},
+    "reduced": {"bootstrap": 60, "max_bytes": 150_000, "num_classes": 40},
     "pairs of hits": {"coalitions": list(range(16)), "M": 4, "bootstrap": 5},
     "many modalities": {"M": 5, "coalitions": "leave_one_out", "bootstrap": 5},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", UPDATES)

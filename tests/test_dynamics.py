@@ -356,11 +356,22 @@ def trained(tmp_path, callbacks, workers=0, ckpt=None, **keywords):
     ]
     run = trainer(tmp_path, *callbacks, **{"max_epochs": 3, **keywords})
     run.fit(model, *loaders, ckpt_path=ckpt)
-    return run, model, (
-        model.state_dict(), run.optimizers[0].state_dict(), torch.get_rng_state(), np.random.get_state()[1],
-        random.getstate(), model.order, loaders[0].dataset.own.bit_generator.state, loaders[0].dataset.reads,
-        sorted(loaders[0].dataset.cache.items()), [module.training for module in model.modules()],
-    )  # fmt: skip
+    return (
+        run,
+        model,
+        (
+            model.state_dict(),
+            run.optimizers[0].state_dict(),
+            torch.get_rng_state(),
+            np.random.get_state()[1],
+            random.getstate(),
+            model.order,
+            loaders[0].dataset.own.bit_generator.state,
+            loaders[0].dataset.reads,
+            sorted(loaders[0].dataset.cache.items()),
+            [module.training for module in model.modules()],
+        ),
+    )
 
 
 def same(a, b) -> bool:

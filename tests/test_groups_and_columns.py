@@ -37,8 +37,12 @@ def made(data, names=True, rows=slice(None), **more):
         "channel": data["channel"][rows],
     }
     metric.update(
-        data["preds"][:, rows], data["target"][rows], data["presence"][rows], torch.arange(N)[rows], by=by,
-    )  # fmt: skip
+        data["preds"][:, rows],
+        data["target"][rows],
+        data["presence"][rows],
+        torch.arange(N)[rows],
+        by=by,
+    )
     return metric
 
 
@@ -48,9 +52,17 @@ def test_every_slice_of_a_column_is_its_samples_counted_alone(data, max_bytes):
         metric = made(data, max_bytes=max_bytes)
     card = metric.scorecard()
     assert card.slices == (
-        "all", "text", "audio", "language/de", "language/en", "language/sw", "language/other", "channel/0", "channel/1",
+        "all",
+        "text",
+        "audio",
+        "language/de",
+        "language/en",
+        "language/sw",
+        "language/other",
+        "channel/0",
+        "channel/1",
         "channel/other",
-    )  # fmt: skip
+    )
     codes = {"language": LANGUAGES[:3], "channel": ["0", "1"]}
     for name in card.slices[3:]:
         column, value = name.split("/")
@@ -152,9 +164,11 @@ def test_without_groups_every_sample_is_its_own(data):
     metric = made(data)
     with pytest.raises(ValueError, match="group came with some"):
         metric.update(
-            data["preds"], data["target"], group=data["speaker"],
+            data["preds"],
+            data["target"],
+            group=data["speaker"],
             by={"language": data["language"], "channel": data["channel"]},
-        )  # fmt: skip
+        )
 
 
 def test_an_answer_of_minus_one_is_a_miss_and_no_prediction():

@@ -52,10 +52,18 @@ def test_any_bytes_as_a_config(tmp_path, content):
     card = tmp_path / "card.json"
     (tmp_path / "a.csv").write_text("target,prediction\n0,0\n1,1\n")
     (tmp_path / "any.yaml").write_bytes(content)
-    code = main([
-        "score", str(tmp_path / "a.csv"), "--modalities", "text", "--output", str(card),
-        "--config", str(tmp_path / "any.yaml"),
-    ])  # fmt: skip
+    code = main(
+        [
+            "score",
+            str(tmp_path / "a.csv"),
+            "--modalities",
+            "text",
+            "--output",
+            str(card),
+            "--config",
+            str(tmp_path / "any.yaml"),
+        ]
+    )
     assert code == 0 or code in (4, 5)
     assert (code == 0) == card.exists()
     card.unlink(missing_ok=True)
@@ -96,9 +104,16 @@ def test_any_bytes_as_a_manifest(suffix, tmp_path, content, head):
 
 
 HISTORIES = (
-    None, "x", 3, [3], [{}], [{"epoch": 0}], [{"epoch": 0, "step": "<b>"}], [{"epoch": 0, "step": 4, "drop": "0.1"}],
+    None,
+    "x",
+    3,
+    [3],
+    [{}],
+    [{"epoch": 0}],
+    [{"epoch": 0, "step": "<b>"}],
+    [{"epoch": 0, "step": 4, "drop": "0.1"}],
     {"epoch": 0, "step": 1},
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("history", HISTORIES)
@@ -122,13 +137,18 @@ def test_a_history_that_is_none_of_ours_starts_anew_and_costs_no_training(histor
     json.dumps(watcher.history)
 
 
-@pytest.mark.parametrize("state", [
-    {}, {"history": 3}, {"history": [{}], "findings": [], "began": [], "speeds": {}},
-    {"history": [], "findings": [[1]], "began": [], "speeds": {}},
-    {"history": [], "findings": [], "began": [["a"]], "speeds": {}},
-    {"history": [], "findings": [], "began": [], "speeds": {"audio": "<b>"}},
-    {"history": [], "findings": [], "began": [], "speeds": [1]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"history": 3},
+        {"history": [{}], "findings": [], "began": [], "speeds": {}},
+        {"history": [], "findings": [[1]], "began": [], "speeds": {}},
+        {"history": [], "findings": [], "began": [["a"]], "speeds": {}},
+        {"history": [], "findings": [], "began": [], "speeds": {"audio": "<b>"}},
+        {"history": [], "findings": [], "began": [], "speeds": [1]},
+    ],
+)
 def test_dynamics_that_are_none_of_ours_start_anew(state):
     dynamics = ModalityDynamics(MODALITIES, num_classes=3)
     with pytest.warns(UserWarning, match="the checkpoint's history is not one of this callback: it starts anew"):

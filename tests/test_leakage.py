@@ -303,9 +303,25 @@ def test_another_input_has_another_digest(one, other):
 
 @pytest.mark.parametrize(
     "spelling",
-    [12, 12.0, "12", " 12", "12.0", np.int64(12), np.float32(12), torch.tensor(12), torch.tensor([12.0]), ["12"], b"12",
-     Decimal("12.0"), "7|12", ["12", "7"], (12, 7), torch.tensor([7, 12])],
-)  # fmt: skip
+    [
+        12,
+        12.0,
+        "12",
+        " 12",
+        "12.0",
+        np.int64(12),
+        np.float32(12),
+        torch.tensor(12),
+        torch.tensor([12.0]),
+        ["12"],
+        b"12",
+        Decimal("12.0"),
+        "7|12",
+        ["12", "7"],
+        (12, 7),
+        torch.tensor([7, 12]),
+    ],
+)
 def test_a_group_is_one_however_it_is_written(spelling):
     train, test = [{"x": "a", "who": 12}], [{"x": "b", "who": "11"}, {"x": "c", "who": spelling}, {"x": "d", "who": ""}]
     (group,) = find({"train": train, "test": test}, ["x"], group="who").findings
@@ -316,14 +332,27 @@ def test_a_group_is_one_however_it_is_written(spelling):
 @pytest.mark.parametrize(
     ("one", "other", "equal"),
     [
-        (3, " 3.0", True), (np.float32(3.14), "3.14", True), (True, "True", True), (b"fire", "fire ", True),
-        (["fire", "flood"], "flood|fire", True), ([5, 3], {3, 5}, True), (["fire"], "fire", True),
-        ([0, 1, 0], torch.tensor([0.0, 1.0, 0.0]), True), (torch.tensor([0.2, 0.8]), [0.2, 0.8], True),
-        (1, 2, False), ("fire", "Fire", False), ([0, 1, 0], [1, 0, 0], False), ([], ["fire"], False),
-        ([0.2, 0.8], [0.8, 0.2], False), (torch.tensor([3, 5]), torch.tensor([5, 3]), False),
-        (None, "fire", None), ("", "fire", None), (float("nan"), 3, None), ([None], "fire", None),
+        (3, " 3.0", True),
+        (np.float32(3.14), "3.14", True),
+        (True, "True", True),
+        (b"fire", "fire ", True),
+        (["fire", "flood"], "flood|fire", True),
+        ([5, 3], {3, 5}, True),
+        (["fire"], "fire", True),
+        ([0, 1, 0], torch.tensor([0.0, 1.0, 0.0]), True),
+        (torch.tensor([0.2, 0.8]), [0.2, 0.8], True),
+        (1, 2, False),
+        ("fire", "Fire", False),
+        ([0, 1, 0], [1, 0, 0], False),
+        ([], ["fire"], False),
+        ([0.2, 0.8], [0.8, 0.2], False),
+        (torch.tensor([3, 5]), torch.tensor([5, 3]), False),
+        (None, "fire", None),
+        ("", "fire", None),
+        (float("nan"), 3, None),
+        ([None], "fire", None),
     ],
-)  # fmt: skip
+)
 def test_labels_conflict_where_they_are_others(one, other, equal):
     """Of the last four one is unknown, which is no conflict."""
     for a, b in ((one, other), (other, one)):
@@ -412,8 +441,13 @@ def test_json_brings_back_what_was_written(tmp_path):
     assert Leakage.from_json(tmp_path / "leakage.json") == found
     assert [path.name for path in tmp_path.iterdir()] == ["leakage.json"]
     assert found.summary()[0] == {
-        "kind": "exact", "modality": "audio", "splits": ["train", "val"], "count": 1, "share": 0.05, "pairs": [[7, 0]],
-    }  # fmt: skip
+        "kind": "exact",
+        "modality": "audio",
+        "splits": ["train", "val"],
+        "count": 1,
+        "share": 0.05,
+        "pairs": [[7, 0]],
+    }
     json.dumps(found.summary())
 
 

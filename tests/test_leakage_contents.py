@@ -38,17 +38,29 @@ def write_bytes(path, seed):
 
 
 CODECS = {
-    "wav": (write_sound, {}), "flac": (write_sound, {}), "aiff": (write_sound, {}), "caf": (write_sound, {}),
+    "wav": (write_sound, {}),
+    "flac": (write_sound, {}),
+    "aiff": (write_sound, {}),
+    "caf": (write_sound, {}),
     "ogg": (write_sound, {"format": "OGG", "subtype": "VORBIS"}),
-    "opus": (write_sound, {"format": "OGG", "subtype": "OPUS"}), "mp3": (write_sound, {}),
-    "png": (write_picture, {}), "jpg": (write_picture, {}), "bmp": (write_picture, {}), "tiff": (write_picture, {}),
-    "gif": (write_picture, {}), "webp": (write_picture, {"quality": 80}), "jp2": (write_picture, {}),
+    "opus": (write_sound, {"format": "OGG", "subtype": "OPUS"}),
+    "mp3": (write_sound, {}),
+    "png": (write_picture, {}),
+    "jpg": (write_picture, {}),
+    "bmp": (write_picture, {}),
+    "tiff": (write_picture, {}),
+    "gif": (write_picture, {}),
+    "webp": (write_picture, {"quality": 80}),
+    "jp2": (write_picture, {}),
     "npy": (lambda path, seed: np.save(path, sound(seed)), {}),
     "npz": (lambda path, seed: np.savez(path, a=sound(seed), b=seed), {}),
     "pt": (lambda path, seed: torch.save({"clip": torch.from_numpy(sound(seed)), "rate": 8000}, path), {}),
     "txt": (lambda path, seed: Path(path).write_text(f"The words of clip {seed} are long gone."), {}),
-    "mp4": (write_bytes, {}), "webm": (write_bytes, {}), "m4a": (write_bytes, {}), "bin": (write_bytes, {}),
-}  # fmt: skip
+    "mp4": (write_bytes, {}),
+    "webm": (write_bytes, {}),
+    "m4a": (write_bytes, {}),
+    "bin": (write_bytes, {}),
+}
 BY_BYTES = ("mp4", "webm", "m4a", "bin")
 
 
@@ -87,12 +99,20 @@ def test_the_same_file_under_another_name_is_found(tmp_path, ending):
 @pytest.mark.parametrize(
     ("one", "other", "kind"),
     [
-        ("wav", "flac", "exact"), ("wav", "aiff", "exact"), ("flac", "caf", "exact"), ("wav", "npy", "near"),
-        ("wav", "ogg", "near"), ("flac", "mp3", "near"), ("ogg", "opus", "near"),
-        ("png", "bmp", "exact"), ("png", "tiff", "exact"), ("png", "jpg", "near"), ("jpg", "webp", "near"),
+        ("wav", "flac", "exact"),
+        ("wav", "aiff", "exact"),
+        ("flac", "caf", "exact"),
+        ("wav", "npy", "near"),
+        ("wav", "ogg", "near"),
+        ("flac", "mp3", "near"),
+        ("ogg", "opus", "near"),
+        ("png", "bmp", "exact"),
+        ("png", "tiff", "exact"),
+        ("png", "jpg", "near"),
+        ("jpg", "webp", "near"),
         ("bmp", "gif", "near"),
     ],
-)  # fmt: skip
+)
 def test_the_same_content_in_another_container_is_found(tmp_path, one, other, kind):
     for n in range(4):
         write(tmp_path / f"a{n}.{one}", one, n)
@@ -111,12 +131,22 @@ def test_every_manifest_says_the_same(tmp_path, ending):
         write(tmp_path / f"b{n}.mp3", "mp3", 3 if n == 1 else 60 + n)
     rows = {
         "train": pandas.DataFrame(
-            {"clip": [f"a{n}.flac" for n in range(4)], "said": ["one", "two", "three", None], "y": [0, 1, 2, 3],
-             "who": [7.0, 8.0, None, 9.0]}),
+            {
+                "clip": [f"a{n}.flac" for n in range(4)],
+                "said": ["one", "two", "three", None],
+                "y": [0, 1, 2, 3],
+                "who": [7.0, 8.0, None, 9.0],
+            }
+        ),
         "test": pandas.DataFrame(
-            {"clip": [f"b{n}.mp3" for n in range(4)], "said": ["one", "four", "Two.", "six"], "y": [1, 1, 1, None],
-             "who": ["10", " 9", "8", ""]}),
-    }  # fmt: skip
+            {
+                "clip": [f"b{n}.mp3" for n in range(4)],
+                "said": ["one", "four", "Two.", "six"],
+                "y": [1, 1, 1, None],
+                "who": ["10", " 9", "8", ""],
+            }
+        ),
+    }
     files = {}
     for split, table in rows.items():
         files[split] = tmp_path / f"{split}{ending}"
@@ -150,8 +180,10 @@ def test_tables_are_read_as_their_files():
         for form in (pandas.DataFrame, arrow.table, lambda table: [dict(zip(table, r)) for r in zip(*table.values())])  # noqa: B905
     ]
     assert {(f.kind, f.pairs) for f in answers[0].findings} == {
-        ("exact", ((2, 2),)), ("label_conflict", ((2, 2),)), ("group", ((2, 0),)),
-    }  # fmt: skip
+        ("exact", ((2, 2),)),
+        ("label_conflict", ((2, 2),)),
+        ("group", ((2, 0),)),
+    }
     assert answers[1] == answers[2] == answers[0]
 
 
@@ -185,9 +217,13 @@ def test_samples_may_hold_paths_bytes_and_mappings(tmp_path):
     a, b, c = (str(tmp_path / f"{name}.flac") for name in "abc")
     frames = [[str(tmp_path / f"{x}.png") for x in pair] for pair in ("ac", "bc", "ca")]
     forms = [
-        b, Path(b), Path(b).read_bytes(), {"path": b, "bytes": None}, {"path": None, "bytes": Path(b).read_bytes()},
+        b,
+        Path(b),
+        Path(b).read_bytes(),
+        {"path": b, "bytes": None},
+        {"path": None, "bytes": Path(b).read_bytes()},
         {"array": soundfile.read(b, dtype="float32")[0], "sampling_rate": 8000, "path": "gone.flac"},
-    ]  # fmt: skip
+    ]
     for form in forms:
         splits = {"train": [{"x": c}, {"x": a}], "test": [{"x": form}]}
         found = find_leakage(splits, ["x"], target=None, near=False, progress=False)
@@ -200,11 +236,24 @@ def test_samples_may_hold_paths_bytes_and_mappings(tmp_path):
 
 @pytest.mark.parametrize(
     "cell",
-    ["gone.flac", "media/gone.mp4", " gone.npy ", "/data/clips/7", "features/7.emb", "talk.wav:800:1600",
-     "C:\\a\\b.mp3",
-     "['a.jpg', 'b.jpg']", "https://example.org/a.mp3", "s3://bucket/key", "gs://b/k.png", "data:image/png;base64,AAAA",
-     "www.example.org/a.webm?x=1", ["gone.jpg", "lost.jpg"], Path("gone")],
-)  # fmt: skip
+    [
+        "gone.flac",
+        "media/gone.mp4",
+        " gone.npy ",
+        "/data/clips/7",
+        "features/7.emb",
+        "talk.wav:800:1600",
+        "C:\\a\\b.mp3",
+        "['a.jpg', 'b.jpg']",
+        "https://example.org/a.mp3",
+        "s3://bucket/key",
+        "gs://b/k.png",
+        "data:image/png;base64,AAAA",
+        "www.example.org/a.webm?x=1",
+        ["gone.jpg", "lost.jpg"],
+        Path("gone"),
+    ],
+)
 def test_what_names_a_file_that_is_not_there_is_refused(cell):
     splits = {"train": [{"x": cell}], "test": [{"x": cell}]}
     how = {"target": None, "near": False, "progress": False, "batched": False}
@@ -218,10 +267,25 @@ def test_what_names_a_file_that_is_not_there_is_refused(cell):
 
 @pytest.mark.parametrize(
     "text",
-    ["I love node.js", "Meet at 10.30", "in the U.S", "and/or", "yes/no.", "open the readme.txt", "see t.co/abc",
-     "e.g.",
-     "https://example.org is down", "/shrug", "he said: a.b/c", "😀", "wav", ".", ["I", "love", "x.py"], "A.b " * 5000],
-)  # fmt: skip
+    [
+        "I love node.js",
+        "Meet at 10.30",
+        "in the U.S",
+        "and/or",
+        "yes/no.",
+        "open the readme.txt",
+        "see t.co/abc",
+        "e.g.",
+        "https://example.org is down",
+        "/shrug",
+        "he said: a.b/c",
+        "😀",
+        "wav",
+        ".",
+        ["I", "love", "x.py"],
+        "A.b " * 5000,
+    ],
+)
 def test_ordinary_words_are_no_paths(text):
     splits = {"train": [{"x": text}], "test": [{"x": text}]}
     assert find_leakage(splits, ["x"], target=None, near=False, progress=False, batched=False).touched("test") == [0]
@@ -246,9 +310,12 @@ def test_what_cannot_be_decoded_is_compared_by_bytes_and_said(tmp_path):
     found = from_files(files, ["clip"], progress=False)
     assert [(f.kind, f.pairs) for f in found.findings] == [("exact", ((1, 0),))]
     assert {(row.split, row.how): row.count for row in found.compared} == {
-        ("train", "content"): 1, ("train", "bytes"): 1, ("train", "nothing"): 1,
-        ("test", "bytes"): 1, ("test", "nothing"): 1,
-    }  # fmt: skip
+        ("train", "content"): 1,
+        ("train", "bytes"): 1,
+        ("train", "nothing"): 1,
+        ("test", "bytes"): 1,
+        ("test", "nothing"): 1,
+    }
     assert "by bytes may share what was coded another way" in " ".join(str(found).split())
 
 
@@ -267,12 +334,13 @@ def test_pictures_of_all_modes(tmp_path):
     """Grey as colour and a palette are the same; other transparency, more than 8 bits, later frames are not."""
     pixels = picture(1)
     images = {
-        "grey": Image.fromarray(pixels).convert("L"), "palette": Image.fromarray(pixels).convert("P"),
+        "grey": Image.fromarray(pixels).convert("L"),
+        "palette": Image.fromarray(pixels).convert("P"),
         "clear": Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])),
         "veiled": Image.fromarray(np.dstack([pixels, pixels[..., 0]])),
         "deep": Image.fromarray(pixels[..., 0].astype(np.uint16) + 512),
         "deeper": Image.fromarray(pixels[..., 0].astype(np.uint16) * 2 + 512),
-    }  # fmt: skip
+    }
     for name, image in images.items():
         image.save(tmp_path / f"{name}.png")
     images["grey"].convert("RGB").save(tmp_path / "grey_rgb.png")

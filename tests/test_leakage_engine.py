@@ -48,8 +48,12 @@ class Words:
             open(self.marker, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         n = self.first + i
-        return {"text": f"call number {n}", "values": np.full(3, n) + np.arange(3), "label": (n * self.seed) % 3,
-                "who": [f"s{n // 4}", n // 9]}  # fmt: skip
+        return {
+            "text": f"call number {n}",
+            "values": np.full(3, n) + np.arange(3),
+            "label": (n * self.seed) % 3,
+            "who": [f"s{n // 4}", n // 9],
+        }
 
 
 def test_manifests_and_files(tmp_path):

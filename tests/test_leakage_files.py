@@ -232,8 +232,11 @@ def test_a_data_module_is_read_as_it_is(combined, monkeypatch):
     found = find_leakage(Simple(), {"audio": "wave"}, target="y", near=False, progress=False)
     assert found.sizes == {"train": 20, "val": 2, "val_1": 8, "test": 10}
     leaks = {f.splits: f.pairs for f in found.findings if f.splits[0] == "train"}
-    assert leaks == {("train", "val"): ((0, 0), (1, 1)), ("train", "val_1"): ((2, 0),),
-                     ("train", "test"): ((0, 0), (1, 1), (2, 2))}  # fmt: skip
+    assert leaks == {
+        ("train", "val"): ((0, 0), (1, 1)),
+        ("train", "val_1"): ((2, 0),),
+        ("train", "test"): ((0, 0), (1, 1), (2, 2)),
+    }
 
 
 def test_a_module_made_of_data_sets_is_read_too():
@@ -266,10 +269,16 @@ def test_the_command_line_takes_a_data_module(capsys):
 )
 def test_the_script_works_with_the_simplest_lightning_cli(tmp_path, capsys):
     """On the config that ``LightningCLI(Model, Data)`` saves, which names no class of data."""
-    callback = {"class_path": "mm_metrics.callbacks.ModalityMonitor",
-                "init_args": {"modalities": {"audio": "wave"}, "num_classes": 2, "target": "y"}}  # fmt: skip
-    args = ["--seed_everything=1", "--data.shared=2", "--trainer.logger=false",
-            f"--trainer.callbacks={json.dumps(callback)}"]  # fmt: skip
+    callback = {
+        "class_path": "mm_metrics.callbacks.ModalityMonitor",
+        "init_args": {"modalities": {"audio": "wave"}, "num_classes": 2, "target": "y"},
+    }
+    args = [
+        "--seed_everything=1",
+        "--data.shared=2",
+        "--trainer.logger=false",
+        f"--trainer.callbacks={json.dumps(callback)}",
+    ]
     cli = LightningCLI(DemoModel, Simple, run=False, args=args)
     path = tmp_path / "config.yaml"
     path.write_text(cli.parser.dump(cli.config))

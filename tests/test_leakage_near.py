@@ -72,18 +72,35 @@ def test_changed_tokens_are_found():
 
 
 UTTERANCES = [  # as people say them; each line's are alike, and no copies
-    ("You like it?", "You like it right?"), ("I don't know.", "I don't know why."), ("Oh my God!", "Oh my God, Ross!"),
-    ("What are you doing?", "What are you doing here?"), ("I am so sorry, I did not mean to hurt you that evening.",
-     "I am so sorry, I did not mean to hurt him that evening."), ("It costs 3.5 dollars.", "It costs 35 dollars."),
-    ("Meet me at 10:30", "Meet me at 103:0"), ("+1", "-1"), ("Yes 😀", "Yes 😡"), ("...", "!!!"), ("कि", "की"),
+    ("You like it?", "You like it right?"),
+    ("I don't know.", "I don't know why."),
+    ("Oh my God!", "Oh my God, Ross!"),
+    ("What are you doing?", "What are you doing here?"),
+    (
+        "I am so sorry, I did not mean to hurt you that evening.",
+        "I am so sorry, I did not mean to hurt him that evening.",
+    ),
+    ("It costs 3.5 dollars.", "It costs 35 dollars."),
+    ("Meet me at 10:30", "Meet me at 103:0"),
+    ("+1", "-1"),
+    ("Yes 😀", "Yes 😡"),
+    ("...", "!!!"),
+    ("कि", "की"),
     ("a man talks while a dog barks in the distance", "a man talks while a dog howls in the distance"),
-    ("two dogs run across a green field", "two dogs run across a green yard"), ("我喜欢这个", "我喜欢那个"),
-]  # fmt: skip
+    ("two dogs run across a green field", "two dogs run across a green yard"),
+    ("我喜欢这个", "我喜欢那个"),
+]
 SAID_AGAIN = [
-    ("Yeah.", "yeah!"), ("I don't know.", "I dont know"), ("OK, fine.", "Ok fine"), ("Well-known", "well known"),
-    ("«Straße»", "STRASSE"), ("café", "cafe\u0301."), ("ｆｕｌｌ width", "full width"),
-    ("It costs 3.5 $", "it costs  3.5 $!"), ("我喜欢这个。", "我喜欢这个"),
-]  # fmt: skip
+    ("Yeah.", "yeah!"),
+    ("I don't know.", "I dont know"),
+    ("OK, fine.", "Ok fine"),
+    ("Well-known", "well known"),
+    ("«Straße»", "STRASSE"),
+    ("café", "cafe\u0301."),
+    ("ｆｕｌｌ width", "full width"),
+    ("It costs 3.5 $", "it costs  3.5 $!"),
+    ("我喜欢这个。", "我喜欢这个"),
+]
 
 
 def test_short_texts_are_copies_only_where_their_letters_are_equal():

@@ -19,8 +19,11 @@ from mm_metrics import (
 
 NAMES = ("text", "image", "audio")
 OURS = {
-    "Accuracy": ModalityAccuracy, "Precision": ModalityPrecision, "Recall": ModalityRecall, "F1Score": ModalityF1Score,
-}  # fmt: skip
+    "Accuracy": ModalityAccuracy,
+    "Precision": ModalityPrecision,
+    "Recall": ModalityRecall,
+    "F1Score": ModalityF1Score,
+}
 KEYS = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1Score": "f1"}
 
 
@@ -89,8 +92,10 @@ def test_multilabel(name, average, scores, ignore_index):
 @pytest.mark.parametrize("ignore_index", [None, -1, 1])
 def test_confusion_matrices(scores, ignore_index):
     for kind, task, shape, C in (
-        ("Multiclass", {"num_classes": 5}, (), 5), ("Binary", {}, (), 2), ("Multilabel", {"num_labels": 3}, (3,), 2),
-    ):  # fmt: skip
+        ("Multiclass", {"num_classes": 5}, (), 5),
+        ("Binary", {}, (), 2),
+        ("Multilabel", {"num_labels": 3}, (3,), 2),
+    ):
         if kind == "Binary" and ignore_index == 1:
             continue
         peer = getattr(tm, f"{kind}ConfusionMatrix")(ignore_index=ignore_index, **task)
@@ -126,9 +131,11 @@ def test_two_columns_are_binary_scores():
 def test_two_columns_that_say_nothing_are_refused(eager):
     target = torch.tensor([0, 1])
     for from_logits, preds in (
-        (True, [[math.inf, math.inf], [0.0, 1.0]]), (True, [[-math.inf, -math.inf], [0.0, 1.0]]),
-        (False, [[0.9, 0.8], [0.3, 0.7]]), (False, [[0.1, 0.2], [0.3, 0.7]]),
-    ):  # fmt: skip
+        (True, [[math.inf, math.inf], [0.0, 1.0]]),
+        (True, [[-math.inf, -math.inf], [0.0, 1.0]]),
+        (False, [[0.9, 0.8], [0.3, 0.7]]),
+        (False, [[0.1, 0.2], [0.3, 0.7]]),
+    ):
         metric = ModalityConfusionMatrix(NAMES, task="binary", from_logits=from_logits, validate_args=eager)
         with pytest.raises(ValueError, match="pred"):
             (metric.update(torch.tensor(preds), target), metric.compute())

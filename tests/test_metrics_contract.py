@@ -115,10 +115,15 @@ def test_merge_state_adds_a_metric_or_its_state(kind):
 def test_counts_stay_int64_whatever_the_dtype(kind):
     value = filled(kind).compute()
     for convert in (
-        lambda m: m.half(), lambda m: m.double(), lambda m: m.float(), lambda m: m.to(torch.float16),
-        lambda m: m.to("cpu"), lambda m: m.type(torch.bfloat16), lambda m: torch.nn.ModuleList([m]).half()[0],
+        lambda m: m.half(),
+        lambda m: m.double(),
+        lambda m: m.float(),
+        lambda m: m.to(torch.float16),
+        lambda m: m.to("cpu"),
+        lambda m: m.type(torch.bfloat16),
+        lambda m: torch.nn.ModuleList([m]).half()[0],
         lambda m: m.set_dtype(torch.float16),
-    ):  # fmt: skip
+    ):
         metric = convert(filled(kind))
         assert metric.counts.dtype == torch.int64
         if not isinstance(value, dict):
@@ -195,13 +200,24 @@ def test_scores_of_equal_arguments_share_one_update():
 @pytest.mark.parametrize(
     "other",
     [
-        {"average": "micro"}, {"average": None}, {"ignore_index": -1}, {"seed": 1}, {"shard": 1}, {"bootstrap": 5},
-        {"validate_args": False}, {"from_logits": True}, {"threshold": 0.3}, {"modalities": ("text", "image")},
-        {"modalities": ("audio", "text")}, {"num_classes": 4}, {"class_names": ("a", "b", "c")},
-        {"coalitions": ["text"]}, {"max_bytes": 2**20},
+        {"average": "micro"},
+        {"average": None},
+        {"ignore_index": -1},
+        {"seed": 1},
+        {"shard": 1},
+        {"bootstrap": 5},
+        {"validate_args": False},
+        {"from_logits": True},
+        {"threshold": 0.3},
+        {"modalities": ("text", "image")},
+        {"modalities": ("audio", "text")},
+        {"num_classes": 4},
+        {"class_names": ("a", "b", "c")},
+        {"coalitions": ["text"]},
+        {"max_bytes": 2**20},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_metrics_that_differ_in_any_argument_are_never_merged(other):
     arguments = {"modalities": NAMES, "num_classes": 3}
     _, groups = groups_of(ModalityF1Score(**arguments), ModalityF1Score(**(arguments | other)))

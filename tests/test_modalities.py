@@ -16,8 +16,15 @@ THREE = Modalities(("text", "image", "audio"))
 
 def test_bit_m_of_a_coalition_is_modality_m():
     assert [THREE.name(mask) for mask in range(8)] == [
-        "none", "text", "image", "text-image", "audio", "text-audio", "image-audio", "text-image-audio",
-    ]  # fmt: skip
+        "none",
+        "text",
+        "image",
+        "text-image",
+        "audio",
+        "text-audio",
+        "image-audio",
+        "text-image-audio",
+    ]
     np.testing.assert_array_equal(THREE.table([0, 1, 6]), [[0, 0, 0], [1, 0, 0], [0, 1, 1]])
 
 
@@ -54,11 +61,20 @@ def test_a_near_miss_is_named():
 @pytest.mark.parametrize(
     ("names", "error"),
     [
-        ("text", TypeError), ((), ValueError), (("a", "a"), ValueError), (("all",), ValueError),
-        (("none",), ValueError), (("a-b",), ValueError), (("1a",), ValueError), (("",), ValueError),
-        ((3,), ValueError), (("é",), ValueError), (("a\n",), ValueError), (("val/x",), ValueError),
+        ("text", TypeError),
+        ((), ValueError),
+        (("a", "a"), ValueError),
+        (("all",), ValueError),
+        (("none",), ValueError),
+        (("a-b",), ValueError),
+        (("1a",), ValueError),
+        (("",), ValueError),
+        ((3,), ValueError),
+        (("é",), ValueError),
+        (("a\n",), ValueError),
+        (("val/x",), ValueError),
     ],
-)  # fmt: skip
+)
 def test_names_that_would_break_keys_or_files_are_refused(names, error):
     with pytest.raises(error, match="modalit"):
         Modalities(names)

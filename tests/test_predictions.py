@@ -96,9 +96,15 @@ def save(data: pandas.DataFrame, path) -> None:
 
 
 FORMATS = (
-    "csv module csv", "pandas csv", "excel csv", "tabs tsv", "pandas parquet", "arrow parquet", "pandas jsonl",
+    "csv module csv",
+    "pandas csv",
+    "excel csv",
+    "tabs tsv",
+    "pandas parquet",
+    "arrow parquet",
+    "pandas jsonl",
     "json module jsonl",
-)  # fmt: skip
+)
 
 
 def assert_scores_as_sklearn(card, target, prediction, labels=None, coalition=None, slice="all"):
@@ -120,8 +126,10 @@ def test_scores_are_those_of_scikit_learn_in_every_format(how, tmp_path):
     assert card.coalitions == ("none", "text-image", "text-image-audio")
     assert card.names == tuple(sorted(WORDS))
     for coalition, column in (
-        ("all", "prediction"), ("image-text", "prediction_image-text"), ("none", "prediction_none"),
-    ):  # fmt: skip
+        ("all", "prediction"),
+        ("image-text", "prediction_image-text"),
+        ("none", "prediction_none"),
+    ):
         for slice, where in (("all", slice_ := np.ones(N, bool)), ("image", slice_), ("text", data.presence_text == 1)):
             part = data[where]
             assert_scores_as_sklearn(card, part.target, part[column], coalition=coalition, slice=slice)
@@ -548,8 +556,12 @@ def test_bad_rows_across_blocks_keep_their_lines(tmp_path, monkeypatch):
     assert scored.card.samples == 400
     assert scored.notes[0].startswith("100 rows")
     good = [i for i in range(500) if i % 5]
-    parts = [Predictions(("text",), classes=("a", "b"), bootstrap=10).score_rows(
-        {"target": ["a"], "prediction": ["b"]}, first=i).counts for i in good]  # fmt: skip
+    parts = [
+        Predictions(("text",), classes=("a", "b"), bootstrap=10)
+        .score_rows({"target": ["a"], "prediction": ["b"]}, first=i)
+        .counts
+        for i in good
+    ]
     assert torch.equal(torch.stack(parts).sum(0), scored.card.counts)
 
 
@@ -612,26 +624,36 @@ REFUSED = {
     "no target": ({}, ("a.csv", b"label,prediction\n"), "no column 'target', there are 'label', .*: --target"),
     "no prediction": ({}, ("a.csv", b"target,answer\n"), "no column 'prediction', .*: --prediction"),
     "doubled coalition": (
-        {}, ("a.csv", b"target,prediction_text-audio,prediction_audio-text\n"), "are all predictions of text-audio",
+        {},
+        ("a.csv", b"target,prediction_text-audio,prediction_audio-text\n"),
+        "are all predictions of text-audio",
     ),
     "lost presence": ({"presence": {"audio": "sound"}}, ("a.csv", b"target,prediction\n"), "no column 'sound'"),
     "one class": ({}, ("a.csv", b"target,prediction\na,a\n"), "at least two are needed"),
     "three classes": (
-        {"task": "binary", "positive": "a"}, ("a.csv", b"target,prediction\na,a\nb,b\nc,c\n"), "task=binary has two",
+        {"task": "binary", "positive": "a"},
+        ("a.csv", b"target,prediction\na,a\nb,b\nc,c\n"),
+        "task=binary has two",
     ),
     "free text": (
-        {}, ("a.csv", b"target,prediction\n" + b"".join(b"%d x,a\n" % i for i in range(10_002))), "more than 10,000",
+        {},
+        ("a.csv", b"target,prediction\n" + b"".join(b"%d x,a\n" % i for i in range(10_002))),
+        "more than 10,000",
     ),
     "a long label": ({}, ("a.csv", b"target,prediction\n" + b"x" * 500 + b",a\n"), "500 characters is no label"),
     "a long row": ({}, ("a.csv", b"target,prediction\na," + b"x" * 17_000_000), "line 2: it is no CSV"),
     "a longer row": ({}, ("a.csv", b"target,prediction\na," + b"x" * 25_000_000), "can't be read"),
     "probabilities": (
-        {"task": "binary"}, ("a.csv", b"target,prediction\n1,0.7\n"), "'0.7' is none of .* needs threshold",
+        {"task": "binary"},
+        ("a.csv", b"target,prediction\n1,0.7\n"),
+        "'0.7' is none of .* needs threshold",
     ),
     "no probabilities": (
-        {"task": "binary", "threshold": 0.5}, ("a.csv", b"target,prediction\n1,1.5\n"), "'1.5' is no probability",
+        {"task": "binary", "threshold": 0.5},
+        ("a.csv", b"target,prediction\n1,1.5\n"),
+        "'1.5' is no probability",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -697,9 +719,12 @@ CELL = st.text(alphabet='ab,;"\r\n\t é\u0301', max_size=4)
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.tuples(CELL, CELL), min_size=1, max_size=20),
-    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]), st.integers(1, 40), st.sampled_from([",", ";", "\t"]),
-    st.sampled_from(["utf-8", "utf-16"]), st.sampled_from(["\n", "\r\n"]),
-)  # fmt: skip
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    st.integers(1, 40),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8", "utf-16"]),
+    st.sampled_from(["\n", "\r\n"]),
+)
 def test_a_csv_is_read_as_its_writer_meant(tmp_path, rows, quoting, block, delimiter, encoding, newline):
     """By the fast reader, the careful one and both, whatever the size of a piece."""
     if quoting == csv.QUOTE_MINIMAL:  # the writer leaves a lone return unquoted, which is a line break to any reader
@@ -754,10 +779,11 @@ def test_blocks_that_can_not_be_scored_are_refused_by_their_row():
     how = Predictions(("text",), classes=("a", "b"))
     block = {"target": ["a", "b"], "prediction": ["a", "a"]}
     for blocks, said in [
-        ([], "blocks is empty"), ([{"target": ["a"]}], "no column 'prediction'"),
+        ([], "blocks is empty"),
+        ([{"target": ["a"]}], "no column 'prediction'"),
         ([block, {**block, "prediction_none": ["a", "a"]}], "block at row 2"),
         ([block, {**block, "target": ["a", "c"]}], "row 3, column 'target': 'c' is none of"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(ValueError, match=said):
             score_blocks(blocks, how)
 
@@ -933,17 +959,22 @@ def test_groups_and_columns_are_those_of_a_metric(tmp_path):
     data.to_csv(tmp_path / "a.csv", index=False)
     card = how.score_files([tmp_path / "a.csv"]).card
     metric = CoalitionConfusionMatrix(
-        MODALITIES, num_classes=5, coalitions=["none", "text-image", "all"], bootstrap=20,
+        MODALITIES,
+        num_classes=5,
+        coalitions=["none", "text-image", "all"],
+        bootstrap=20,
         by={"language": ["de", "en"], "loud": ["0", "1"]},
-    )  # fmt: skip
+    )
     code = {name: i for i, name in enumerate(WORDS)}
     columns = ["prediction_none", "prediction_image-text", "prediction"]
     preds = np.stack([[code.get(word, 4) for word in data[column]] for column in columns])
     metric.update(
-        torch.tensor(preds), torch.tensor([code[word] for word in data.target]),
+        torch.tensor(preds),
+        torch.tensor([code[word] for word in data.target]),
         torch.tensor(np.stack([data.presence_text == 1, np.ones(N, bool), data.presence_audio], 1)),
-        group=torch.tensor(data.speaker), by={"language": data.language.tolist(), "loud": torch.tensor(data.loud)},
-    )  # fmt: skip
+        group=torch.tensor(data.speaker),
+        by={"language": data.language.tolist(), "loud": torch.tensor(data.loud)},
+    )
     assert torch.equal(card.counts, metric.scorecard().counts)
     assert card.groups() == data.speaker.nunique()
     where = (data.language == "de") & (data.presence_audio)
@@ -967,8 +998,9 @@ def test_a_column_of_no_groups_or_of_too_many_values_is_refused(tmp_path):
     table().assign(note=np.arange(N), speaker=[""] + ["a"] * (N - 1)).to_csv(tmp_path / "a.csv", index=False)
     for more, said in [
         ({"group": "speaker"}, "line 2, column 'speaker': there is no group"),
-        ({"group": "lost"}, "--group NAME"), ({"by": ["note"]}, "'note' holds more than 100 different values"),
-    ]:  # fmt: skip
+        ({"group": "lost"}, "--group NAME"),
+        ({"by": ["note"]}, "'note' holds more than 100 different values"),
+    ]:
         with pytest.raises(ValueError, match=said):
             Predictions(MODALITIES, **more).score_files([tmp_path / "a.csv"])
 
@@ -1048,14 +1080,18 @@ def test_damaged_files(suffix, tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.lists(st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-        max_leaves=5,
-    ), min_size=1, max_size=8),
+    st.lists(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+            max_leaves=5,
+        ),
+        min_size=1,
+        max_size=8,
+    ),
     st.sampled_from(["target", "prediction", "presence_text", "id"]),
     st.sampled_from(["multiclass", "binary", "multilabel"]),
-)  # fmt: skip
+)
 def test_any_cells(cells, column, task):
     rows = {"target": ["1"] * len(cells), "prediction": ["1"] * len(cells), "presence_text": [1] * len(cells)}
     rows = {**rows, "id": list(range(len(cells))), column: cells}

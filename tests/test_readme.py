@@ -46,9 +46,12 @@ def test_python_blocks_run_in_the_order_they_stand(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     names = {
-        "model": Model(), "train_set": Calls(), "test_set": Calls(),
-        "train_loader": DataLoader(Calls(), batch_size=8), "val_loader": DataLoader(Calls(), batch_size=8),
-    }  # fmt: skip
+        "model": Model(),
+        "train_set": Calls(),
+        "test_set": Calls(),
+        "train_loader": DataLoader(Calls(), batch_size=8),
+        "val_loader": DataLoader(Calls(), batch_size=8),
+    }
     blocks = [code for language, code in BLOCKS if language == "python"]
     assert len(blocks) >= 4
     for code in blocks:

@@ -141,8 +141,11 @@ def test_multilabel_cells_are_hits_misses_and_false_alarms():
     counts = torch.tensor([[[50, 7], [3, 40]]])  # rows: absent, present
     cells = confusion.cells(counts, ["siren"], by_label=True)
     assert dict(zip(cells.columns, cells.counts[0].tolist(), strict=True)) == {
-        "hit": 40, "missed": 3, "false alarm": 7, "rightly absent": 50,
-    }  # fmt: skip
+        "hit": 40,
+        "missed": 3,
+        "false alarm": 7,
+        "rightly absent": 50,
+    }
     assert cells.shares[0].tolist() == pytest.approx([40 / 43, 3 / 43, 7 / 57, 50 / 57])
 
 

@@ -171,9 +171,12 @@ def test_names_may_be_typed_in_any_order_and_wrong_ones_are_refused():
     value = card()
     assert value.score("f1", coalition="audio-text") == value.score("f1", coalition="all") == value.score("f1")
     for call in (
-        lambda: value.score("f1", coalition="smell"), lambda: value.score("f1", slice="smell"),
-        lambda: value.score("f2"), lambda: value.score("f1", average="none"), lambda: value.score("f1", average="x"),
-    ):  # fmt: skip
+        lambda: value.score("f1", coalition="smell"),
+        lambda: value.score("f1", slice="smell"),
+        lambda: value.score("f2"),
+        lambda: value.score("f1", average="none"),
+        lambda: value.score("f1", average="x"),
+    ):
         with pytest.raises(ValueError, match=r"smell|f2|class_scores|average"):
             call()
 
@@ -185,9 +188,10 @@ def test_contributions_are_those_of_its_scores():
     for m, (name, contribution) in enumerate(value.contributions("f1").items()):
         assert name == NAMES[m]
         for field, function in zip(
-            contribution, (contributions.leave_one_out, contributions.unimodal_gain, contributions.shapley_values),
+            contribution,
+            (contributions.leave_one_out, contributions.unimodal_gain, contributions.shapley_values),
             strict=True,
-        ):  # fmt: skip
+        ):
             assert field.value == pytest.approx(float(function(v)[m]))
             assert field.low < field.value < field.high
     total = sum(c.shapley.value for c in value.contributions("f1", slice="audio").values())
@@ -199,8 +203,9 @@ def test_discordant_mcnemar_and_modality_confusion_by_the_samples():
     value, right = card(), preds == target
     audio = presence[:, 1]
     assert value.discordant("text", "all", "audio") == (
-        int((right[1] & ~right[3] & audio).sum()), int((~right[1] & right[3] & audio).sum()),
-    )  # fmt: skip
+        int((right[1] & ~right[3] & audio).sum()),
+        int((~right[1] & right[3] & audio).sum()),
+    )
     assert value.discordant("all", "all") == (0, 0)
     assert 0 <= value.mcnemar("text", "all", "audio") <= 1
     assert value.modality_confusion("audio")["text"] == pytest.approx(

@@ -74,9 +74,19 @@ def test_the_counts_are_where_the_schema_says():
     K, G, L, C = len(content["coalitions"]), 4, content["num_labels"], content["num_classes"]
     confusion = counts[: K * G * L * C * C].reshape(K, G, L, C, C)
     assert content["layout"] == {
-        "patterns": True, "replicate_slices": True, "full": True, "last": True, "found": False, "answers": True,
-        "by": [], "curves": 0, "bins": 0, "levels": 0, "sums": [], "group_cells": 8192,
-    }  # fmt: skip
+        "patterns": True,
+        "replicate_slices": True,
+        "full": True,
+        "last": True,
+        "found": False,
+        "answers": True,
+        "by": [],
+        "curves": 0,
+        "bins": 0,
+        "levels": 0,
+        "sums": [],
+        "group_cells": 8192,
+    }
     assert np.array_equal(confusion[-1].sum(0)[0], made().confusion().numpy())
     with_audio = confusion[1, [g for g in range(G) if g >> 1 & 1]].sum(0)[0]
     assert np.array_equal(with_audio, made().confusion(content["coalitions"][1], "audio").numpy())

@@ -15,13 +15,19 @@ from hypothesis.extra.numpy import arrays
 from mm_metrics import ModalityConfusionMatrix, scores
 
 SKLEARN = {
-    "precision": sk.precision_score, "recall": sk.recall_score, "f1": sk.f1_score, "jaccard": sk.jaccard_score,
-}  # fmt: skip
+    "precision": sk.precision_score,
+    "recall": sk.recall_score,
+    "f1": sk.f1_score,
+    "jaccard": sk.jaccard_score,
+}
 TORCHMETRICS = {
-    "accuracy": tm.classification.multiclass_accuracy, "precision": tm.classification.multiclass_precision,
-    "recall": tm.classification.multiclass_recall, "f1": tm.classification.multiclass_f1_score,
-    "specificity": tm.classification.multiclass_specificity, "jaccard": tm.classification.multiclass_jaccard_index,
-}  # fmt: skip
+    "accuracy": tm.classification.multiclass_accuracy,
+    "precision": tm.classification.multiclass_precision,
+    "recall": tm.classification.multiclass_recall,
+    "f1": tm.classification.multiclass_f1_score,
+    "specificity": tm.classification.multiclass_specificity,
+    "jaccard": tm.classification.multiclass_jaccard_index,
+}
 confusions = st.integers(2, 5).flatmap(lambda C: arrays(np.int64, (C, C), elements=st.integers(0, 9)))
 
 
@@ -120,10 +126,12 @@ def test_by_group_as_fairlearn_has_it(seed):
     metric.update(*map(torch.as_tensor, (prediction, target, presence)))
     counts = metric.compute()
     functions = {
-        "accuracy": sk.accuracy_score, "matthews": sk.matthews_corrcoef, "cohen_kappa": sk.cohen_kappa_score,
+        "accuracy": sk.accuracy_score,
+        "matthews": sk.matthews_corrcoef,
+        "cohen_kappa": sk.cohen_kappa_score,
         "balanced_accuracy": lambda y, p: sk.recall_score(y, p, average="macro", labels=np.unique(y)),
         "f1": lambda y, p: sk.f1_score(y, p, average="macro", zero_division=0),
-    }  # fmt: skip
+    }
     for m, name in enumerate(names):
         frame = MetricFrame(
             metrics=functions, y_true=target, y_pred=prediction, sensitive_features=presence[:, m].astype(int)

@@ -184,19 +184,23 @@ def coverage(n: int, datasets: int) -> dict[str, float]:
     truth = population()
     f1 = scores.score("f1", truth)
     exact = {
-        "accuracy": float(scores.score("accuracy", truth)[-1]), "f1": float(f1[-1]),
-        "drop": float(contributions.leave_one_out(f1)[1]), "gain": float(contributions.unimodal_gain(f1)[0]),
+        "accuracy": float(scores.score("accuracy", truth)[-1]),
+        "f1": float(f1[-1]),
+        "drop": float(contributions.leave_one_out(f1)[1]),
+        "gain": float(contributions.unimodal_gain(f1)[0]),
         "shapley": float(contributions.shapley_values(f1)[1]),
-    }  # fmt: skip
+    }
     held = dict.fromkeys(exact, 0)
     for seed in range(datasets):
         card = sample(n, seed)
         contribution = card.contributions("f1")
         intervals = {
-            "accuracy": card.interval("accuracy"), "f1": card.interval("f1"),
-            "drop": contribution["audio"].drop[1:], "gain": contribution["text"].unimodal_gain[1:],
+            "accuracy": card.interval("accuracy"),
+            "f1": card.interval("f1"),
+            "drop": contribution["audio"].drop[1:],
+            "gain": contribution["text"].unimodal_gain[1:],
             "shapley": contribution["audio"].shapley[1:],
-        }  # fmt: skip
+        }
         for name, (low, high) in intervals.items():
             held[name] += low <= exact[name] <= high
     return {name: count / datasets for name, count in held.items()}
@@ -255,10 +259,14 @@ EVENTS = [0.97, 0.03], [[1.0, 0.0], [0.99, 0.3], [0.99, 0.2], [0.985, 0.6]]
 @pytest.mark.parametrize(
     ("n", "population", "task", "per"),
     [
-        (30, COMMON, "multiclass", 1), (200, COMMON, "multiclass", 1), (300, RARE, "multiclass", 1),
-        (300, EVENTS, "binary", 1), (300, COMMON, "multiclass", 5), (200, COMMON, "multiclass", 20),
+        (30, COMMON, "multiclass", 1),
+        (200, COMMON, "multiclass", 1),
+        (300, RARE, "multiclass", 1),
+        (300, EVENTS, "binary", 1),
+        (300, COMMON, "multiclass", 5),
+        (200, COMMON, "multiclass", 20),
     ],
-)  # fmt: skip
+)
 def test_intervals_hold_the_truth_of_rare_classes_few_samples_and_groups(n, population, task, per):
     shares, right = population
     truth, (sums, spread) = expected(right, shares), drawn(n, right, shares, per=per)

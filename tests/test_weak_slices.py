@@ -27,10 +27,13 @@ def card(seed, N=2000, weak=None, grouped=False, drop=0.25):
         ("text", "audio"), num_classes=2, bootstrap=100, by={"language": LANGUAGES, "channel": CHANNELS}
     )
     metric.update(
-        torch.where(right, target, 1 - target), target, presence, torch.arange(N),
+        torch.where(right, target, 1 - target),
+        target,
+        presence,
+        torch.arange(N),
         by={"language": torch.tensor(language), "channel": torch.tensor(channel)},
         group=torch.tensor(speaker) if grouped else None,
-    )  # fmt: skip
+    )
     return metric.scorecard()
 
 

@@ -65,9 +65,15 @@ def loader(data: Dataset | None = None, batch_size: int = 16, **keywords) -> Dat
 def trainer(tmp_path, *callbacks, **keywords) -> Trainer:
     """A quiet trainer on the CPU."""
     arguments = {
-        "max_epochs": 2, "accelerator": "cpu", "devices": 1, "default_root_dir": tmp_path, "logger": False,
-        "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False,
-    }  # fmt: skip
+        "max_epochs": 2,
+        "accelerator": "cpu",
+        "devices": 1,
+        "default_root_dir": tmp_path,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     return Trainer(callbacks=list(callbacks), **{**arguments, **keywords})
 
 

@@ -79,16 +79,26 @@ def _against_plain(what: str, goal: float | None, batches: int, repeats: int, mo
     )
     ratio = seconds["ours"] / seconds["plain"]
     return Row(
-        what, "the same without the monitor", ratio, f"<= {goal:.2f}x" if goal else "shown",
-        goal is None or ratio <= goal, seconds, {"coalitions": len(monitor.watched.masks)},
-    )  # fmt: skip
+        what,
+        "the same without the monitor",
+        ratio,
+        f"<= {goal:.2f}x" if goal else "shown",
+        goal is None or ratio <= goal,
+        seconds,
+        {"coalitions": len(monitor.watched.masks)},
+    )
 
 
 def _validation(model: Model, loader: DataLoader, *callbacks: ModalityMonitor) -> Callable[[], object]:
     trainer = Trainer(
-        accelerator=device().type, devices=1, logger=False, callbacks=list(callbacks), enable_progress_bar=False,
-        enable_checkpointing=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator=device().type,
+        devices=1,
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
     for callback in callbacks:  # what is measured is the counting; the page and the table are drawn once a run
         callback.on_validation_end = lambda trainer, pl_module: None  # type: ignore[method-assign]
 
@@ -128,6 +138,11 @@ def _peers(model: Model, batches: int, repeats: int) -> Row:
     seconds = interleaved(runs, repeats, "captum")
     times = {f"{name}, times plain": seconds[name] / seconds["plain"] for name in runs if name != "plain"}
     return Row(
-        "2^3 whole forwards", "one forward a batch", times["2^M whole forwards, times plain"], "shown", True, seconds,
+        "2^3 whole forwards",
+        "one forward a batch",
+        times["2^M whole forwards, times plain"],
+        "shown",
+        True,
+        seconds,
         {f"captum {captum.__version__} {name}": value for name, value in list(times.items())[1:]},
-    )  # fmt: skip
+    )

@@ -49,10 +49,14 @@ def measure(quick: bool = False) -> Iterator[Row]:
         )
     ratio = seconds["peer"] / seconds["ours"]
     yield Row(
-        f"score a Parquet file of {n:,} rows", f"pandas {pandas.__version__} + scikit-learn {sklearn.__version__}",
-        ratio, "shown", True, seconds,
+        f"score a Parquet file of {n:,} rows",
+        f"pandas {pandas.__version__} + scikit-learn {sklearn.__version__}",
+        ratio,
+        "shown",
+        True,
+        seconds,
         {"million rows a second": n / seconds["ours"] / 1e6, "MiB, ours": peaks["ours"], "MiB, peer": peaks["peer"]},
-    )  # fmt: skip
+    )
     yield _imports(3 if quick else 9)
 
 

@@ -26,9 +26,14 @@ def measure(quick: bool = False) -> Iterator[Row]:
             rates[n] = n / (time.perf_counter() - start)
         growth = rates[sizes[0]] / rates[sizes[-1]]
         yield Row(
-            f"leakage, {modality}, {sizes[-1]:,} samples", f"itself at {sizes[0]:,}", growth, "shown", True, {},
+            f"leakage, {modality}, {sizes[-1]:,} samples",
+            f"itself at {sizes[0]:,}",
+            growth,
+            "shown",
+            True,
+            {},
             {f"samples a second at {n:,}": rate for n, rate in rates.items()},
-        )  # fmt: skip
+        )
 
 
 class Samples:

@@ -39,6 +39,11 @@ def measure(quick: bool = False) -> Iterator[Row]:
     mine = max(seconds["ours"] - seconds["without"], 1e-9) / (R * K)
     ratio = seconds["peer"] / PEER_R / mine
     yield Row(
-        f"a replicate of a coalition, N={N}, C={C}, R={R}", f"torchmetrics {torchmetrics.__version__} BootStrapper",
-        ratio, ">= 100x", ratio >= 100, seconds, {"microseconds": 1e6 * mine},
-    )  # fmt: skip
+        f"a replicate of a coalition, N={N}, C={C}, R={R}",
+        f"torchmetrics {torchmetrics.__version__} BootStrapper",
+        ratio,
+        ">= 100x",
+        ratio >= 100,
+        seconds,
+        {"microseconds": 1e6 * mine},
+    )

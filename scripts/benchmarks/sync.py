@@ -35,11 +35,15 @@ def measure(quick: bool = False) -> Iterator[Row]:
     seconds = figures["seconds"]
     ratio = seconds["MetricCollection"] / seconds["ours"]
     yield Row(
-        f"sync on 4 processes, C={C}, 8 coalitions", f"torchmetrics {torchmetrics.__version__} MetricCollection",
-        ratio, ">= 5x", ratio >= 5, seconds,
+        f"sync on 4 processes, C={C}, 8 coalitions",
+        f"torchmetrics {torchmetrics.__version__} MetricCollection",
+        ratio,
+        ">= 5x",
+        ratio >= 5,
+        seconds,
         {"against MulticlassConfusionMatrix": seconds["MulticlassConfusionMatrix"] / seconds["ours"]}
         | {f"MiB added by our sync, {world} processes": peak for world, peak in peaks.items()},
-    )  # fmt: skip
+    )
 
 
 def _rank(rank: int, world: int, folder: str, repeats: int) -> None:

@@ -68,9 +68,14 @@ def _row(N: int, C: int, kind: str, goal: float, repeats: int) -> Row:
     )
     ratio = seconds["peer"] / seconds["ours"]
     return Row(
-        f"update from {kind}, N={N}, C={C}", PEER, ratio, f">= {goal:g}x", ratio >= goal, seconds,
+        f"update from {kind}, N={N}, C={C}",
+        PEER,
+        ratio,
+        f">= {goal:g}x",
+        ratio >= goal,
+        seconds,
         {"times its floor": seconds["ours"] / seconds["floor"]},
-    )  # fmt: skip
+    )
 
 
 def _peer(C: int) -> torchmetrics.MetricCollection:

@@ -20,10 +20,17 @@ pytestmark = [
 ]
 WIDTHS = (390, 820, 1440)
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
     "--hide-scrollbars",
-]  # fmt: skip
+]
 DARK = "--blink-settings=preferredColorScheme=0"
 
 # The window can't be as narrow as a phone, a frame can; what is measured comes back in the page's own text.
@@ -68,8 +75,11 @@ addEventListener('load', () => {
 def chromium(tmp_path, url: str, *flags: str) -> str:
     done = subprocess.run(
         [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *flags, url],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -12,8 +12,11 @@ transformers = pytest.importorskip("transformers")
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 INPUTS = {"text": ("input_ids", "attention_mask"), "image": "pixel_values", "speech": "input_values"}
 SMALL = {
-    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-}  # fmt: skip
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
 
 
 def clip():
@@ -25,10 +28,17 @@ def clip():
 def speech():
     return transformers.Wav2Vec2Model(
         transformers.Wav2Vec2Config(
-            **SMALL, conv_dim=(8, 8), conv_stride=(4, 4), conv_kernel=(8, 4), num_feat_extract_layers=2,
-            num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, mask_time_prob=0.0, vocab_size=8,
+            **SMALL,
+            conv_dim=(8, 8),
+            conv_stride=(4, 4),
+            conv_kernel=(8, 4),
+            num_feat_extract_layers=2,
+            num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2,
+            mask_time_prob=0.0,
+            vocab_size=8,
         )
-    )  # fmt: skip
+    )
 
 
 class Towers(nn.Module):

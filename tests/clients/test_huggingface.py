@@ -20,17 +20,39 @@ SPEECH = {
     "wav2vec2": {},
     "whisper": {
         "speech": transformers.WhisperConfig(
-            d_model=16, encoder_layers=2, encoder_attention_heads=2, encoder_ffn_dim=32, decoder_layers=1,
-            decoder_attention_heads=2, decoder_ffn_dim=32, num_mel_bins=8, max_source_positions=20, vocab_size=10,
-            pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1, begin_suppress_tokens=None,
+            d_model=16,
+            encoder_layers=2,
+            encoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_layers=1,
+            decoder_attention_heads=2,
+            decoder_ffn_dim=32,
+            num_mel_bins=8,
+            max_source_positions=20,
+            vocab_size=10,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=1,
+            begin_suppress_tokens=None,
             suppress_tokens=None,
         )
     },
-    "hubert": {"speech": transformers.HubertConfig(**WIDTH, **{
-        "conv_dim": (16, 16), "conv_kernel": (32, 8), "conv_stride": (16, 4),
-        "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4, "mask_time_prob": 0.0, "layerdrop": 0.0,
-    })},
-}  # fmt: skip
+    "hubert": {
+        "speech": transformers.HubertConfig(
+            **WIDTH,
+            **{
+                "conv_dim": (16, 16),
+                "conv_kernel": (32, 8),
+                "conv_stride": (16, 4),
+                "num_conv_pos_embeddings": 8,
+                "num_conv_pos_embedding_groups": 4,
+                "mask_time_prob": 0.0,
+                "layerdrop": 0.0,
+            },
+        )
+    },
+}
 
 
 class Calls(torch.utils.data.Dataset):

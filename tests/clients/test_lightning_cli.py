@@ -48,10 +48,16 @@ class Data(LightningDataModule):
 
 def config(tmp_path, callback=MONITOR):
     trainer = {
-        "max_epochs": 1, "accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False,
-        "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": str(tmp_path),
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": str(tmp_path),
         "callbacks": [yaml.safe_load(callback)],
-    }  # fmt: skip
+    }
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"seed_everything": 0, "trainer": trainer}, sort_keys=False))
     return str(path)

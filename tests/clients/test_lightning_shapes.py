@@ -25,9 +25,14 @@ from mm_metrics.callbacks import ModalityMonitor
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
 QUIET = {
-    "accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
-    "enable_checkpointing": False, "max_epochs": 1,
-}  # fmt: skip
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+    "max_epochs": 1,
+}
 
 
 def monitor(**keywords):

@@ -54,9 +54,11 @@ def test_the_sentence_names_the_declared_requirement():
 
 def test_what_is_asked_for_is_declared():
     calls = [
-        node for path in (ROOT / "mm_metrics").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+        node
+        for path in (ROOT / "mm_metrics").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "install"
-    ]  # fmt: skip
+    ]
     named = [argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)]
     assert {canonicalize_name(name) for name in named} <= DECLARED
     assert len(calls) >= 5

@@ -33,10 +33,14 @@ class Joined(nn.Module):
         self.towers = Towers(num_classes=4)
 
     def forward(self, input_ids, attention_mask, pixel_values, input_values, labels=None):
-        logits = self.towers({
-            "input_ids": input_ids, "attention_mask": attention_mask,
-            "pixel_values": pixel_values, "input_values": input_values,
-        })  # fmt: skip
+        logits = self.towers(
+            {
+                "input_ids": input_ids,
+                "attention_mask": attention_mask,
+                "pixel_values": pixel_values,
+                "input_values": input_values,
+            }
+        )
         return (
             {"logits": logits}
             if labels is None
@@ -51,11 +55,20 @@ def rows(n, seed=0):
 
 def trainer(folder, *callbacks, model=None, evaluated=None, **keywords):
     arguments = {
-        "output_dir": str(folder), "use_cpu": True, "per_device_eval_batch_size": 4, "per_device_train_batch_size": 8,
-        "num_train_epochs": 2, "eval_strategy": "epoch", "report_to": "none", "disable_tqdm": True,
-        "save_strategy": "no", "logging_strategy": "no", "dataloader_pin_memory": False, "seed": 0,
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "per_device_eval_batch_size": 4,
+        "per_device_train_batch_size": 8,
+        "num_train_epochs": 2,
+        "eval_strategy": "epoch",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "dataloader_pin_memory": False,
+        "seed": 0,
         "remove_unused_columns": False,
-    } | keywords  # fmt: skip
+    } | keywords
     return transformers.Trainer(
         model=Joined() if model is None else model,
         args=transformers.TrainingArguments(**arguments),
@@ -163,9 +176,13 @@ def test_stopping_at_a_bad_verdict_and_early(tmp_path):
     early, watched = transformers.EarlyStoppingCallback(early_stopping_patience=1), watcher(ablation=None, bootstrap=0)
     for i, callbacks in enumerate(([early, watched], [watched, early])):
         run = trainer(
-            tmp_path / f"early{i}", *callbacks, num_train_epochs=4, metric_for_best_model="val/text/support",
-            load_best_model_at_end=True, save_strategy="epoch",
-        )  # fmt: skip
+            tmp_path / f"early{i}",
+            *callbacks,
+            num_train_epochs=4,
+            metric_for_best_model="val/text/support",
+            load_best_model_at_end=True,
+            save_strategy="epoch",
+        )
         run.train()
         assert run.state.epoch == 2  # the support never grows
 

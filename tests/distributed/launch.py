@@ -36,10 +36,17 @@ def _run(rank: int, world_size: int, port: int, function: Callable[..., Any], fo
 def environment(rank: int, world_size: int, port: int) -> None:
     """What torchrun would set."""
     os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank), GLOO_SOCKET_IFNAME="lo",
-        WORLD_SIZE=str(world_size), LOCAL_WORLD_SIZE=str(world_size), GROUP_RANK="0", NODE_RANK="0",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        GLOO_SOCKET_IFNAME="lo",
+        WORLD_SIZE=str(world_size),
+        LOCAL_WORLD_SIZE=str(world_size),
+        GROUP_RANK="0",
+        NODE_RANK="0",
         TORCHELASTIC_RUN_ID="tests",
-    )  # fmt: skip
+    )
 
 
 def _free_port() -> int:

@@ -33,9 +33,16 @@ def validate(
         loaders = loader(data, batch_size=8)
     monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=40, presence="presence")
     run = Trainer(
-        accelerator="cpu", devices=world_size, strategy=strategy, logger=False, enable_progress_bar=False,
-        enable_checkpointing=False, enable_model_summary=False, default_root_dir=folder, callbacks=[monitor],
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=world_size,
+        strategy=strategy,
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[monitor],
+    )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.validate(seeded(), loaders, verbose=False)

@@ -24,9 +24,23 @@ from mm_metrics import (
 
 NAMES = ("text", "image", "audio")
 COLLECTIVES = (
-    "all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "reduce", "gather", "scatter", "barrier",
-    "broadcast", "broadcast_object_list", "reduce_scatter", "all_to_all", "send", "recv", "isend", "irecv",
-)  # fmt: skip
+    "all_reduce",
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "reduce",
+    "gather",
+    "scatter",
+    "barrier",
+    "broadcast",
+    "broadcast_object_list",
+    "reduce_scatter",
+    "all_to_all",
+    "send",
+    "recv",
+    "isend",
+    "irecv",
+)
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 
 
@@ -103,9 +117,13 @@ def sync_once(rank: int, world: int):
     mock.patch.stopall()
     same_after = torch.equal(own, metric.counts) and not metric._is_synced
     return {
-        "confusion": confusion, "card": card.to_json(), "compute": after_compute, "both": after_card,
-        "by_hand": by_hand, "kept": same_after,
-    }  # fmt: skip
+        "confusion": confusion,
+        "card": card.to_json(),
+        "compute": after_compute,
+        "both": after_card,
+        "by_hand": by_hand,
+        "kept": same_after,
+    }
 
 
 def one_process(**more):
