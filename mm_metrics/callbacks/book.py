@@ -66,7 +66,7 @@ class Book:
             column, probable = (column_of(self.header, coalition, what) for what in ("prediction", "true_probability"))
             columns[column] = said if counted is None else (said, ~counted[k])
             columns[probable] = held[k] if counted is None else (held[k], ~counted[k])
-        self._waiting.append(_on_their_way(columns))
+        self._waiting.append(on_their_way(columns))
         while len(self._waiting) > _HELD:
             self._write(*self._waiting.pop(0))
 
@@ -98,7 +98,7 @@ class Book:
         self.writer.add(rows)
 
 
-def _on_their_way(columns: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def on_their_way(columns: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Copies on the host, asynchronously from an accelerator, and the event after which they are there."""
 
     def away(value: Any) -> Any:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mm_metrics.ablation.batch import tensors
 from mm_metrics.callbacks.book import Book
+from mm_metrics.callbacks.contents import Contents
 from mm_metrics.callbacks.prober import Prober, Watched, own_mask
 from mm_metrics.callbacks.ranks import agreed, gathered, place
 from mm_metrics.callbacks.refused import Refused
-from mm_metrics.callbacks.samples import SampleTracker
+from mm_metrics.callbacks.samples import RANK, SampleTracker
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
 from mm_metrics.counts.labels import Labels
@@ -34,9 +35,9 @@ _PENDING = 2**26  # bytes of answers that wait, on an accelerator, for the word 
 class Loader:
     """What is kept of one loader during one epoch."""
 
-    def __init__(self, metric: CoalitionConfusionMatrix, index: GlobalIndex) -> None:
-        self.metric, self.index = metric, index
-        self.samples = SampleTracker(metric.modalities.names, metric.task.positive)
+    def __init__(self, metric: CoalitionConfusionMatrix, index: GlobalIndex, contents: Contents) -> None:
+        self.metric, self.index, self.contents = metric, index, contents
+        self.samples = SampleTracker(metric.modalities, metric.reader, metric.layout.masks or ())
         self.refused, self.units = Refused(), Units()
         self.book: Book | None = None
         self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows]] = []
@@ -73,9 +74,10 @@ class Counter:
         every_n_epochs: int,
         max_batches: int | None,
         on_bad_values: str,
+        show: Mapping[str, Callable[[Any], Any]],
         say: Callable[[str], None],
     ) -> None:
-        self.watched, self.arguments, self.say = watched, metric, say
+        self.watched, self.arguments, self.show, self.say = watched, metric, show, say
         self.every_n_epochs, self.max_batches, self.tolerant = every_n_epochs, max_batches, on_bad_values == "count"
         self.prober = Prober(watched, say, own_mask(watched, max_batches is not None))
         self.books: Path | None = None  # where the books of all samples lie, None for none
@@ -162,20 +164,22 @@ class Counter:
             loader = self.loader(trainer, pl_module, i, rows_of(self.watched, shown, truth, None, N).preds)
         at = loader.index.seen, loader.index.batches
         numbers, n = loader.index(N, device)
-        rows = rows_of(self.watched, shown, truth, numbers, n, (trainer.global_rank << 40) + loader.seen)
+        first = trainer.global_rank * RANK + loader.seen
+        rows = rows_of(self.watched, shown, truth, numbers, n, first)
         if n and self._counts:
             try:
                 if truth.unit is not None:
                     loader.units.take(shown.rows, rows, truth.unit)
                 else:
                     self._add(loader, shown.rows, rows, batch_idx)
+                    loader.contents.take(batch, N, first, n, loader.samples.places, shown.presence)
             except (LookupError, TypeError, ValueError):
                 loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
                 raise
         loader.batches, loader.seen, self._begun = loader.batches + 1, loader.seen + n, True
 
     def _add(self, loader: Loader, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
-        metric, own = loader.metric, self.prober.own
+        metric, own, each = loader.metric, self.prober.own, rows.each
         try:
             labels = self._labels(loader, masks, rows)
         except ValueError as error:
@@ -192,9 +196,8 @@ class Counter:
                 self._settle(loader)
         if not (metric.task.by_class or metric.task.ordinal) and self.watched.from_logits:
             loader.widen(rows.preds)
-        if rows.numbers is not None and own in masks and len(rows.target):
-            places = {mask: k for k, mask in enumerate(masks)}
-            loader.samples.update(labels, places[own], places, rows.numbers, rows.slices, rows.each)
+        if own in masks and len(rows.target) and rows.each == each:  # some positions of a sample are no sample
+            loader.samples.update(labels, masks, own, rows)
 
     def _hopeless(self, rows: Rows) -> bool:
         """Whether the first batch of all has a coalition without one answer: that is no accident."""
@@ -274,7 +277,7 @@ class Counter:
             ).to(pl_module.device)
         for warning in said:
             self.say(str(warning.message))
-        self.loaders[i] = loader = Loader(metric, index)
+        self.loaders[i] = loader = Loader(metric, index, Contents(self.watched, self.show, self.say))
         if self.books is not None and not trainer.sanity_checking:
             name = stage_of(trainer) if i == 0 else f"{stage_of(trainer)}_{i}"
             loader.book = Book(self.books, name, trainer.global_rank, metric)

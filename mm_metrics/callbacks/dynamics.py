@@ -97,23 +97,7 @@ class ModalityDynamics(Callback):
         for name, value in self.bars._asdict().items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value!r}: expected a fraction in 0…1")
-        self.watched = Watched(
-            modalities,
-            num_classes,
-            task,
-            num_labels,
-            target,
-            presence,
-            None,
-            predict,
-            ignore_index,
-            threshold,
-            from_logits,
-            "all",
-            baseline,
-            encoders,
-            seed,
-        )
+        self.watched = Watched.of(locals())
         self.modalities = self.watched.modalities
         self._prober = Prober(self.watched, self._say)
         self.every_n_epochs, self.samples = every_n_epochs, samples

@@ -292,14 +292,6 @@ class _Ranks:
         return tensor
 
     @staticmethod
-    def all_gather(tensor: Tensor) -> Tensor:
-        if not _several():
-            return tensor
-        parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, tensor)
-        return torch.stack(parts)
-
-    @staticmethod
     def broadcast(value: Any) -> Any:
         if _several():
             dist.broadcast_object_list(held := [value])

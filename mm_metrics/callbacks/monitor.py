@@ -12,6 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mm_metrics.callbacks.contents import showers
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
@@ -79,6 +80,9 @@ class ModalityMonitor(Callback):
         edges: of an ordinal task, see `mm_metrics.CoalitionConfusionMatrix`.
         sample_axis: the axis of samples by modality or key, ``{"audio": 1}``, where it is not the first.
         samples: "all" writes every sample's answers to ``{stage}.samples.parquet``.
+        show: {modality: a function from a sample's entry, a tuple of several keys, to text, an image ``(H, W, 3)`` or
+            ``(waveform, rate)``}: the worst ten samples of each finding, on the page and in loggers that take media;
+            "auto" shows what is plainly one of these, None no content.
         report: whether the end of a run prints the table, draws the figures and writes the page.
 
     >>> monitor = ModalityMonitor({"text": "tokens", "image": "pixels"}, num_classes=5)
@@ -128,6 +132,7 @@ class ModalityMonitor(Callback):
         edges: Any = None,
         sample_axis: Mapping[str, int] | None = None,
         samples: str | None = None,
+        show: Mapping[str, Callable[[Any], Any]] | str | None = None,
     ) -> None:
         if gate is not None and not isinstance(gate, QualityGate):
             raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
@@ -141,29 +146,7 @@ class ModalityMonitor(Callback):
             raise ValueError(f"name={name!r} begins keys and is a folder: letters, digits and _, 'emotion' say")
         if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
             raise ValueError(f"every_n_epochs={every_n_epochs}, max_batches={max_batches}: 1 or more")
-        self.watched = Watched(
-            modalities,
-            num_classes,
-            task,
-            num_labels,
-            target,
-            presence,
-            slices,
-            predict,
-            ignore_index,
-            threshold,
-            from_logits,
-            ablation,
-            baseline,
-            encoders,
-            seed,
-            verify,
-            unit,
-            group,
-            by,
-            edges,
-            sample_axis,
-        )
+        self.watched = Watched.of(locals(), coalitions=ablation)
         self.modalities = self.watched.modalities
         metric: dict[str, Any] = {
             "class_names": class_names,
@@ -180,7 +163,8 @@ class ModalityMonitor(Callback):
             card = ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric).scorecard()
             for score in (*scores, headline):
                 card.named(score)
-        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, self._say)
+        shown = showers(show, self.modalities.names)
+        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, shown, self._say)
         gate = QualityGate(confidence=confidence) if gate is None else gate
         self.samples = samples
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report

@@ -76,6 +76,7 @@ class Output:
         verdicts: dict[str, Verdict],
         history: list[dict[str, Any]],
         samples: list[dict[str, Any]],
+        shown: list[dict[str, Any]],
         dynamics: list[dict[str, Any]],
     ) -> None:
         """At the end of a run: the table, the figures, the page."""
@@ -97,7 +98,7 @@ class Output:
                 partial(send, loggers, told[name], f"{self.name}/{name}".lstrip("/"), step, self.folder, picture),
             )
         report, leaks = self.folder / "report.html", self._leakage()
-        write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics)
+        write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics, shown=shown)
         self._try(report.name, partial(write, report, told))
         for what, path in (("Scorecard: ", self.folder / f"{stage}.json"), ("Report:    ", report)):
             if path.is_file():

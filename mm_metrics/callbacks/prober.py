@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -69,6 +69,12 @@ class Watched:
         if self.num_classes is not None or not task_of(self.task).by_class:
             Reader(**self.reading())
         _ = self.masks
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], **more: Any) -> Watched:
+        """From a callback's arguments by their names, with more that is named otherwise there."""
+        told = {field.name: arguments[field.name] for field in fields(cls) if field.name in arguments}
+        return cls(inputs=arguments["modalities"], **told, **more)
 
     @cached_property
     def modalities(self) -> Modalities:

@@ -18,6 +18,7 @@ from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, QualityGate, Verdict
 
 T = TypeVar("T")
+_LISTED = ("stage", "epoch", "kind", "modality", "message", "samples")
 _ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without ablation does not know
 
 
@@ -44,6 +45,7 @@ class Run:
         self.verdicts: dict[str, Verdict] = {}
         self.history: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.shown: list[dict[str, Any]] = []  # the worst of them, as the page takes them
         self.extra: dict[str, list[Finding]] = {}  # findings that did not come from the counts, by stage
         self.output: Output | None = None
         self.box = Mailbox()
@@ -71,7 +73,9 @@ class Run:
         assert self.output is not None
         for name in self.of(stage):
             del self.scorecards[name], self.verdicts[name]  # this run may have fewer loaders
-        self.samples = [row for row in self.samples if not row["stage"].startswith(stage)]
+        self.samples, self.shown = (
+            [row for row in rows if not row["stage"].startswith(stage)] for rows in (self.samples, self.shown)
+        )
         dynamics = _dynamics(trainer)
         extra = trainer.strategy.broadcast(self.output.leaks(stage) if trainer.is_global_zero else [])
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
@@ -94,11 +98,16 @@ class Run:
                 self.say(told)
             loader.warn_of_probabilities(self.say)
             weak = {finding.modality for finding in verdict.findings}
-            self.samples += [
+            found = [
                 {"stage": name, "epoch": trainer.current_epoch, **row}
-                for row in loader.samples.gathered(trainer.strategy.all_gather, pl_module.device)
-                if row["samples"] and (row["kind"] != "missed" or row["modality"] in weak)
+                for row in loader.samples.gathered(card.names, counter.prober.own)
+                if row["of"] and (row["kind"] != "missed" or row["modality"] in weak)
             ]
+            contents = loader.contents.gathered(row["place"] for one in found for row in one["rows"])
+            self.shown += [
+                one | {"rows": [row | {"content": contents.get(row["place"])} for row in one["rows"]]} for one in found
+            ]
+            self.samples += [{key: one[key] for key in _LISTED} for one in found if one["samples"]]
             if trainer.state.fn == "fit":
                 self._remember(trainer, values)
         counter.end()
@@ -117,6 +126,7 @@ class Run:
                 self.verdicts,
                 self.history,
                 self.samples,
+                self.shown,
                 [] if dynamics is None else dynamics.history,
             )
 

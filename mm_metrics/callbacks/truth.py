@@ -49,19 +49,24 @@ class Rows(NamedTuple):
     group: Any = None  # (N,)
     by: dict[str, Any] | None = None  # (N,) each
     each: int = 1
+    place: Tensor | None = None  # (N,), where the sample stood, on which rank
 
     def to(self, device: Any) -> Rows:
         """The same on a device."""
         by = None if self.by is None else {column: moved(value, device) for column, value in self.by.items()}
         preds, target, slices, counted, numbers, group = (moved(part, device) for part in self[:6])
-        return Rows(preds, target, slices, counted, numbers, group, by, self.each)
+        return self._replace(
+            preds=preds, target=target, slices=slices, counted=counted, numbers=numbers, group=group, by=by
+        )
 
     def some(self, which: Tensor) -> Rows:
         """The rows that ``which`` ``(N,)`` bool names."""
         by = None if self.by is None else {column: picked(value, which) for column, value in self.by.items()}
         counted = None if self.counted is None else self.counted[:, which]
-        slices, numbers, group = (picked(part, which) for part in (self.slices, self.numbers, self.group))
-        return Rows(self.preds[:, which], self.target[which], slices, counted, numbers, group, by)
+        slices, numbers, group, place = (
+            picked(part, which) for part in (self.slices, self.numbers, self.group, self.place)
+        )
+        return Rows(self.preds[:, which], self.target[which], slices, counted, numbers, group, by, place=place)
 
 
 def moved(value: Any, device: Any) -> Any:
@@ -80,7 +85,7 @@ def picked(value: Any, which: Tensor) -> Any:
 def rows_of(watched: Watched, shown: Shown, truth: Truth, numbers: Tensor | None, n: int, first: int = 0) -> Rows:
     """Put answers and truth side by side, the first n samples of them, a row a position.
 
-    `first` is the number of the first sample where `numbers` are not known, for positions are in groups of theirs.
+    `first` is the place of the first sample, and its number where `numbers` are not known.
     """
     preds, counted, slices = shown[1:]
     target, group, by = truth.target, truth.group, truth.by
@@ -91,14 +96,15 @@ def rows_of(watched: Watched, shown: Shown, truth: Truth, numbers: Tensor | None
         slices = None if slices is None else slices[:n]
         counted = None if counted is None else counted[:, :n]
         by = None if by is None else {column: value[:n] for column, value in by.items()}
+    place = torch.arange(first, first + n, device=preds.device)
     flat = _flat(watched.task, preds, target)
     if flat is None:
-        return Rows(preds, target, slices, counted, numbers, group, by)
+        return Rows(preds, target, slices, counted, numbers, group, by, place=place)
     each = flat[1].shape[0] // max(n, 1)
     if group is None:
-        group = torch.arange(first, first + n, device=preds.device) if numbers is None else numbers
-    place = torch.arange(n, device=preds.device).repeat_interleave(each)
-    rows = Rows(preds, target, slices, counted, numbers, group, by).some(place)
+        group = place if numbers is None else numbers
+    order = torch.arange(n, device=preds.device).repeat_interleave(each)
+    rows = Rows(preds, target, slices, counted, numbers, group, by, place=place).some(order)
     return rows._replace(preds=flat[0], target=flat[1], each=each)
 
 

@@ -106,6 +106,25 @@ def true_probability(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
     return torch.where(labels.target == 1, log_odds, -log_odds).sigmoid().mean(-1)
 
 
+def sureness(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
+    """``(K, N)`` how sure each coalition is of what it says: its probability, 0 for labels alone.
+
+    Of several labels that of the surest wrong one, in an ordinal task how many classes it is off. `preds` as they came.
+    """
+    if reader.task.ordinal:
+        return (labels.predicted - labels.target).abs().amax(-1).float()
+    if not preds.dtype.is_floating_point:
+        return torch.zeros(tuple(preds.shape[:2]), device=preds.device)
+    if reader.task.by_class:
+        x = preds.detach().float()
+        said = x.gather(-1, labels.predicted.clamp(min=0)).squeeze(-1)
+        given = (x.amin(-1) >= 0) & ((x.sum(-1) - 1).abs() < 1e-2)
+        return torch.where(given, said, (said - x.logsumexp(-1)).exp()).nan_to_num(0.0)
+    held = _logits(reader, preds)[0].sigmoid()
+    said = torch.where(labels.predicted == 1, held, 1 - held)
+    return torch.where(labels.predicted == labels.target, 0.0, said.nan_to_num(0.0)).amax(-1)
+
+
 def _logits(reader: Reader, preds: Tensor) -> tuple[Tensor, Tensor]:
     """The log odds of each class or label, and the log of its probability, float32 ``(K, N, H)``."""
     x = preds.detach()
