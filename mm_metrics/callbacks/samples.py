@@ -11,7 +11,7 @@ from torch import Tensor
 from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import Labels, Reader
-from mm_metrics.counts.measure import sureness
+from mm_metrics.counts.measure import logits_of
 from mm_metrics.modalities import Modalities
 
 KEPT, WORST = 50, 10
@@ -56,7 +56,7 @@ class SampleTracker:
         looked = list(dict.fromkeys([mine, whole, *(k for k in without if k is not None)]))
         some = labels._replace(predicted=labels.predicted[looked])
         sure = torch.zeros(labels.predicted.shape[:2], device=rows.preds.device)
-        sure[looked] = sureness(self.reader, rows.preds[looked], some).round(decimals=4)  # of noise no order comes
+        sure[looked] = _sureness(self.reader, rows.preds[looked], some).round(decimals=4)  # of noise no order comes
         target, said, counted = labels.target, labels.predicted, rows.counted  # (N, L), (K, N, L), (K, N)
         right = ((said == target) | (False if labels.ignored is None else labels.ignored)).all(-1)
         missed = ~right[mine] & (target[:, 0] == 1) if self.reader.task.positive else ~right[mine]
@@ -158,3 +158,22 @@ def _best(held: list[Tensor], found: list[Tensor], most: int) -> list[Tensor]:
     parts = [torch.cat(pair, dim=1) for pair in zip(held, found, strict=True)] if held else found
     order = parts[0].sort(dim=1, descending=True, stable=True).indices[:, :most]
     return [part[torch.arange(len(order), device=order.device)[:, None], order] for part in parts]
+
+
+def _sureness(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
+    """``(K, N)`` how sure each coalition is of what it says: its probability, 0 for labels alone.
+
+    Of several labels that of the surest wrong one, in an ordinal task how many classes it is off. `preds` as they came.
+    """
+    if reader.task.ordinal:
+        return (labels.predicted - labels.target).abs().amax(-1).float()
+    if not preds.dtype.is_floating_point:
+        return torch.zeros(tuple(preds.shape[:2]), device=preds.device)
+    if reader.task.by_class:
+        x = preds.detach().float()
+        said = x.gather(-1, labels.predicted.clamp(min=0)).squeeze(-1)
+        given = (x.amin(-1) >= 0) & ((x.sum(-1) - 1).abs() < 1e-2)
+        return torch.where(given, said, (said - x.logsumexp(-1)).exp()).nan_to_num(0.0)
+    held = logits_of(reader, preds)[0].sigmoid()
+    said = torch.where(labels.predicted == 1, held, 1 - held)
+    return torch.where(labels.predicted == labels.target, 0.0, said.nan_to_num(0.0)).amax(-1)

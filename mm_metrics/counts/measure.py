@@ -73,7 +73,7 @@ def measure(reader: Reader, layout: Layout, preds: Tensor, labels: Labels, targe
         return Measures(totals=_ordinal(reader, layout, preds, target))
     if not preds.dtype.is_floating_point:
         raise ValueError(f"preds is {preds.dtype} of {tuple(preds.shape[1:])}: scores= needs logits or probabilities")
-    log_odds, log_p = _logits(reader, preds)  # (K, N, H) each
+    log_odds, log_p = logits_of(reader, preds)  # (K, N, H) each
     probability = log_p.exp()
     actual = labels.target
     if reader.task.by_class:
@@ -100,32 +100,13 @@ def true_probability(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
     """
     if not preds.dtype.is_floating_point or reader.task.ordinal:
         return torch.full(tuple(preds.shape[:2]), torch.nan, device=preds.device)
-    log_odds, log_p = _logits(reader, preds)
+    log_odds, log_p = logits_of(reader, preds)
     if reader.task.by_class:
         return log_p.gather(-1, labels.target.expand(*preds.shape[:2], 1)).squeeze(-1).exp()
     return torch.where(labels.target == 1, log_odds, -log_odds).sigmoid().mean(-1)
 
 
-def sureness(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
-    """``(K, N)`` how sure each coalition is of what it says: its probability, 0 for labels alone.
-
-    Of several labels that of the surest wrong one, in an ordinal task how many classes it is off. `preds` as they came.
-    """
-    if reader.task.ordinal:
-        return (labels.predicted - labels.target).abs().amax(-1).float()
-    if not preds.dtype.is_floating_point:
-        return torch.zeros(tuple(preds.shape[:2]), device=preds.device)
-    if reader.task.by_class:
-        x = preds.detach().float()
-        said = x.gather(-1, labels.predicted.clamp(min=0)).squeeze(-1)
-        given = (x.amin(-1) >= 0) & ((x.sum(-1) - 1).abs() < 1e-2)
-        return torch.where(given, said, (said - x.logsumexp(-1)).exp()).nan_to_num(0.0)
-    held = _logits(reader, preds)[0].sigmoid()
-    said = torch.where(labels.predicted == 1, held, 1 - held)
-    return torch.where(labels.predicted == labels.target, 0.0, said.nan_to_num(0.0)).amax(-1)
-
-
-def _logits(reader: Reader, preds: Tensor) -> tuple[Tensor, Tensor]:
+def logits_of(reader: Reader, preds: Tensor) -> tuple[Tensor, Tensor]:
     """The log odds of each class or label, and the log of its probability, float32 ``(K, N, H)``."""
     x = preds.detach()
     x = x if x.dtype == torch.float64 else x.float()
