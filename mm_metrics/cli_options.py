@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import re
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -19,81 +20,6 @@ ABOUT = """What a multimodal model gets right on each modality, and what it woul
 
 Exit codes: 0 done (gate: good), 1 bad, 2 mixed, 3 undecided; every error is 4 or more."""
 
-SCORE = """Predictions of any system, from CSV, JSON Lines or Parquet files, to a scorecard.
-
-A row is a sample, in these columns (each renamed by an option):
-  target                  the class: a word or a number
-  prediction              the answer with all modalities; one that is no class counts as a miss
-  presence_{modality}     0 or 1: whether the sample has it; without the column, every sample has
-  prediction_{coalition}  the answer of a run that was shown only these: prediction_text-image
-In --task multilabel a cell is a list of labels, or words joined with |.
-
-  mm-metrics score test.csv --modalities text image audio --output card.json
-  mm-metrics score meld.csv --modalities text audio --group speaker --by season language=de,en
-  mm-metrics score mosi.csv --modalities text audio --task ordinal --edges=-1,1
-  mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
-  mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
-
-  mm-metrics score meld.csv --modalities text audio --group speaker --by season language=de,en
-  mm-metrics score mosi.csv --modalities text audio --task ordinal --edges=-1,1
-  mm-metrics score part-*.parquet --modalities text image --classes 10 --engine ray --workers 4
-  zcat test.csv.gz | mm-metrics score - --format csv --delimiter ';' --modalities text image --output -
-
-Runs with a modality taken away, each its own file, joined by the samples' ids; the question's text is in every run:
-  mm-metrics score --modalities text image --always text --id qid \\
-      --run image=full.jsonl --run none=blind.jsonl --output card.json
-
-Answers of a language model, with the letter taken out of the text, as logged by lm-evaluation-harness or lmms-eval:
-  mm-metrics score samples.jsonl --modalities text image --extract "answer is ([A-D])" --multiple_choice
-
-Answers in free text that a judge marked right (1) or wrong (0):
-  mm-metrics score answers.jsonl --modalities text image --correct judged --output card.json"""
-
-GATE = """Good, mixed, bad or undecided, and why; as an exit code too: 0 good, 1 bad, 2 mixed, 3 undecided.
-
-Bars are (bad, good) fractions; one number is the good bar; per modality where wanted.
-  mm-metrics gate card.json
-  mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
-  mm-metrics gate card.json --require mixed              mixed passes, with 0
-  mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen
-  mm-metrics gate new.json --against last.json --only recall.audio --tolerance 0.01 --json gate.json
-  mm-metrics gate new_seed_*.json --against last_seed_*.json     what seeds differ by is no fall"""
-
-REPORT = """Scorecards as one HTML page that needs no network.
-
-  mm-metrics report card.json --output report.html
-  mm-metrics report monday.json tuesday.json --output week.html"""
-
-LEAKAGE = """What splits share, per modality: copies, near copies, groups (speakers), equal inputs under other labels.
-
-A split is a CSV, JSON Lines or Parquet file, or several (train=part-*.csv). A cell is a text, or the path of a file
-from the manifest's folder, which is compared by its content where it can be decoded (sound, pictures, arrays), else by
-its bytes. Exits with 1 where anything is shared.
-
-  mm-metrics leakage train=train.csv test=test.csv --modalities text
-  mm-metrics leakage train=train.csv test=test.csv --modalities text=report audio=recording --group speaker
-  mm-metrics leakage all=all.csv --modalities audio                    copies within one split
-  mm-metrics leakage --datamodule package.module:Data --modalities text=tokens,mask image=pixels"""
-
-MERGE = """Scorecards of shards, hosts or days added up to one. Parts that are the same, that count the same samples, or
-that do not belong together, are refused. Score the shards of one data set with --shard 0, --shard 1, … or with --id.
-Cards of several models, or seeds, on one data set are no shards: gate new.json --against last.json compares them.
-
-  mm-metrics merge part-0.json part-1.json --output card.json"""
-
-
-DIFF = """What changed: of two scorecards each score's difference, with an interval; of two books of samples, which
-samples became wrong, and which right, by modality and class.
-
-  mm-metrics diff last.json card.json
-  mm-metrics diff last/val.samples.parquet val.samples.parquet"""
-
-THRESHOLD = """Where to cut probabilities so that a score reaches a bar, and what it then scores. The card keeps
-histograms where the metric or the monitor was made with scores=("auroc",). Exits with 1 where no threshold does.
-
-  mm-metrics threshold card.json --recall 0.9
-  mm-metrics threshold card.json --precision 0.8 --slice audio --label siren"""
-
 
 def parser() -> Any:
     """The parser of every command; ImportError without jsonargparse."""
@@ -102,38 +28,44 @@ def parser() -> Any:
     class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
-    def sub(about: str) -> Any:
-        command = ArgumentParser(description=about, formatter_class=Help)
-        command.add_argument("--config", action="config", help="read the options below from a YAML file")
-        return command
-
-    diff, threshold = sub(DIFF), sub(THRESHOLD)
-    for name in ("old", "new"):
-        diff.add_argument(name, metavar=name.upper(), help="a scorecard, or a book of samples")
-    threshold.add_argument("card", metavar="CARD", help="a scorecard that keeps histograms")
-    for name in ("recall", "precision", "specificity", "f1"):
-        threshold.add_argument(f"--{name}", type=float | None, default=None, help="reach at least this")
-    threshold.add_argument("--slice", type=str, default="all", help="a modality, or another slice")
-    threshold.add_argument("--label", type=str | None, default=None, help="one class, or label; all of them if not")
     main = ArgumentParser(prog="mm-metrics", description=ABOUT, formatter_class=Help)
     commands = main.add_subcommands(required=True, dest="command")
-    commands.add_subcommand("score", score_options(sub(SCORE)), help="predictions to a scorecard")
-    commands.add_subcommand("gate", gate_options(sub(GATE)), help="good, bad, mixed or undecided")
-    commands.add_subcommand("diff", diff, help="what changed between two scorecards, or books of samples")
-    commands.add_subcommand("threshold", threshold, help="the threshold at which a score reaches a bar")
-    for name, about, what in (("report", REPORT, "one HTML page"), ("merge", MERGE, "add scorecards up")):
-        command = sub(about)
-        command.add_argument("cards", nargs="+", metavar="CARD", help="scorecards, as score and the monitor write them")
-        command.add_argument("--output", required=True, type=str, help=OUTPUT)
-        if name == "report":
-            command.add_argument("--leakage", type=str | None, default=None, help="what leakage --output wrote")
-        commands.add_subcommand(name, command, help=what)
-    commands.add_subcommand("leakage", _leakage_options(sub(LEAKAGE)), help="what splits share")
+    for name, (options, what) in COMMANDS.items():
+        about = textwrap.dedent("    " + str(options.__doc__)).strip()
+        command = ArgumentParser(description=about, formatter_class=Help)
+        command.add_argument("--config", action="config", help="read the options below from a YAML file")
+        commands.add_subcommand(name, options(command), help=what)
     return main
 
 
 def score_options(parser: Any) -> Any:
-    """The options of ``score``: its files, and every field of `mm_metrics.predictions.Options`."""
+    r"""Predictions of any system, from CSV, JSON Lines or Parquet files, to a scorecard.
+
+    A row is a sample, in these columns (each renamed by an option):
+      target                  the class: a word or a number
+      prediction              the answer with all modalities; one that is no class counts as a miss
+      presence_{modality}     0 or 1: whether the sample has it; without the column, every sample has
+      prediction_{coalition}  the answer of a run that was shown only these: prediction_text-image
+    In --task multilabel a cell is a list of labels, or words joined with |.
+
+      mm-metrics score test.csv --modalities text image audio --output card.json
+      mm-metrics score meld.csv --modalities text audio --group speaker --by season language=de,en
+      mm-metrics score mosi.csv --modalities text audio --task ordinal --edges=-1,1
+      mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
+      mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
+      mm-metrics score part-*.parquet --modalities text image --classes 10 --engine ray --workers 4
+      zcat test.csv.gz | mm-metrics score - --format csv --delimiter ';' --modalities text image --output -
+
+    Runs with a modality taken away, each its own file, joined by the samples' ids; the question's text is in every run:
+      mm-metrics score --modalities text image --always text --id qid \
+          --run image=full.jsonl --run none=blind.jsonl --output card.json
+
+    Answers of a language model, with the letter taken out of the text, as logged by lm-evaluation-harness or lmms-eval:
+      mm-metrics score samples.jsonl --modalities text image --extract "answer is ([A-D])" --multiple_choice
+
+    Answers in free text that a judge marked right (1) or wrong (0):
+      mm-metrics score answers.jsonl --modalities text image --correct judged --output card.json
+    """
     from mm_metrics.predictions.options import Options
     from mm_metrics.predictions.reading import SUFFIXES
 
@@ -156,7 +88,16 @@ def score_options(parser: Any) -> Any:
 
 
 def gate_options(parser: Any) -> Any:
-    """The options of ``gate``: its card, and every field of `mm_metrics.QualityGate`."""
+    """Good, mixed, bad or undecided, and why; as an exit code too: 0 good, 1 bad, 2 mixed, 3 undecided.
+
+    Bars are (bad, good) fractions; one number is the good bar; per modality where wanted.
+      mm-metrics gate card.json
+      mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
+      mm-metrics gate card.json --require mixed              mixed passes, with 0
+      mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen
+      mm-metrics gate new.json --against last.json --only recall.audio --tolerance 0.01 --json gate.json
+      mm-metrics gate new_seed_*.json --against last_seed_*.json     what seeds differ by is no fall
+    """
     from mm_metrics.verdict import QualityGate
 
     add = parser.add_argument
@@ -167,6 +108,89 @@ def gate_options(parser: Any) -> Any:
     add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes: {OUTPUT}")
     add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
     add_fields(parser, QualityGate)
+    return parser
+
+
+def diff_options(parser: Any) -> Any:
+    """What changed: of two scorecards each score's difference, with an interval; of two books of samples, which
+    samples became wrong, and which right, by modality and class.
+
+      mm-metrics diff last.json card.json
+      mm-metrics diff last/val.samples.parquet val.samples.parquet
+    """
+    for name in ("old", "new"):
+        parser.add_argument(name, metavar=name.upper(), help="a scorecard, or a book of samples")
+    return parser
+
+
+def threshold_options(parser: Any) -> Any:
+    """Where to cut probabilities so that a score reaches a bar, and what it then scores. The card keeps
+    histograms where the metric or the monitor was made with scores=("auroc",). Exits with 1 where no threshold does.
+
+      mm-metrics threshold card.json --recall 0.9
+      mm-metrics threshold card.json --precision 0.8 --slice audio --label siren
+    """
+    add = parser.add_argument
+    add("card", metavar="CARD", help="a scorecard that keeps histograms")
+    for name in ("recall", "precision", "specificity", "f1"):
+        add(f"--{name}", type=float | None, default=None, help="reach at least this")
+    add("--slice", type=str, default="all", help="a modality, or another slice")
+    add("--label", type=str | None, default=None, help="one class, or label; all of them if not")
+    return parser
+
+
+def report_options(parser: Any) -> Any:
+    """Scorecards as one HTML page that needs no network.
+
+    mm-metrics report card.json --output report.html
+    mm-metrics report monday.json tuesday.json --output week.html
+    """
+    parser.add_argument("--leakage", type=str | None, default=None, help="what leakage --output wrote")
+    return _cards(parser)
+
+
+def merge_options(parser: Any) -> Any:
+    """Scorecards of shards, hosts or days added up to one.
+
+    Parts that are the same, that count the same samples, or that do not belong together, are refused. Score the shards
+    of one data set with --shard 0, --shard 1, … or with --id.
+    Cards of several models, or seeds, on one data set are no shards: gate new.json --against last.json compares them.
+
+      mm-metrics merge part-0.json part-1.json --output card.json
+    """
+    return _cards(parser)
+
+
+def _cards(parser: Any) -> Any:
+    parser.add_argument("cards", nargs="+", metavar="CARD", help="scorecards, as score and the monitor write them")
+    parser.add_argument("--output", required=True, type=str, help=OUTPUT)
+    return parser
+
+
+def leakage_options(parser: Any) -> Any:
+    """What splits share, per modality: copies, near copies, groups (speakers), equal inputs under other labels.
+
+    A split is a CSV, JSON Lines or Parquet file, or several (train=part-*.csv). A cell is a text, or the path of a file
+    from the manifest's folder, which is compared by its content where it can be decoded (sound, pictures, arrays), else
+    by its bytes. Exits with 1 where anything is shared.
+
+      mm-metrics leakage train=train.csv test=test.csv --modalities text
+      mm-metrics leakage train=train.csv test=test.csv --modalities text=report audio=recording --group speaker
+      mm-metrics leakage all=all.csv --modalities audio                    copies within one split
+      mm-metrics leakage --datamodule package.module:Data --modalities text=tokens,mask image=pixels
+    """
+    add = parser.add_argument
+    add("splits", nargs="*", default=[], metavar="SPLIT=FILE", help="the one trained on first")
+    add("--datamodule", type=str | None, default=None, metavar="MODULE:CLASS", help="a LightningDataModule instead")
+    add("--modalities", nargs="+", required=True, metavar="NAME[=COLUMN]", help="their names, and columns")
+    add("--group", nargs="+", default=[], metavar="COLUMN", help="a speaker, a patient, a source video")
+    add("--target", type=str | None, default="label", help="the label's column")
+    add("--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same answer")
+    add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
+    add("--within", action="store_true", help="look for copies inside each split too")
+    add("--near", type=bool, default=True, help="look for near copies too; needs the extra leakage")
+    add("--kinds", nargs="+", default=[], metavar="NAME=KIND", help="text, image, audio or other, where it is not seen")
+    add("--output", type=str | None, default=None, help="a JSON file for what was found; report --leakage takes it")
     return parser
 
 
@@ -197,17 +221,12 @@ def _arguments(doc: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _leakage_options(parser: Any) -> Any:
-    add = parser.add_argument
-    add("splits", nargs="*", default=[], metavar="SPLIT=FILE", help="the one trained on first")
-    add("--datamodule", type=str | None, default=None, metavar="MODULE:CLASS", help="a LightningDataModule instead")
-    add("--modalities", nargs="+", required=True, metavar="NAME[=COLUMN]", help="their names, and columns")
-    add("--group", nargs="+", default=[], metavar="COLUMN", help="a speaker, a patient, a source video")
-    add("--target", type=str | None, default="label", help="the label's column")
-    add("--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same answer")
-    add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
-    add("--within", action="store_true", help="look for copies inside each split too")
-    add("--near", type=bool, default=True, help="look for near copies too; needs the extra leakage")
-    add("--kinds", nargs="+", default=[], metavar="NAME=KIND", help="text, image, audio or other, where it is not seen")
-    add("--output", type=str | None, default=None, help="a JSON file for what was found; report --leakage takes it")
-    return parser
+COMMANDS = {
+    "score": (score_options, "predictions to a scorecard"),
+    "gate": (gate_options, "good, bad, mixed or undecided"),
+    "diff": (diff_options, "what changed between two scorecards, or books of samples"),
+    "threshold": (threshold_options, "the threshold at which a score reaches a bar"),
+    "report": (report_options, "one HTML page"),
+    "merge": (merge_options, "add scorecards up"),
+    "leakage": (leakage_options, "what splits share"),
+}

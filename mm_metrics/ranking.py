@@ -12,7 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mm_metrics import scores
+from mm_metrics.scores import ClassSums
+
 LIMIT = 16.0  # histograms hold logits in -16…16, beyond which float32 probabilities are 0 or 1
+_HAIR = 2.0**-21  # of a logit: half of what float32 tells apart at the histograms' upper end
 
 
 class Bounded(NamedTuple):
@@ -157,6 +161,37 @@ def threshold(counts: Tensor, score: str, at_least: float) -> Point | None:
     worth = torch.where(enough, table[:, columns.index(paid[score])], -1.0)
     best = len(worth) - 1 - int(worth.flip(0).argmax())  # of equal ones the highest
     return Point(float(edges(counts.shape[-1])[best]), *table[best].tolist())
+
+
+def best(counts: Tensor, score: str = "f1", average: str | None = "default") -> float | None:
+    """The edge at which a score of two classes is best, of equal ones that nearest .5; None where a class is missing.
+
+    ``(2, B)`` counts. What is at the edge or above is positive, see `just_below`.
+
+    >>> best(torch.tensor([[3, 1], [1, 3]]))
+    0.5
+    """
+    negative, positive = (_from_edge(part)[:-1] for part in counts.double().unbind(-2))  # (B,) at an edge or above
+    total = torch.stack([negative[0], positive[0]])
+    if not bool((total > 0).all()):
+        return None
+    hits, predicted = torch.stack([total[0] - negative, positive], dim=-1), negative + positive
+    sums = ClassSums(hits, torch.stack([total.sum() - predicted, predicted], dim=-1), total.expand(len(hits), 2))
+    values = scores.score(score, ClassSums(*(part.unsqueeze(-2) for part in sums)), "binary", average)
+    at = edges(counts.shape[-1])[:-1]
+    at = at[values >= values.max() - 1e-12]
+    return float(at[(at - 0.5).abs().argmin()])
+
+
+def just_below(threshold: float) -> float:
+    """A threshold above which lies what a histogram counts at an edge, as half precision often does exactly.
+
+    >>> 0.4999999 < just_below(0.5) < 0.5
+    True
+    """
+    if not 0 < threshold < 1:
+        return threshold
+    return 1 / (1 + (1 / threshold - 1) * math.exp(_HAIR))
 
 
 def _rates(counts: Tensor) -> tuple[Tensor, Tensor]:

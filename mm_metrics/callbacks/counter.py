@@ -19,6 +19,7 @@ from mm_metrics.callbacks.prober import Prober, Watched, own_mask
 from mm_metrics.callbacks.ranks import agreed, gathered, place
 from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import RANK, SampleTracker
+from mm_metrics.callbacks.thresholds import Thresholds
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
 from mm_metrics.counts.labels import Labels
@@ -74,10 +75,12 @@ class Counter:
         every_n_epochs: int,
         max_batches: int | None,
         on_bad_values: str,
+        thresholds: Thresholds,
         show: Mapping[str, Callable[[Any], Any]],
         say: Callable[[str], None],
     ) -> None:
-        self.watched, self.arguments, self.show, self.say = watched, metric, show, say
+        self.watched, self.arguments, self.thresholds = watched, metric, thresholds
+        self.show, self.say = show, say
         self.every_n_epochs, self.max_batches, self.tolerant = every_n_epochs, max_batches, on_bad_values == "count"
         self.prober = Prober(watched, say, own_mask(watched, max_batches is not None))
         self.books: Path | None = None  # where the books of all samples lie, None for none
@@ -97,6 +100,7 @@ class Counter:
         self.loaders = {}
         self._place = place(trainer.strategy, trainer.global_rank, trainer.world_size)
         self._counts = True
+        self.thresholds.begin(trainer)
         if self._place[1] != trainer.world_size:  # ranks that share their data: the first of them counts it
             self._counts = gathered(self._place[0]).index(self._place[0]) == trainer.global_rank
         if self.prober.ablation is not None:
@@ -265,7 +269,7 @@ class Counter:
         """What is kept of a loader; made at its first batch, or at the end where this rank saw none."""
         if i in self.loaders:
             return self.loaders[i]
-        modalities, reading = self.watched.modalities, self.watched.reading(preds, C)
+        modalities, reading = self.watched.modalities, self.watched.reading(preds, C) | self.thresholds.reading()
         names = [modalities.name(mask) for mask in self.prober.masks]
         loaders = trainer.test_dataloaders if stage_of(trainer) == "test" else trainer.val_dataloaders
         index = GlobalIndex(_nth(loaders, i), *self._place, self.say)

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, relative_speeds
-from mm_metrics.callbacks.logged import Constant, keys_of_the_user
+from mm_metrics.callbacks.logged import log_final
 from mm_metrics.callbacks.prober import Prober, Watched, is_sharded
 from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.callbacks.truth import truth_of
@@ -223,7 +223,7 @@ class ModalityDynamics(Callback):
         row = {key: value for key, value in (row | self._pulls()).items() if math.isfinite(value)}
         row, found = trainer.strategy.broadcast((row, found))  # what rank zero measured is what all say
         self._remember(now[0], row, found)
-        self._log(trainer, pl_module, row)
+        log_final(trainer, pl_module, row, row, self._say)
         return self.findings
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, batch: Any) -> None:
@@ -288,16 +288,6 @@ class ModalityDynamics(Callback):
         self.history.append({"epoch": epoch, **row})
         self.began = {(f.kind, f.modality): self.began.get((f.kind, f.modality), epoch) for f in found}
         self.findings = found
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule, row: dict[str, float]) -> None:
-        users = keys_of_the_user(trainer)
-        for key, value in row.items():
-            if key in users:
-                self._say(f"{key} is logged by the model itself: that value stays, the callback's own is left out")
-                continue
-            pl_module.log(
-                key, Constant(value, pl_module.device), metric_attribute="mm_metrics", on_step=False, on_epoch=True
-            )
 
     def _say(self, message: str) -> None:
         """Once per message, on rank zero."""

@@ -18,13 +18,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
 
 from mm_metrics.callbacks.monitor import ModalityMonitor
 from mm_metrics.callbacks.output import Output
+from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.run import Run
+from mm_metrics.callbacks.thresholds import FROM_VALIDATION
 from mm_metrics.extras import install
 from mm_metrics.logging import as_loggers
 
@@ -54,6 +55,8 @@ class ModalityTrainerCallback(TrainerCallback):
     def __init__(
         self, modalities: Mapping[str, Any], num_classes: int | None = None, *, target: Any = "labels", **arguments: Any
     ) -> None:
+        if arguments.get("threshold") == FROM_VALIDATION:  # nobody says before the first batch that it is of a test
+            raise ValueError("threshold='val' is for Lightning's Trainer: give the number that card.threshold tells")
         self.monitor = ModalityMonitor(modalities, num_classes, target=target, **arguments)
         self.runs: dict[str, Run] = {"": self.monitor.run}
         self._trainer: Any = _Trainer()
@@ -286,18 +289,5 @@ class _Ranks:
     """What is asked of Lightning's strategy, on the default process group."""
 
     @staticmethod
-    def reduce(tensor: Tensor, reduce_op: str = "sum") -> Tensor:
-        if _several():
-            dist.all_reduce(tensor)
-        return tensor
-
-    @staticmethod
     def broadcast(value: Any) -> Any:
-        if _several():
-            dist.broadcast_object_list(held := [value])
-            value = held[0]
-        return value
-
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        return gathered(value)[0]

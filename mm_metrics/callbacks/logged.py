@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -43,16 +43,6 @@ def keys_of_the_user(trainer: Any) -> set[str]:
     return names
 
 
-def watched(trainer: Any, keys: Iterable[str]) -> list[tuple[str, str]]:
-    """Which callbacks stop at the first value that is not finite of one of `keys`: ``(callback, key)``."""
-    keys = set(keys)
-    return [
-        (type(callback).__name__, callback.monitor)
-        for callback in trainer.callbacks
-        if getattr(callback, "check_finite", False) and getattr(callback, "monitor", None) in keys
-    ]
-
-
 def log_final(
     trainer: Any, pl_module: Any, values: Mapping[str, float], sent: Collection[str], say: Callable[[str], None]
 ) -> None:
@@ -64,7 +54,7 @@ def log_final(
     nans = []
     for key, value in values.items():
         if key in users:
-            say(f"{key} is logged by the model itself: that value stays, the monitor's own is left out")
+            say(f"{key} is logged by the model itself: that value stays, the callback's own is left out")
             continue
         if value != value:
             nans.append(key)
@@ -77,8 +67,10 @@ def log_final(
             add_dataloader_idx=False,
             metric_attribute="mm_metrics",
         )
-    for callback, key in watched(trainer, nans):
-        say(
-            f"{key} is NaN this epoch, its slice has no samples, and {callback} stops at the first NaN: "
-            f"{callback}(monitor={key!r}, check_finite=False) goes on"
-        )
+    for callback in trainer.callbacks:
+        of, name = getattr(callback, "monitor", None), type(callback).__name__
+        if of in nans and getattr(callback, "check_finite", False):
+            say(
+                f"{of} is NaN this epoch, as of a slice without samples, and {name} stops at the first NaN: "
+                f"{name}(monitor={of!r}, check_finite=False) goes on"
+            )

@@ -6,22 +6,21 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from mm_metrics.callbacks.arguments import check
 from mm_metrics.callbacks.contents import showers
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.run import Run, callbacks_of, is_history
+from mm_metrics.callbacks.thresholds import FROM_VALIDATION, Thresholds
 from mm_metrics.counts.plan import MAX_BYTES
-from mm_metrics.extras import install
 from mm_metrics.logging import SCORES
 from mm_metrics.metrics import ModalityConfusionMatrix
-from mm_metrics.modalities import NAME
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tasks import task_of
 from mm_metrics.verdict import QualityGate, Verdict
@@ -49,7 +48,8 @@ class ModalityMonitor(Callback):
         predict: ``predict(pl_module, batch)`` to logits, or to ``{"all": …, "text": …}``, one head per modality;
             "step": the module's own validation_step, which returns its logits.
         ignore_index: a target that is not counted.
-        threshold: of probabilities, in binary and multilabel.
+        threshold: of probabilities, in binary and multilabel; "val": the test is cut, label by label, where the
+            headline score (or F1) was best in the last validation of its weights, and validation itself at .5.
         from_logits: whether predictions are logits in binary and multilabel.
         ablation: "all", "leave_one_out", "single", a list of coalitions, or None for no ablation.
         baseline: what stands in for a hidden modality, see `mm_metrics.ablation`.
@@ -103,7 +103,7 @@ class ModalityMonitor(Callback):
         slices: Any = None,
         predict: Callable[[Any, Any], Any] | str | None = None,
         ignore_index: int | None = None,
-        threshold: float | list[float] = 0.5,
+        threshold: float | list[float] | str = 0.5,
         from_logits: bool = True,
         ablation: str | list[str] | None = "all",
         baseline: Any = "zero",
@@ -134,40 +134,28 @@ class ModalityMonitor(Callback):
         samples: str | None = None,
         show: Mapping[str, Callable[[Any], Any]] | str | None = None,
     ) -> None:
-        if gate is not None and not isinstance(gate, QualityGate):
-            raise TypeError(f"gate is a QualityGate, got {type(gate).__name__}: write QualityGate(accuracy=(0.5, 0.6))")
-        choices = {"on_bad": ("warn", "stop", "raise"), "log": ("summary", "all"), "on_bad_values": ("count", "raise")}
-        for what, value in (("on_bad", on_bad), ("log", log), ("on_bad_values", on_bad_values)):
-            if value not in choices[what]:
-                raise ValueError(f"{what}={value!r} is not known: one of {', '.join(map(repr, choices[what]))}")
-        if samples is not None and (samples != "all" or find_spec("pyarrow") is None):
-            raise ValueError(f"samples={samples!r}: 'all' or None, and a book of samples needs {install('pyarrow')}")
-        if name is not None and not NAME.fullmatch(name):
-            raise ValueError(f"name={name!r} begins keys and is a folder: letters, digits and _, 'emotion' say")
-        if every_n_epochs < 1 or (max_batches is not None and max_batches < 1):
-            raise ValueError(f"every_n_epochs={every_n_epochs}, max_batches={max_batches}: 1 or more")
-        self.watched = Watched.of(locals(), coalitions=ablation)
+        given = dict(locals())
+        check(given)
+        carried = threshold == FROM_VALIDATION
+        self.watched = Watched.of(given | ({"threshold": 0.5} if carried else {}))
         self.modalities = self.watched.modalities
-        metric: dict[str, Any] = {
-            "class_names": class_names,
-            "bootstrap": bootstrap,
-            "seed": seed,
-            "max_bytes": max_bytes,
-            "bins": bins,
-            "by": by,
-        }
+        metric = {name: given[name] for name in ("class_names", "bootstrap", "seed", "max_bytes", "bins", "by")}
         scores = tuple(SCORES if scores is None else scores)
-        metric["scores"] = tuple(dict.fromkeys(_SUFFIX.sub("", score) for score in (*scores, headline)))
+        kept = (*scores, headline, *["auroc"] * carried)  # a threshold is chosen from the histograms of rankings
+        metric["scores"] = tuple(dict.fromkeys(_SUFFIX.sub("", score) for score in kept))
         if num_classes is not None or not task_of(task).by_class:  # refuse before training what does not fit
             reading = self.watched.reading()
             card = ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric).scorecard()
             for score in (*scores, headline):
                 card.named(score)
         shown = showers(show, self.modalities.names)
-        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, shown, self._say)
         gate = QualityGate(confidence=confidence) if gate is None else gate
         self.samples = samples
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
+        self.thresholds = Thresholds(carried, task_of(task), headline, self.state_key, self._say)
+        self.counter = Counter(
+            self.watched, metric, every_n_epochs, max_batches, on_bad_values, self.thresholds, shown, self._say
+        )
         self.gate = gate
         self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
@@ -299,17 +287,17 @@ class ModalityMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run goes on with it: plain Python alone, as checkpoints ask for."""
-        return {"history": self.history}
+        return {"history": self.history, "threshold": self.thresholds.chosen}
 
     # Lightning refuses a second callback of one key, in words that name no way out; `setup` has better ones.
     state_dict.__wrapped__ = Callback.state_dict  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
-        if is_history(state_dict.get("history")):
-            self.run.history = list(state_dict["history"])
-        else:
-            self.run.history = []
+        self.thresholds.load(state_dict.get("threshold"))
+        known = is_history(state_dict.get("history"))
+        self.run.history = list(state_dict["history"]) if known else []
+        if not known:
             self._say("the checkpoint's history is not one of this monitor: it starts anew")
 
     # What the hooks do

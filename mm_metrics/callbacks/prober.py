@@ -44,7 +44,7 @@ class Watched:
     ignore_index: int | None = None
     threshold: Any = 0.5
     from_logits: bool = True
-    coalitions: Any = "all"  # None: the module's own answers alone
+    ablation: Any = "all"  # None: the module's own answers alone
     baseline: Any = "zero"
     encoders: Any = "auto"
     seed: int = 0
@@ -71,10 +71,9 @@ class Watched:
         _ = self.masks
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any], **more: Any) -> Watched:
-        """From a callback's arguments by their names, with more that is named otherwise there."""
-        told = {field.name: arguments[field.name] for field in fields(cls) if field.name in arguments}
-        return cls(inputs=arguments["modalities"], **told, **more)
+    def of(cls, given: Mapping[str, Any]) -> Watched:
+        """Of a callback's arguments, each of which has a field's name; others are left to it."""
+        return cls(given["modalities"], **{one.name: given[one.name] for one in fields(cls) if one.name in given})
 
     @cached_property
     def modalities(self) -> Modalities:
@@ -84,7 +83,7 @@ class Watched:
     @cached_property
     def masks(self) -> tuple[int, ...]:
         """The coalitions that are shown; none without ablation."""
-        return () if self.coalitions is None else self.modalities.masks(self.coalitions, self.seed)
+        return () if self.ablation is None else self.modalities.masks(self.ablation, self.seed)
 
     def reading(self, preds: Tensor | None = None, C: int | None = None) -> dict[str, Any]:
         """The arguments of `Reader`, C read off ``preds`` ``(K, N, C)`` where it was left out; else ValueError."""
@@ -93,15 +92,8 @@ class Watched:
             if preds is None or preds.ndim < 3 or not preds.dtype.is_floating_point:
                 raise ValueError("num_classes is None and no logits (N, C) to read it off: give num_classes=…")
             C = preds.shape[-1]
-        return {
-            "kind": self.task,
-            "num_classes": C,
-            "num_labels": self.num_labels,
-            "threshold": self.threshold,
-            "from_logits": self.from_logits,
-            "ignore_index": self.ignore_index,
-            "edges": self.edges,
-        }
+        names = ("num_labels", "threshold", "from_logits", "ignore_index", "edges")
+        return {"kind": self.task, "num_classes": C, **{name: getattr(self, name) for name in names}}
 
 
 class Shown(NamedTuple):

@@ -81,8 +81,11 @@ class Run:
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
         self.extra[stage] = extra
         info = {**_info(trainer, pl_module, counter), "headline": self.headline, "scores": list(self.scores)}
+        info |= counter.thresholds.info()
         for i, loader, card, refused in counter.cards(trainer, pl_module, **info):
             name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
+            if i == 0:
+                counter.thresholds.conclude(trainer, card, self.scorecards.get("val"))
             verdict = card.verdict(self.gate, extra=extra if i == 0 else ())
             self.scorecards[name], self.verdicts[name] = card, verdict
             scores = (*self.scores, *card.further) if card.kind.ordinal and self.scores == SCORES else self.scores

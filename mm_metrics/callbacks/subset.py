@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler
 from torch.utils.data import SequentialSampler as Sequential
 
 from mm_metrics.ablation.batch import copied, rebuilt
 from mm_metrics.ablation.untouched import untouched
+from mm_metrics.callbacks.truth import moved
 
 BATCH_SIZE = 32  # where a loader does not say
 
@@ -57,9 +57,9 @@ class FixedSubset:
 
     def batches(self, trainer: Any, pl_module: Any) -> Iterator[Any]:
         """The samples in batches, on the module's device, as a step would get them."""
-        self._seen = [rebuilt(batch, lambda path, leaf: _moved(leaf, "cpu")) for batch in self._seen]
+        self._seen = [rebuilt(batch, lambda path, leaf: moved(leaf, "cpu")) for batch in self._seen]
         for batch in self._seen:
-            yield rebuilt(batch, lambda path, leaf: _moved(leaf, pl_module.device))
+            yield rebuilt(batch, lambda path, leaf: moved(leaf, pl_module.device))
         for batch in self._host:
             with untouched(pl_module, None), torch.no_grad():
                 torch.default_generator.manual_seed(self.seed)  # the transfer's hooks may draw
@@ -105,7 +105,3 @@ def _unreadable(loader: Any) -> str:
     if not isinstance(sampler, Sequential | RandomSampler | DistributedSampler) or source is not dataset:
         return f"{type(sampler).__name__} may leave samples of the data set out"
     return ""
-
-
-def _moved(leaf: Any, device: Any) -> Any:
-    return leaf.to(device) if isinstance(leaf, Tensor) else leaf

@@ -88,6 +88,21 @@ class Scored(Counted):
         }
         return points if label is None else points[label]
 
+    def best_thresholds(self, score: str = "f1") -> tuple[str, list[float | None]]:
+        """The name of a score, and where it is best for each label by itself; None for a label without both answers.
+
+        A score that needs no threshold, or that the least or the highest would be best for, gives way to F1. Needs
+        histograms, as `threshold`, of a binary or multilabel task; else raises ValueError.
+        """
+        if not self.layout.curves or not (self.kind.positive or self.kind.by_label):
+            raise ValueError("thresholds need the histograms of scores=('auroc',), and task='binary' or 'multilabel'")
+        name, average = self.named(score)
+        if name not in scores.SCORES or name in ("precision", "recall", "specificity"):
+            score = name = "f1"
+            average = "default"
+        average = "default" if self.kind.by_label else average
+        return score, [ranking.best(curve, name, average) for curve in self.field("curves")[self.row(None)]]
+
     def class_scores(self, score: str, coalition: str | None = None, slice: Slice = "all") -> dict[str, float]:
         """A score of each class, or label, by its name; raises ValueError for one of the whole, such as matthews."""
         if not self.knows(score):

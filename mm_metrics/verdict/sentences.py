@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mm_metrics import words
 from mm_metrics.counts.tally import Tally
@@ -74,6 +74,8 @@ def notes(
     if card.support() and not card.judged:
         guess = "always saying no to every label" if card.kind.by_label else "guessing the majority class"
         yield f"For comparison, {guess} would score accuracy {words.score(card.majority('accuracy'))}."
+    if cut := _cut(card.info.get("threshold")):
+        yield cut
     if not card.layout.R:
         yield "Without bootstrap= only plain proportions have intervals."
     if not firm:
@@ -97,6 +99,22 @@ def notes(
         yield apart
     if card.judged:
         yield "Only accuracy is judged: the answers are marked right or wrong."
+
+
+def _cut(threshold: Any) -> str:
+    """Where probabilities were cut, and what chose it, in the words of a card that may come from anywhere."""
+    match threshold:
+        case {"values": [float(), *_] as values, "score": str(score), "epoch": int(epoch), **more} if all(
+            isinstance(value, float) for value in values
+        ):
+            low, high = (words.score(end) for end in (min(values), max(values)))
+            at = f"at {low}" if len(values) == 1 else f"label by label, at {low} to {high}"
+            end = ", and these are the same samples: the scores are too good" if more.get("same_samples") else ""
+            where = f"where {words.label(words.clean(score))} was best in the validation of epoch {epoch}"
+            return f"Probabilities are cut {at}, {where}{end}."
+        case {"values": [float(), *_]}:
+            return "Probabilities are cut at .5, which was not chosen; what validation chooses is for the test."
+    return ""
 
 
 def _more(rule: Rule, count: int, card: Tally) -> str:
