@@ -142,8 +142,9 @@ def threshold_options(parser: Any) -> Any:
 def report_options(parser: Any) -> Any:
     """Scorecards as one HTML page that needs no network.
 
-    mm-metrics report card.json --output report.html
-    mm-metrics report monday.json tuesday.json --output week.html
+    Several of one data set are compared, the last with the first.
+      mm-metrics report card.json --output report.html
+      mm-metrics report monday.json tuesday.json --output week.html
     """
     parser.add_argument("--leakage", type=str | None, default=None, help="what leakage --output wrote")
     return _cards(parser)

@@ -48,7 +48,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 4950,
     "ablation": 2540,
-    "callbacks": 2440,
+    "callbacks": 2496,
     "render": 1680,
     "predictions": 1700,
     "leakage": 1490,
@@ -158,7 +158,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 14_730
+    assert sum(wings.values()) <= 14_790
 
 
 def loaded(statement: str) -> set[str]:
