@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 from mm_metrics.uncertainty import Estimate
@@ -13,15 +14,25 @@ LABELS = {
     "unbalanced": "gap between precision and recall",
     "brier": "Brier score",
     "pearson": "Pearson correlation",
+    "dprime": "d′",
+    **{f"acc{n}": f"Acc-{n}" for n in (2, 5, 7)},
+    "acc2_nonzero": "Acc-2 without zeros",
+    "f1_acc2": "F1 of Acc-2",
+    "f1_nonzero": "F1 of Acc-2 without zeros",
 }
+_AVERAGED = re.compile(r"(.+)_(macro|micro|weighted|binary)")
 
 
 def label(score: str) -> str:
     """A score's name as people write it.
 
-    >>> label("f1"), label("unbalanced"), label("balanced_accuracy")
-    ('F1', 'gap between precision and recall', 'balanced accuracy')
+    >>> label("f1"), label("unbalanced"), label("balanced_accuracy"), label("f1_weighted"), label("top5")
+    ('F1', 'gap between precision and recall', 'balanced accuracy', 'weighted F1', 'top-5 accuracy')
     """
+    if averaged := _AVERAGED.fullmatch(score):
+        return f"{averaged[2]} {label(averaged[1])}"
+    if score.startswith("top") and score[3:].isdigit():
+        return f"top-{score[3:]} accuracy"
     return LABELS.get(score, score.replace("_", " "))
 
 

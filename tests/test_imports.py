@@ -46,7 +46,7 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 4950,
+    "core": 4965,
     "ablation": 2540,
     "callbacks": 2496,
     "render": 1680,

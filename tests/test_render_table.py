@@ -261,7 +261,7 @@ def test_the_headline_score_is_what_table_page_and_findings_speak_of(tmp_path):
     assert told.score == shown.headline == "f1_weighted"
     assert told.gains["text"].drop == shown.contributions("f1_weighted")["text"].drop
     said = console.text(told)
-    assert "points of f1 weighted" in said.lower()
+    assert "points of weighted F1" in said
     assert "points of F1\n" not in said
     dominant = card(coalitions="all", info={"headline": "accuracy"}, skill=1.9).verdict()
     about = [f for f in dominant.findings if f.kind in ("dominant_modality", "unused_modality")]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mm_metrics.counts.batch import Batch, Cells, any_of, powers_of_two
 from mm_metrics.counts.labels import Labels
-from mm_metrics.counts.layout import MARKS, Layout
+from mm_metrics.counts.layout import Layout
 from mm_metrics.counts.measure import Measures
 from mm_metrics.counts.replicates import add_replicates
 from mm_metrics.counts.truth import COPY, Truth
@@ -90,8 +90,8 @@ def _add_batch(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int]
         layout.view(counts, "samples").add_(batch.predicted.shape[1])
         if layout.group_cells and batch.group is not None:
             parts += _group_cells(layout, batch, where)
-            if batch.index is not None:
-                layout.view(counts, "marks").add_(_marks(batch.index))
+            if layout.marks and batch.index is not None:
+                layout.view(counts, "marks").add_(_marks(batch.index, layout.marks))
     cell = torch.cat([cell.flatten() for cell, _ in parts])
     if all(value is None for _, value in parts):
         counts.scatter_add_(0, cell, torch.ones_like(cell))
@@ -177,9 +177,9 @@ def _group_cells(layout: Layout, batch: Batch, where: Cells) -> Iterator[Scatter
         yield at + i if drop is None else torch.where(drop, spare, at + i), value
 
 
-def _marks(index: Tensor) -> Tensor:
-    """``(N,)`` numbers of samples to ``(64,)``: how many of them have each bit of their mixed number set."""
-    bits = mixed_numbers(index).unsqueeze(1) >> torch.arange(MARKS, device=index.device) & 1
+def _marks(index: Tensor, marks: int) -> Tensor:
+    """``(N,)`` numbers of samples to ``(marks,)``: how many of them have each bit of their mixed number set."""
+    bits = mixed_numbers(index).unsqueeze(1) >> torch.arange(marks, device=index.device) & 1
     return (bits * (index != COPY).unsqueeze(1)).sum(0)
 
 

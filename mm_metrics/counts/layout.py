@@ -22,7 +22,6 @@ from mm_metrics.scores import ClassSums, class_sums
 REFUSED = ("predictions that are NaN, infinite or out of range", "targets out of range", "presence other than 0 and 1")
 OTHER_VALUE = "other"  # of a column, for what is none of its values
 HALF = "_half"  # a column of two values by a hash: what one half proposes the other judges
-MARKS = 64  # of grouped samples, whose weights tell groups and not samples: the bits of their mixed numbers
 _HIT_PATTERNS_UP_TO = 9  # coalitions: 512 patterns of right and wrong; three modalities, and nothing hidden
 _REPLICATE_BINS = 64  # at most: intervals need fewer bins than values
 
@@ -59,6 +58,7 @@ class Layout:
     answers: bool = False  # answers of -1, which are no class, have a place
     sums: tuple[str, ...] = ()  # names of F additive numbers a sample and coalition, in fixed point
     group_cells: int = 0  # of the table that counts groups
+    marks: int = 0  # of grouped samples, whose weights tell groups alone: bits of their mixed numbers
 
     def __post_init__(self) -> None:
         """Fill in the one coalition of all where none are named."""
@@ -138,7 +138,7 @@ class Layout:
         if F and R:
             shapes["replicate_totals"] = (K, F, A, R)
         if T:
-            shapes |= {"groups": (G, T, 3), "marks": (MARKS,)}
+            shapes |= {"groups": (G, T, 3), "marks": (self.marks,)}
         shapes |= {"refused": (len(REFUSED),), "samples": (1,), "spare": (1,)}
         fields, offset = {}, 0
         for name, shape in shapes.items():

@@ -11,6 +11,7 @@ from mm_metrics.counts.layout import By, Layout
 from mm_metrics.modalities import Modalities
 
 MAX_BYTES = 256 * 2**20
+_MARKS = 64  # tell cards of other samples apart by four standard deviations
 GROUP_CELLS = 8192
 _PATTERNS_UP_TO = 4  # modalities: 16 patterns of presence
 _LEAST_BINS = 64
@@ -52,6 +53,7 @@ def plan(
         found=reader.task.by_label, answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels,
         sums=sums,
         group_cells=min(GROUP_CELLS, max(16, max_bytes // (_GROUPS_SHARE * 24 * cells))) if R else 0,
+        marks=_MARKS if R else 0,
     )  # fmt: skip
     said = []
     if 8 * layout.size > max_bytes and R:
