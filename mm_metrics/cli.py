@@ -62,12 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def score(settings: Any) -> int:
     """Files to a scorecard."""
-    from mm_metrics.predictions import Predictions
+    from mm_metrics.predictions import Predictions, cut
 
     options = settings.as_dict()
     runs = [_run(text) for text in options.pop("run")]
     files, output, config = options.pop("files"), options.pop("output"), options.pop("config")
     engine, workers = options.pop("engine"), options.pop("workers")
+    options["threshold"], chosen = cut.read(options["threshold"], _file)
     with _written(output, [*files, *(path for _, path in runs), *(config or ())]) as (path, say):
         if len(files) == 1 and (card := _book(files[0], options["modalities"])):
             notes = ["The file is a book of samples: they are counted as they were, whatever else is asked for."]
@@ -85,6 +86,7 @@ def score(settings: Any) -> int:
                 card, notes = on_ray.score_files(predictions, files, workers)
             else:
                 card, notes = predictions.score_runs(runs, files) if runs else predictions.score_files(files)
+        cut.note(card, chosen)
         if path:
             card.to_json(path)
         for text in (*notes, card.table()):
@@ -105,20 +107,26 @@ def diff(settings: Any) -> int:
 
 def threshold(settings: Any) -> int:
     """A scorecard to the threshold of probabilities at which a score reaches a bar; 1 where none does."""
+    from mm_metrics.predictions import cut
+
     options = settings.as_dict()
-    card, slice, label = _card(options.pop("card")), options.pop("slice"), options.pop("label")
+    file, output = options.pop("card"), options.pop("output")
+    card, slice, label = _card(file), options.pop("slice"), options.pop("label")
     asked = {name: value for name, value in options.items() if name != "config" and value is not None}
     if len(asked) != 1:
         raise ValueError(f"one bar is due, such as --recall 0.9: there are {len(asked)}")
     ((name, bar),) = asked.items()
     points = card.threshold(name, bar, slice, label)
     points = points if isinstance(points, dict) else {"": points}
-    for of, point in points.items():
-        said = f"no threshold reaches {name} {bar:g}"
-        if point is not None:
-            scored = (f"{score} {value:.3f}" for score, value in point._asdict().items() if score != "threshold")
-            said = f"threshold {point.threshold:.4f}: {', '.join(scored)}"
-        print(f"{of}: {said}" if of else said)
+    with _written(output, [file]) as (path, say):
+        for of, point in points.items():
+            said = f"no threshold reaches {name} {bar:g}"
+            if point is not None:
+                scored = (f"{score} {value:.3f}" for score, value in point._asdict().items() if score != "threshold")
+                said = f"threshold {point.threshold:.4f}: {', '.join(scored)}"
+            say(f"{of}: {said}" if of else said)
+        if path:
+            cut.write(path, card, os.path.basename(file), name, bar, slice, points)
     return int(None in points.values())
 
 

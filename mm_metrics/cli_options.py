@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args, get_type_hints
 
+CUT_AT = "binary predictions are probabilities, positive above it; or what threshold --output wrote, or a scorecard"
 OUTPUT = "the file to write; - is standard output"
 
 ABOUT = """What a multimodal model gets right on each modality, and what it would lose without it.
@@ -83,7 +84,8 @@ def score_options(parser: Any) -> Any:
         "--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same numbers"
     )
     add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
-    add_fields(parser, Options, hidden=("block_rows",), optional=("modalities",))  # a book of samples names them
+    add("--threshold", type=str | None, default=None, metavar="NUMBER|FILE", help=CUT_AT)
+    add_fields(parser, Options, hidden=("block_rows", "threshold"), optional=("modalities",))  # a book names them
     return parser
 
 
@@ -129,12 +131,15 @@ def threshold_options(parser: Any) -> Any:
 
       mm-metrics threshold card.json --recall 0.9
       mm-metrics threshold card.json --precision 0.8 --slice audio --label siren
+      mm-metrics threshold val.json --recall 0.9 --output cut.json
+      mm-metrics score test.csv --modalities text audio --task binary --threshold cut.json
     """
     add = parser.add_argument
     add("card", metavar="CARD", help="a scorecard that keeps histograms")
     for name in ("recall", "precision", "specificity", "f1"):
         add(f"--{name}", type=float | None, default=None, help="reach at least this")
     add("--slice", type=str, default="all", help="a modality, or another slice")
+    add("--output", type=str | None, default=None, help=f"a JSON file that score --threshold takes: {OUTPUT}")
     add("--label", type=str | None, default=None, help="one class, or label; all of them if not")
     return parser
 

@@ -459,6 +459,37 @@ def test_two_cards_tell_what_changed(tmp_path, capsys):
     assert capsys.readouterr().out == (Scorecard.from_json(card) - Scorecard.from_json(last)).table() + "\n"
 
 
+def test_a_threshold_is_chosen_on_one_file_and_scores_another(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for name in ("val", "test"):
+        event = random.integers(0, 2, 400)
+        logit = torch.tensor(2.0 * event - 4 + random.normal(size=400), dtype=torch.float32)
+        metric = CoalitionConfusionMatrix(
+            ("text", "audio"), task="binary", scores=("auroc",), coalitions=["all"], bootstrap=200
+        )
+        metric.update(logit.sigmoid().unsqueeze(0), torch.tensor(event), index=torch.arange(400))
+        metric.scorecard().to_json(f"{name}.json")
+        pandas.DataFrame({"target": event, "prediction": logit.sigmoid().numpy()}).to_csv(f"{name}.csv", index=False)
+    assert main(["threshold", "val.json", "--recall", "0.9", "--output", "cut.json"]) == 0
+    score = ["score", "test.csv", "--modalities", "text", "audio", "--task", "binary", "--output", "card.json"]
+    point = Scorecard.from_json("val.json").threshold("recall", 0.9)
+    (best,) = Scorecard.from_json("val.json").best_thresholds()[1]
+    probability, truth = (pandas.read_csv("test.csv")[name].to_numpy() for name in ("prediction", "target"))
+    for file, cut, said in (
+        ("cut.json", point.threshold, "recall reaches 0.90 in val.json"),
+        ("val.json", best, "F1 was"),
+    ):
+        capsys.readouterr()
+        assert main([*score, "--threshold", file]) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+        card = Scorecard.from_json("card.json")
+        assert card.info["threshold"]["values"] == [cut]
+        assert card.score("recall") == pytest.approx((probability >= cut)[truth == 1].mean())
+    for file, data in (("cut.json", "val.csv"), ("val.json", "val.csv"), ("test.csv", "test.csv")):  # its own; none
+        assert main([*score[:1], data, *score[2:], "--threshold", file]) == cli.REFUSED
+    assert "bug" not in capsys.readouterr().err
+
+
 def test_a_threshold_is_found_for_a_bar(tmp_path, capsys):
     draw = torch.Generator().manual_seed(0)
     target = torch.randint(2, (500,), generator=draw)

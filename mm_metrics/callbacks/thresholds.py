@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mm_metrics.counts.overlap import SAME, overlap
+from mm_metrics.counts.overlap import share_samples
 from mm_metrics.ranking import just_below
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tasks import Task
@@ -65,7 +65,7 @@ class Thresholds:
         if not self.asked:
             return
         if trainer.testing:
-            if self.used is not None and validated is not None and overlap(card, validated) > SAME:
+            if self.used is not None and validated is not None and share_samples(card, validated):
                 card.info["threshold"] = {**self.used, "same_samples": True}
             return
         score, found = card.best_thresholds(self.headline)

@@ -104,14 +104,16 @@ def notes(
 def _cut(threshold: Any) -> str:
     """Where probabilities were cut, and what chose it, in the words of a card that may come from anywhere."""
     match threshold:
-        case {"values": [float(), *_] as values, "score": str(score), "epoch": int(epoch), **more} if all(
+        case {"values": [float(), *_] as values, "score": str(score), **more} if all(
             isinstance(value, float) for value in values
         ):
             low, high = (words.score(end) for end in (min(values), max(values)))
             at = f"at {low}" if len(values) == 1 else f"label by label, at {low} to {high}"
+            bar = more.get("at_least")
+            how = f"reaches {words.score(bar)}" if isinstance(bar, float) else "was best"
+            where = words.clean(more["file"]) if "file" in more else f"the validation of epoch {more.get('epoch')}"
             end = ", and these are the same samples: the scores are too good" if more.get("same_samples") else ""
-            where = f"where {words.label(words.clean(score))} was best in the validation of epoch {epoch}"
-            return f"Probabilities are cut {at}, {where}{end}."
+            return f"Probabilities are cut {at}, where {words.label(words.clean(score))} {how} in {where}{end}."
         case {"values": [float(), *_]}:
             return "Probabilities are cut at .5, which was not chosen; what validation chooses is for the test."
     return ""
