@@ -54,6 +54,7 @@ def score_options(parser: Any) -> Any:
       mm-metrics score mosi.csv --modalities text audio --task ordinal --edges=-1,1
       mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
       mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
+      mm-metrics score spam.csv --modalities text image --task binary --threshold cut.json
       mm-metrics score part-*.parquet --modalities text image --classes 10 --engine ray --workers 4
       zcat test.csv.gz | mm-metrics score - --format csv --delimiter ';' --modalities text image --output -
 
@@ -132,7 +133,6 @@ def threshold_options(parser: Any) -> Any:
       mm-metrics threshold card.json --recall 0.9
       mm-metrics threshold card.json --precision 0.8 --slice audio --label siren
       mm-metrics threshold val.json --recall 0.9 --output cut.json
-      mm-metrics score test.csv --modalities text audio --task binary --threshold cut.json
     """
     add = parser.add_argument
     add("card", metavar="CARD", help="a scorecard that keeps histograms")
