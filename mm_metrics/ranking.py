@@ -82,6 +82,18 @@ def average_precision(counts: Tensor) -> Bounded:
     return Bounded((high + low) / 2, (high - low) / 2)
 
 
+def of_equal_scores(name: str, counts: Tensor) -> Tensor:
+    """What a score is where all samples have one score, so that nothing is ordered; ``(..., 2, B)`` to ``(...)``.
+
+    >>> of_equal_scores("average_precision", torch.tensor([[3, 0], [1, 0]])), of_equal_scores("auroc", torch.ones(2, 1))
+    (tensor(0.2500, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
+    """
+    if name != "average_precision":
+        return RANKINGS[name](counts).value  # the middle of all that could be
+    negative, positive = counts.double().sum(-1).unbind(-1)
+    return torch.where(positive > 0, positive / (negative + positive), torch.nan)
+
+
 def eer(counts: Tensor) -> Bounded:
     """The error rate at the threshold where misses and false alarms are equally frequent.
 
@@ -186,7 +198,7 @@ def best(counts: Tensor, score: str = "f1", average: str | None = "default") -> 
 def just_below(threshold: float) -> float:
     """A threshold above which lies what a histogram counts at an edge, as half precision often does exactly.
 
-    >>> 0.4999999 < just_below(0.5) < 0.5
+    >>> 0.499999 < just_below(0.5) < 0.5
     True
     """
     if not 0 < threshold < 1:

@@ -336,3 +336,49 @@ def test_an_interval_holds_its_value_and_stays_where_the_score_can_be(task):
         for name in (*names, "matthews", "cohen_kappa"):
             (low, high), (least, most) = card.interval(name), scores.extent(name)
             assert least <= low <= card.score(name) <= high <= most or math.isnan(card.score(name)), name
+
+
+def test_scores_that_are_all_equal_order_nothing_and_nothing_is_hidden():
+    """As those of a model that is shown nothing: every library says prevalence, half the pairs, half the errors."""
+    random = torch.Generator().manual_seed(5)
+    target = (torch.rand(300, 3, generator=random) < 0.1).long()
+    logits = torch.randn(4, 300, 3, generator=random) + 2 * target
+    logits[0] = torch.tensor([0.3, -2.0, -0.0])
+    logits[0, ::2, 2] = 0.0
+    presence = torch.rand(300, 2, generator=random) < 0.7
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"), task="multilabel", num_labels=3, from_logits=True, scores=("auroc",), bootstrap=50
+    )
+    for rows in torch.arange(300).split(70):
+        metric.update(logits[:, rows], target[rows], presence[rows], index=rows)
+    card = Scorecard.from_json(metric.scorecard().to_json())
+    for slice, rows in (("all", slice_of(300)), ("audio", presence[:, 1])):
+        exact = sk.average_precision_score(target[rows], logits[0][rows])
+        for name, value in (("auroc", 0.5), ("eer", 0.5), ("dprime", 0.0), ("average_precision", exact)):
+            assert card.score(name, "none", slice) == pytest.approx(value)
+            assert card.bound(name, "none", slice) == 0
+    low, high = card.interval("average_precision", "none")
+    assert low < card.score("average_precision", "none") < high < 0.2
+    assert card.bound("average_precision", "text") > 0
+    exact = [sk.average_precision_score(target, logits[card.row(name)]) for name in card.coalitions]
+    ours = card.contributions("average_precision")
+    for m, name in enumerate(card.modalities):
+        drop, gain = exact[3] - exact[3 ^ 1 << m], exact[1 << m] - exact[0]
+        for estimate, value in zip(ours[name], (drop, gain, (drop + gain) / 2), strict=True):
+            assert abs(estimate.value - value) < 0.01
+            assert estimate.low < value < estimate.high
+
+
+def test_nearly_equal_scores_stay_bounded_and_widen_what_is_made_of_them():
+    """A model that is hardly trained puts all scores into one bin: its order is not known, and is not claimed."""
+    random = torch.Generator().manual_seed(6)
+    target = torch.randint(2, (200,), generator=random)
+    logits = 0.01 + 1e-3 * torch.rand(4, 200, generator=random)
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"), task="binary", from_logits=True, scores=("auroc",), bootstrap=50
+    )
+    metric.update(logits, target)
+    card = metric.scorecard()
+    assert card.bound("auroc", "none") == 0.5
+    drop = card.contributions("auroc")["text"].drop
+    assert drop.high - drop.low > 1

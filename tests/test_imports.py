@@ -46,7 +46,7 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 4980,
+    "core": 5017,
     "ablation": 2540,
     "callbacks": 2496,
     "render": 1680,
@@ -158,7 +158,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 14_865
+    assert sum(wings.values()) <= 14_905
 
 
 def loaded(statement: str) -> set[str]:

@@ -86,6 +86,7 @@ def test_the_counts_are_where_the_schema_says():
         "levels": 0,
         "sums": [],
         "group_cells": 8192,
+        "ties": False,
         "marks": 64,
     }
     assert np.array_equal(confusion[-1].sum(0)[0], made().confusion().numpy())

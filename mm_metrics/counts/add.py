@@ -154,6 +154,10 @@ def _measure_cells(
     if measures.bins is not None and measures.actual is not None:
         H, B = layout.curves, layout.bins
         yield kept("curves", (numbered(H) * 2 + measures.actual) * B + measures.bins.unsqueeze(1), H)
+    if measures.tie is not None:
+        pair = numbered(layout.curves) * 2
+        yield kept("ties", pair, layout.curves, measures.tie)
+        yield kept("ties", pair + 1, layout.curves, measures.tie * measures.tie)
     if measures.level is not None and measures.hit is not None and measures.confidence is not None:
         H = layout.levels
         at = (numbered(H) * LEVELS + measures.level.unsqueeze(1)) * 3

@@ -21,7 +21,7 @@ from mm_metrics.moments import (
     mosi_scores,
     ordinal_scores,
 )
-from mm_metrics.ranking import RANKINGS, Bounded
+from mm_metrics.ranking import RANKINGS, Bounded, of_equal_scores
 from mm_metrics.scores import AVERAGES
 
 
@@ -41,7 +41,7 @@ def score(card: Counted, name: str, slice: Slice = "all", average: str | None = 
     if average not in (*AVERAGES, "default"):
         raise ValueError(f"average={average!r} is not known: 'macro', 'micro', 'weighted', 'binary' or 'none'")
     if name in RANKINGS:
-        return _ranked(name, card.field("curves", slice), average)
+        return _ranked(name, card.field("curves", slice), _ties(card, slice), average)
     value = _exact(card, name, slice, average)
     return Bounded(value, torch.zeros_like(value))
 
@@ -50,7 +50,7 @@ def replicates(card: Counted, name: str, slice: Slice = "all", average: str | No
     """The same of every bootstrap replicate, from fewer bins; None where none were kept."""
     if name in RANKINGS:
         curves = card.replicate_field("replicate_curves", slice)
-        return None if curves is None else _ranked(name, curves, average).value
+        return None if curves is None else _ranked(name, curves, _ties(card, slice), average).value
     sums = card.replicate_sums(slice)
     if sums is None:
         return None
@@ -80,11 +80,23 @@ def _total(card: Counted, name: str, totals: Tensor, actual: Tensor) -> Tensor:
     return sums[name] / count
 
 
-def _ranked(name: str, curves: Tensor, average: str | None) -> Bounded:
+def _ties(card: Counted, slice: Slice) -> Tensor | None:
+    """``(K, H, 3)``: samples, and the sums of their scores' hashes and squares; None where those were not kept."""
+    if not card.layout.ties:
+        return None
+    return torch.cat([card.field("curves", slice).sum((-2, -1)).unsqueeze(-1), card.field("ties", slice)], dim=-1)
+
+
+def _ranked(name: str, curves: Tensor, ties: Tensor | None, average: str | None) -> Bounded:
     """``(..., H, 2, B)`` to ``(...)``: a mean over the classes, or labels, that have positives and negatives."""
     if average == "micro":
-        curves = curves.sum(-3, keepdim=True)
+        curves, ties = curves.sum(-3, keepdim=True), None if ties is None else ties.sum(-2, keepdim=True)
     found = RANKINGS[name](curves)  # (..., H)
+    if ties is not None:
+        n, hashed, squared = ties.unbind(-1)
+        equal = n * squared == hashed * hashed  # modulo 2^64: all samples have one score, and are not ordered at all
+        value = torch.where(equal, of_equal_scores(name, curves), found.value)
+        found = Bounded(value, torch.where(equal & ~value.isnan(), 0.0, found.bound))
     if average in ("none", None):
         return found
     weight = curves[..., 1, :].sum(-1).double() if average == "weighted" else torch.ones_like(found.value)

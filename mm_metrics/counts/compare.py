@@ -34,7 +34,7 @@ class _Read(NamedTuple):
     value: Tensor
     replicates: Tensor | None
     total: Tensor
-    hidden: float = 0.0
+    hidden: Tensor | float = 0.0  # (...)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,10 @@ class Comparison:
             values = [part.value for part in card.class_estimates(score, coalition, slice).values()]
             spread = card.replicate_scores(score, coalition, slice, "none")
             return _Read(
-                torch.tensor(values, dtype=torch.float64), spread, _size(card, score, coalition, slice, "none")
+                torch.tensor(values, dtype=torch.float64),
+                spread,
+                _size(card, score, coalition, slice, "none"),
+                card.bounds(score, slice, "none")[card.row(coalition)],
             )
 
         differences = self._differences(read, slice)
@@ -164,7 +167,7 @@ class Comparison:
 
             def read(card: Tally, function: Callable[..., Tensor] = function) -> _Read:
                 part = card.applied(function, score, slice, average)
-                return _Read(part.value, part.replicates, part.total)
+                return _Read(part.value, part.replicates, part.total, math.sqrt(3) * part.sampling)
 
             part = self.new.applied(function, score, slice, average)
             ranges = (part.most - part.least).expand(part.value.shape).tolist()
@@ -178,10 +181,13 @@ class Comparison:
         sides = [[read(card) for card in cards] for cards in (self.news, self.olds)]
         new, old = (torch.stack([part.value.flatten() for part in side]) for side in sides)  # (cards, P)
         values = new.mean(0) - old.mean(0)
-        hidden = sum(sum(part.hidden for part in side) / len(side) for side in sides)
+        hidden = torch.zeros_like(values)
+        for side in sides:
+            hidden = hidden + sum(torch.as_tensor(part.hidden).flatten() for part in side) / len(side)
         spreads = [[part.replicates for part in side] for side in sides]
         if any(spread is None for side in spreads for spread in side):
-            return [Difference(value, math.nan, None, hidden) for value in values.tolist()]
+            pairs = zip(values.tolist(), hidden.tolist(), strict=True)
+            return [Difference(value, math.nan, None, bound) for value, bound in pairs]
         size = min(len(spread) for side in spreads for spread in side if spread is not None)
         first, second = (
             torch.stack([spread[:size].reshape(size, -1) for spread in side if spread is not None]).mean(0)
@@ -197,8 +203,10 @@ class Comparison:
         seeds = ((new - new.mean(0)) ** 2).sum(0) + ((old - old.mean(0)) ** 2).sum(0)
         seeds = seeds / max(spare, 1) * (1 / len(new) + 1 / len(old)) * (spare > 0)
         return [
-            Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare), hidden)
-            for value, error, seed in zip(values.tolist(), errors.tolist(), seeds.tolist(), strict=True)
+            Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare), bound)
+            for value, error, seed, bound in zip(
+                *(part.tolist() for part in (values, errors, seeds, hidden)), strict=True
+            )
         ]
 
 

@@ -58,6 +58,7 @@ class Layout:
     answers: bool = False  # answers of -1, which are no class, have a place
     sums: tuple[str, ...] = ()  # names of F additive numbers a sample and coalition, in fixed point
     group_cells: int = 0  # of the table that counts groups
+    ties: bool = False  # histograms know whether all their samples have one score, as those of nothing shown have
     marks: int = 0  # of grouped samples, whose weights tell groups alone: bits of their mixed numbers
 
     def __post_init__(self) -> None:
@@ -127,6 +128,8 @@ class Layout:
             shapes["replicates"] = (K, L, 3, C, A, R)
         if H:
             shapes["curves"] = (K, G, H, 2, B)
+        if H and self.ties:
+            shapes["ties"] = (K, G, H, 2)
         if H and R:
             shapes["replicate_curves"] = (K, H, 2, self.replicate_bins, A, R)
         if self.levels:

@@ -16,6 +16,7 @@ from mm_metrics.counts.labels import Labels, Reader
 from mm_metrics.counts.layout import Layout
 from mm_metrics.moments import LARGEST, LEVELS, MOSI, MOSI_SCORES, ORDINAL, ORDINAL_SCORES, SCALE
 from mm_metrics.ranking import RANKINGS, bin_of
+from mm_metrics.uncertainty import mixed_numbers
 
 TOP = re.compile(r"top([1-9]\d*)")
 _MOST_LOSS = 64.0  # of one sample's log loss, in nats
@@ -26,6 +27,7 @@ class Measures(NamedTuple):
 
     bins: Tensor | None = None  # (K, N, H) int64
     actual: Tensor | None = None  # (N, H) int64, 0 or 1
+    tie: Tensor | None = None  # (K, N, H) int64 hash of the score
     level: Tensor | None = None  # (K, N, H) int64 bin of the confidence
     hit: Tensor | None = None  # (K, N, H) int64, 0 or 1
     confidence: Tensor | None = None  # (K, N, H) int64, fixed point
@@ -81,6 +83,8 @@ def measure(reader: Reader, layout: Layout, preds: Tensor, labels: Labels, targe
     found: dict[str, Tensor] = {}
     if layout.curves:
         found |= {"bins": bin_of(log_odds, layout.bins), "actual": actual}
+    if layout.ties:
+        found["tie"] = mixed_numbers((log_odds + 0.0).view(torch.int32).long())  # -0.0 is 0.0
     if layout.levels:
         sure = probability.amax(-1, keepdim=True) if reader.task.by_class else probability
         right = labels.predicted == labels.target if reader.task.by_class else actual.expand(sure.shape) == 1

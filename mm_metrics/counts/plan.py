@@ -53,6 +53,7 @@ def plan(
         found=reader.task.by_label, answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels,
         sums=sums,
         group_cells=min(GROUP_CELLS, max(16, max_bytes // (_GROUPS_SHARE * 24 * cells))) if R else 0,
+        ties=curves > 0,
         marks=_MARKS if R else 0,
     )  # fmt: skip
     said = []

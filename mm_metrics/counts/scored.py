@@ -52,9 +52,13 @@ class Scored(Counted):
     ) -> float:
         """The half-width that binning can hide of a score, 0 for exact ones."""
         name, average = self.named(score, average)
+        return float(self.bounds(name, slice, average)[self.row(coalition)])
+
+    def bounds(self, name: str, slice: Slice = "all", average: str | None = "default") -> Tensor:
+        """The same of every coalition ``(K,)``, with ``average="none"`` of every class ``(K, C)``, or label."""
         if name not in self.further:
-            return 0.0
-        return float(beyond.score(self, name, slice, average).bound[self.row(coalition)])
+            return torch.zeros(len(self.coalitions), dtype=torch.float64)
+        return beyond.score(self, name, slice, average).bound
 
     def threshold(
         self,
@@ -167,6 +171,8 @@ class Scored(Counted):
             low, high = uncertainty.wilson(values * total, total, confidence)
         elif spread is not None:
             low, high = self._bounds(score, values, sums, spread, "none", confidence, groups)
+            hidden, (least, most) = self.bounds(score, slice, "none")[self.row(coalition)], scores.extent(score)
+            low, high = (low - hidden).clamp(min=least), (high + hidden).clamp(max=most)
         seen = (sums.predicted + sums.actual)[:, 1] if self.kind.by_label else (sums.predicted + sums.actual)[0]
         rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
         return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}

@@ -28,7 +28,7 @@ class Applied(NamedTuple):
     value: Tensor
     replicates: Tensor | None  # (R, ...)
     total: Tensor  # samples, as `uncertainty.least_size` counts them
-    sampling: Tensor  # the standard error of having sampled coalitions
+    sampling: Tensor  # the standard error of having sampled coalitions, and of what binning hides
     least: Tensor  # what it can be
     most: Tensor
     apart: Tensor  # bool: of coalitions that did not answer the same samples, and NaN
@@ -38,13 +38,11 @@ class Applied(NamedTuple):
         spread = self.replicates
         if spread is not None:
             spread = torch.where(wanted, torch.nan if other.replicates is None else other.replicates, spread)
-        value, total, sampling = (
-            torch.where(wanted, theirs, mine)
-            for theirs, mine in zip(
-                (other.value, other.total, other.sampling), (self.value, self.total, self.sampling), strict=True
-            )
-        )
-        return self._replace(value=value, replicates=spread, total=total, sampling=sampling, apart=self.apart & ~wanted)
+        parts = {
+            name: torch.where(wanted, getattr(other, name), getattr(self, name))
+            for name in ("value", "total", "sampling")
+        }
+        return self._replace(replicates=spread, apart=self.apart & ~wanted, **parts)
 
 
 class Tally(Scored):
@@ -72,13 +70,14 @@ class Tally(Scored):
         >>> metric.scorecard().apply(contributions.cooperation, "accuracy")[0]
         tensor(0.5000, dtype=torch.float64)
         """
-        value, spread, total, sampling, least, most, _ = self.applied(function, score, slice, average)
+        part = self.applied(function, score, slice, average)
+        value, spread = part.value, part.replicates
         if spread is None:
             nan = torch.full_like(value, torch.nan)
             return value, nan, nan
-        low, high = uncertainty.difference_interval(value, spread, total, confidence, self.clusters(slice))
-        half = torch.hypot((high - low) / 2, sampling * uncertainty.normal_quantile(confidence))
-        return value, torch.maximum(value - half, least), torch.minimum(value + half, most)
+        low, high = uncertainty.difference_interval(value, spread, part.total, confidence, self.clusters(slice))
+        half = torch.hypot((high - low) / 2, part.sampling * uncertainty.normal_quantile(confidence))
+        return value, torch.maximum(value - half, part.least), torch.minimum(value + half, part.most)
 
     def applied(
         self, function: Callable[..., Tensor], score: str, slice: Slice = "all", average: str | None = "default"
@@ -127,11 +126,14 @@ class Tally(Scored):
             least, most = gains * low + losses * top, gains * top + losses * low
         elif function is contributions.interaction_share:
             least, most = value.new_tensor(0.0), value.new_tensor(1.0)
-        if replicates is None:
-            return Applied(value, None, total, sampling, least, most, several)
-        if keywords:
-            keywords["empty"] = self.replicate_majority(score, slice)
-        spread = function(replicates, table, **keywords).movedim(-1, 0)
+        if weights is not None:  # within its bound a score may lie anywhere
+            hidden = self.bounds(name, slice, average)[: len(table)].nan_to_num() / math.sqrt(3)
+            sampling = torch.hypot(sampling, (weights[..., :-1].square() @ hidden.square()).sqrt())
+        spread = None
+        if replicates is not None:
+            if keywords:
+                keywords["empty"] = self.replicate_majority(score, slice)
+            spread = function(replicates, table, **keywords).movedim(-1, 0)
         return Applied(value, spread, total, sampling, least, most, several)
 
     def contributions(

@@ -28,7 +28,7 @@ FORMAT = "mm_metrics/scorecard"
 VERSION = 2
 _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what it has in a card of version 1
     "patterns": None, "replicate_slices": None, "full": None, "last": True, "found": False, "answers": False,
-    "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0, "marks": 0,
+    "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0, "ties": False, "marks": 0,
 }  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one
@@ -119,7 +119,7 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
     if len(raw) != 8 * layout.size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
         raise ValueError("its counts do not fit their layout or their checksum")
     counts = torch.from_numpy(np.frombuffer(raw, dtype="<i8").astype(np.int64))
-    for name in layout.fields.keys() - {"groups", "totals", "replicate_totals"}:  # hashes, and sums of any sign
+    for name in layout.fields.keys() - {"groups", "ties", "totals", "replicate_totals"}:  # hashes, and sums of any sign
         field = layout.view(counts, name)
         if field.numel() and (int(field.min()) < 0 or int(field.max()) > _MOST):
             raise ValueError(f"{name} holds a count outside 0…{_MOST}")
