@@ -57,7 +57,7 @@ class Scored(Counted):
     def bounds(self, name: str, slice: Slice = "all", average: str | None = "default") -> Tensor:
         """The same of every coalition ``(K,)``, with ``average="none"`` of every class ``(K, C)``, or label."""
         if name not in self.further:
-            return torch.zeros(len(self.coalitions), dtype=torch.float64)
+            return torch.zeros(self.layout.K, dtype=torch.float64)
         return beyond.score(self, name, slice, average).bound
 
     def threshold(

@@ -148,7 +148,7 @@ class _Page:
         first = min(longest, max(4, self.columns - sum(widths) - len(space) * len(widths)))
         self.gap()
         self.sentence(title, "bold")
-        heads = [_padded(words.shortened(table.columns[0], first), first)]
+        heads = [_padded(table.columns[0] if len(table.columns[0]) <= first else "", first)]
         heads += [
             _padded(name, w, right=not reach) for name, w, reach in zip(table.columns[1:], widths, reaches, strict=True)
         ]

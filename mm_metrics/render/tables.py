@@ -299,8 +299,10 @@ def in_points(estimate: Estimate) -> Number:
 
 
 def differences(comparison: Comparison, slices: Sequence[str]) -> Table:
-    """New less old of every score on slices, in points."""
-    rows = [(name, *(in_points(comparison.estimate(s, comparison.new.whole, name)) for s in SCORES)) for name in slices]
+    """New less old of every score on slices, in points; slices that are the whole, or hold nothing, are left out."""
+    new, whole = comparison.new, comparison.new.support()
+    told = [name for name in slices if name == "all" or 0 < new.support(name) < whole]
+    rows = [(name, *(in_points(comparison.estimate(s, new.whole, name)) for s in SCORES)) for name in told]
     return Table(("slice", *map(words.label, SCORES)), rows)
 
 
