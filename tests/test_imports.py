@@ -29,6 +29,7 @@ GROUND = {
     "versions",
     "moments",
     "ranking",
+    "properties",
 }
 # Which rooms each room may import from, itself included. Every file belongs to a room: there is no default.
 MAY = {"ground": {"ground"}}

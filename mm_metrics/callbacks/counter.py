@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from mm_metrics.ablation.batch import tensors
+from mm_metrics.callbacks.auto import Auto
 from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.contents import Contents
+from mm_metrics.callbacks.loader import Loader
 from mm_metrics.callbacks.prober import Prober, Watched, own_mask
 from mm_metrics.callbacks.ranks import agreed, gathered, place
 from mm_metrics.callbacks.refused import Refused
-from mm_metrics.callbacks.samples import RANK, SampleTracker
+from mm_metrics.callbacks.samples import RANK
 from mm_metrics.callbacks.thresholds import Thresholds
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
@@ -31,35 +34,6 @@ from mm_metrics.scorecard import Scorecard
 from mm_metrics.tasks import task_of
 
 _PENDING = 2**26  # bytes of answers that wait, on an accelerator, for the word whether all could be scored
-
-
-class Loader:
-    """What is kept of one loader during one epoch."""
-
-    def __init__(self, metric: CoalitionConfusionMatrix, index: GlobalIndex, contents: Contents) -> None:
-        self.metric, self.index, self.contents = metric, index, contents
-        self.samples = SampleTracker(metric.modalities, metric.reader, metric.layout.masks or ())
-        self.refused, self.units = Refused(), Units()
-        self.book: Book | None = None
-        self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows]] = []
-        self.batches = self.seen = 0
-        self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
-
-    def widen(self, preds: Tensor) -> None:
-        """Remember the lowest and the highest score, without a stall."""
-        if preds.dtype.is_floating_point and preds.numel():
-            low, high = preds.float().aminmax()
-            old = (low, high) if self.range is None else self.range.unbind()
-            self.range = torch.stack([torch.minimum(low, old[0]), torch.maximum(high, old[1])])
-
-    def warn_of_probabilities(self, say: Callable[[str], None]) -> None:
-        """Say so where a whole epoch's scores, read as logits, look like probabilities."""
-        low, high = (-1.0, 0.0) if self.range is None else self.range.tolist()
-        if low >= 0 and high <= 1:
-            say(
-                f"all scores of this epoch lie in {low:.2f}…{high:.2f} and were read as logits: if they are "
-                "probabilities, say ModalityMonitor(from_logits=False)"
-            )
 
 
 class Counter:
@@ -76,11 +50,12 @@ class Counter:
         max_batches: int | None,
         on_bad_values: str,
         thresholds: Thresholds,
+        auto: Auto,
         show: Mapping[str, Callable[[Any], Any]],
         say: Callable[[str], None],
     ) -> None:
         self.watched, self.arguments, self.thresholds = watched, metric, thresholds
-        self.show, self.say = show, say
+        self.auto, self.show, self.say = auto, show, say
         self.every_n_epochs, self.max_batches, self.tolerant = every_n_epochs, max_batches, on_bad_values == "count"
         self.prober = Prober(watched, say, own_mask(watched, max_batches is not None))
         self.books: Path | None = None  # where the books of all samples lie, None for none
@@ -163,7 +138,8 @@ class Counter:
         truth = truth_of(self.watched, batch) if truth is None else truth
         batches = 0 if loader is None else loader.batches
         shown = prober(batch, self.due(trainer) and (self.max_batches is None or batches < self.max_batches))
-        N, device = shown.preds.shape[1], shown.preds.device
+        N, device, found = shown.preds.shape[1], shown.preds.device, self.auto.values(batch, shown)
+        truth = replace(truth, by={**(truth.by or {}), **found}) if found else truth
         if loader is None:
             loader = self.loader(trainer, pl_module, i, rows_of(self.watched, shown, truth, None, N).preds)
         at = loader.index.seen, loader.index.batches
@@ -172,15 +148,33 @@ class Counter:
         rows = rows_of(self.watched, shown, truth, numbers, n, first)
         if n and self._counts:
             try:
+                if self.auto.waits:
+                    loader.waiting.note(found, n)
                 if truth.unit is not None:
                     loader.units.take(shown.rows, rows, truth.unit)
+                elif self.auto.waits:
+                    self._wait(loader, shown.rows, rows, batch_idx)
                 else:
-                    self._add(loader, shown.rows, rows, batch_idx)
+                    self._add(loader, shown.rows, self.auto.coded(rows), batch_idx)
                     loader.contents.take(batch, N, first, n, loader.samples.places, shown.presence)
             except (LookupError, TypeError, ValueError):
                 loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
                 raise
         loader.batches, loader.seen, self._begun = loader.batches + 1, loader.seen + n, True
+
+    def _wait(self, loader: Loader, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
+        """Count a batch when the cut points of its slices are known; at once, in none of them, where too much waits."""
+        loader.metric.reader.read(rows.preds, rows.target, eager=False)  # what is wrong in form is refused here
+        waiting = loader.waiting
+        waiting.add(masks, rows, batch_idx)
+        if waiting.full or waiting.bytes > self.arguments["max_bytes"]:
+            waiting.full = True
+            self._count_waiting(loader, known=False)
+
+    def _count_waiting(self, loader: Loader, known: bool) -> None:
+        for masks, rows, batch_idx in loader.waiting.batches:
+            self._add(loader, masks, self.auto.coded(rows, known), batch_idx)
+        loader.waiting.batches = []
 
     def _add(self, loader: Loader, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
         metric, own, each = loader.metric, self.prober.own, rows.each
@@ -292,10 +286,22 @@ class Counter:
     ) -> Iterator[tuple[int, Loader, Scorecard, Refused]]:
         """Each loader's number, what was kept of it, its card, and what was refused; all ranks read them together."""
         batches = trainer.num_test_batches if stage_of(trainer) == "test" else trainer.num_val_batches
+        first, waited = self.loaders[0].waiting.values if 0 in self.loaders else {}, self.auto.waits
         facts = gathered(
-            (self.prober.opinion, {i: (one.metric.reader.C, one.units) for i, one in self.loaders.items()})
+            (
+                self.prober.opinion,
+                {i: (one.metric.reader.C, one.units) for i, one in self.loaders.items()},
+                {column: [value.cpu() for value in values] for column, values in first.items()},
+                any(one.waiting.full for one in self.loaders.values()),
+            )
         )
-        self.prober.adopt(agreed("heads", [heads for heads, _ in facts]))
+        self.prober.adopt(agreed("heads", [fact[0] for fact in facts]))
+        self.auto.cut([fact[2] for fact in facts])
+        known, facts = not any(fact[3] for fact in facts), [fact[:2] for fact in facts]
+        if waited and not known:
+            self.say(
+                "by='auto': more answers than max_bytes wait for the cut points, so slices begin with the second epoch"
+            )
         for i in range(len(batches) if isinstance(batches, list) else 1):
             C = agreed("numbers of classes", [loaders[i][0] for _, loaders in facts if i in loaders])
             if C is None and self.watched.num_classes is None and task_of(self.watched.task).by_class:
@@ -304,7 +310,8 @@ class Counter:
             loader = self.loader(trainer, pl_module, i, None, C)
             units = sum((loaders[i][1] for _, loaders in facts if i in loaders), Units())
             for rows in units.batches(self.prober.masks, trainer.global_rank, trainer.world_size):
-                self._add(loader, self.prober.masks, rows.to(pl_module.device), 0)
+                self._add(loader, self.prober.masks, self.auto.coded(rows.to(pl_module.device), known), 0)
+            self._count_waiting(loader, known)
             self._settle(loader)
             if loader.book is not None:
                 loader.book.finish(trainer)
@@ -313,7 +320,7 @@ class Counter:
                 info = {**info, "refused": refused.samples}
             if refused.hidden and self.prober.heads is None:
                 self.say(self._hint(min(refused.hidden)))
-            yield i, loader, loader.metric.scorecard(**info), refused
+            yield i, loader, loader.metric.scorecard(**info, **self.auto.info()), refused
 
     def due(self, trainer: Trainer) -> bool:
         """Whether this epoch is ablated."""

@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mm_metrics.callbacks.arguments import check
+from mm_metrics.callbacks.auto import Auto, without_auto
 from mm_metrics.callbacks.contents import showers
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
@@ -73,7 +74,11 @@ class ModalityMonitor(Callback):
             "raise" at the first.
         max_bytes: a bound on the counts of a loader.
         group: the batch's key of what samples that are not independent have in common, such as a speaker.
-        by: ``{the batch's key: its values}``, or n for the codes 0…n-1: slices such as ``language/de``.
+        by: ``{the batch's key: its values}``, or n for the codes 0…n-1: slices such as ``language/de``. Without a key:
+            ``{"loudness": "auto"}``, one of length, brightness, sharpness, loudness, snr, duration, of a modality's
+            input (``"audio.loudness"`` where several could have it), in thirds of the first validation: slices
+            ``loudness/low``, ``middle``, ``high``; and missing, how many modalities a sample lacks. See
+            `mm_metrics.properties`.
         scores: what is logged of every slice; by default accuracy, precision, recall and F1.
         headline: the score that drops and Shapley values speak of, beside accuracy.
         bins: of the histograms that AUROC and its like come from.
@@ -137,7 +142,9 @@ class ModalityMonitor(Callback):
         given = dict(locals())
         check(given)
         carried = threshold == FROM_VALIDATION
-        self.watched = Watched.of(given | ({"threshold": 0.5} if carried else {}))
+        self.watched = Watched.of(given | {"by": without_auto(by), "threshold": 0.5 if carried else threshold})
+        self.auto = Auto(by, self.watched, self._say)
+        given["by"] = self.auto.by
         self.modalities = self.watched.modalities
         metric = {name: given[name] for name in ("class_names", "bootstrap", "seed", "max_bytes", "bins", "by")}
         scores = tuple(SCORES if scores is None else scores)
@@ -153,9 +160,8 @@ class ModalityMonitor(Callback):
         self.samples = samples
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
         self.thresholds = Thresholds(carried, task_of(task), headline, self.state_key, self._say)
-        self.counter = Counter(
-            self.watched, metric, every_n_epochs, max_batches, on_bad_values, self.thresholds, shown, self._say
-        )
+        more = self.thresholds, self.auto, shown, self._say
+        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, *more)
         self.gate = gate
         self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
@@ -287,7 +293,7 @@ class ModalityMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The history, so that a resumed run goes on with it: plain Python alone, as checkpoints ask for."""
-        return {"history": self.history, "threshold": self.thresholds.chosen}
+        return {"history": self.history, "threshold": self.thresholds.chosen, **self.auto.info()}
 
     # Lightning refuses a second callback of one key, in words that name no way out; `setup` has better ones.
     state_dict.__wrapped__ = Callback.state_dict  # type: ignore[attr-defined]
@@ -295,6 +301,7 @@ class ModalityMonitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
         self.thresholds.load(state_dict.get("threshold"))
+        self.auto.load(state_dict.get("cuts"))
         known = is_history(state_dict.get("history"))
         self.run.history = list(state_dict["history"]) if known else []
         if not known:

@@ -71,7 +71,7 @@ class Comparison:
             object.__setattr__(self, "more_new", tuple(cards[2 : 2 + len(self.more_new)]))
             object.__setattr__(self, "more_old", tuple(cards[2 + len(self.more_new) :]))
         for card in cards[1:]:
-            for what in ("modalities", "task", "classes", "class names"):
+            for what in ("modalities", "task", "classes", "class names", "cuts of slices"):
                 new, old = self.new.identity()[what], card.identity()[what]
                 if new != old:
                     raise ValueError(f"scorecards with different {what} do not compare: {new} and {old}")

@@ -213,7 +213,7 @@ class Counted:
         return {
             "modalities": self.modalities, "task": self.task, "classes": (layout.C, layout.L), "seed": self.seed,
             "class names": self.class_names, "coalitions": self.coalitions, "bootstrap replicates": layout.R,
-            "layouts": layout,
+            "layouts": layout, "cuts of slices": self.info.get("cuts"),
         }  # fmt: skip
 
     @cached_property

@@ -31,7 +31,8 @@ def validate(
         loaders = DataLoader(data, batch_sampler=Ordered(SequentialSampler(data), 8, drop_last=False))
     else:
         loaders = loader(data, batch_size=8)
-    monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=40, presence="presence")
+    by = {"audio.loudness": "auto", "missing": "auto"}
+    monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=40, presence="presence", by=by)
     run = Trainer(
         accelerator="cpu",
         devices=world_size,
