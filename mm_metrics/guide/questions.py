@@ -24,6 +24,13 @@ hidden always, and counts in no slice of its own.
 **My audio events carry no flag, but I know where they are.** `slices=` names an `(N, M)` bool entry that says where a
 sample counts, apart from what the model is shown.
 
+**Is it weak where the sound is soft, or the text long?** No column is needed: `by={"audio.loudness": "auto", "text.length":
+"auto", "missing": "auto"}` cuts `length`, `brightness`, `sharpness`, `loudness`, `snr` and `duration` of the inputs at the
+thirds of the first validation, and keeps the cut points in checkpoints and in the card (`card.info["cuts"]`): slices
+`audio.loudness/low`, `middle`, `high`, and `other` where a sample lacks the modality; `missing/1` lack one. That first
+validation waits for its end to be counted, up to `max_bytes` of answers; beyond, slices begin with the second. What each
+property is says `mm_metrics.properties`; `snr` is an estimate from the signal alone.
+
 **It found no encoders**, or other ones than I know: `encoders={"image": "backbone.vision"}` names them; None runs the
 whole model for each coalition.
 
