@@ -75,4 +75,3 @@ def mosi_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:
 
 ORDINAL_SCORES = ("mae", "rmse", "pearson", "ccc")
 MOSI_SCORES = ("acc2", "f1_acc2", "acc2_nonzero", "f1_nonzero", "acc5", "acc7")
-LOWER_IS_BETTER = ("mae", "rmse", "brier", "log_loss", "calibration_error", "eer")

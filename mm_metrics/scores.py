@@ -8,13 +8,12 @@ and torchmetrics have it.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mm_metrics.tasks import Task, task_of
+from mm_metrics.tasks import EXTENTS, Task, task_of
 
 
 class ClassSums(NamedTuple):
@@ -162,12 +161,6 @@ def support(confusion: Counts, average: str | None = "micro") -> Tensor:
 AVERAGED = {f.__name__: f for f in (accuracy, precision, recall, f1, specificity, jaccard)}
 WHOLE = {f.__name__: f for f in (balanced_accuracy, matthews, cohen_kappa)}
 SCORES = (*AVERAGED, *WHOLE)
-_EXTENTS = {
-    **dict.fromkeys(("matthews", "cohen_kappa", "pearson", "ccc"), (-1.0, 1.0)),
-    **dict.fromkeys(("mae", "rmse", "log_loss"), (0.0, math.inf)),
-    "brier": (0.0, 2.0),  # the sum over the classes, as Brier (1950) has it
-    "dprime": (-math.inf, math.inf),
-}
 PROPORTIONS = ("accuracy", "precision", "recall", "specificity", "jaccard")  # of a class: hits over a number of samples
 
 
@@ -177,7 +170,7 @@ def extent(name: str) -> tuple[float, float]:
     >>> extent("f1"), extent("matthews"), extent("dprime")
     ((0.0, 1.0), (-1.0, 1.0), (-inf, inf))
     """
-    return _EXTENTS.get(name, (0.0, 1.0))
+    return EXTENTS.get(name, (0.0, 1.0))
 
 
 def score(name: str, counts: Counts, task: str | Task = "multiclass", average: str | None = "default") -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,13 @@ if TYPE_CHECKING:
 
 OTHER = "(other)"  # the name of a last class, or label, for answers that are none
 JUDGED = ("correct", OTHER)  # the only class of answers that a judge marked: of scores, accuracy alone is known
+LOWER_IS_BETTER = ("mae", "rmse", "brier", "log_loss", "calibration_error", "eer")
+EXTENTS = {  # the least and the most that a score can be; 0 and 1 where it is not here
+    **dict.fromkeys(("matthews", "cohen_kappa", "pearson", "ccc"), (-1.0, 1.0)),
+    **dict.fromkeys(("mae", "rmse", "log_loss"), (0.0, math.inf)),
+    "brier": (0.0, 2.0),  # the sum over the classes, as Brier (1950) has it
+    "dprime": (-math.inf, math.inf),
+}
 Sums = tuple["Tensor", "Tensor", "Tensor"]  # hits, predictions and actual samples, each (..., L, C)
 
 

@@ -358,3 +358,64 @@ def test_names_that_the_card_does_not_have():
         binary_card(85, 15, 10, 90).verdict(QualityGate(recall={"video": 0.9}))
     with pytest.raises(ValueError, match="critical names"):
         binary_card(85, 15, 10, 90).verdict(QualityGate(critical=["fire"]))
+
+
+def sentiments(noise=0.6, n=400, audio=1.0):
+    """A card of numbers in -3…3 whose errors are of `noise`, ten of them in slice audio, where they are larger."""
+    random = np.random.default_rng(0)
+    y = np.round(np.clip(random.normal(0, 1.4, n), -3, 3) * 5) / 5
+    has_audio = np.arange(n) % 2 == 0
+    p = y + random.normal(0, noise, n) * np.where(has_audio, audio, 1)
+    metric = ModalityConfusionMatrix(("text", "audio"), task="ordinal", edges="mosi", bootstrap=100)
+    presence = torch.tensor(np.stack([np.ones(n), has_audio], axis=1)).bool()
+    metric.update(torch.tensor(p, dtype=torch.float32), torch.tensor(y, dtype=torch.float32), presence)
+    return metric.scorecard()
+
+
+@pytest.mark.parametrize(
+    ("bars", "level", "firm"),
+    [
+        ({"mae": (0.9, 0.6), "pearson": (0.5, 0.8)}, "good", True),
+        ({"mae": (0.9, 0.5)}, "good", False),
+        ({"mae": 0.2}, "mixed", True),
+        ({"mae": (0.4, 0.2)}, "bad", True),
+        ({"rmse": (0.59, 0.2)}, "bad", False),
+        ({"pearson": (0.99, 0.999), "mae": (0.9, 0.6)}, "bad", True),
+        ({"mae": {"audio": (0.4, 0.2)}}, "bad", True),
+        ({"acc2": (0.5, 0.6), "recall": (0.1, 0.2)}, "good", None),
+    ],
+)
+def test_an_ordinal_card_is_held_to_the_bars_of_its_numbers(bars, level, firm):
+    """MAE .48 and RMSE .60; seven classes of which .6 are hit would all be bad by the bars of classes."""
+    card = sentiments()
+    verdict = card.verdict(QualityGate(**bars))
+    assert verdict.level == level
+    assert firm in (None, verdict.firm)
+    assert card.verdict().level == "bad"
+    assert {(f.score, f.modality) for f in verdict.findings if f.level == "bad"} == (
+        set() if level != "bad" else {(next(iter(bars)), "audio" if isinstance(bars.get("mae"), dict) else "all")}
+    )
+
+
+def test_slices_of_the_same_classes_and_other_errors_are_both_judged():
+    metric = ModalityConfusionMatrix(("text", "audio"), task="ordinal", edges=(0.0,), bootstrap=50)
+    y = torch.tensor([-1.0, 1.0]).repeat(50)
+    errors = torch.tensor([0.1] * 100 + [0.9] * 100)
+    presence = torch.arange(200).unsqueeze(1) // 100 == torch.tensor([[0, 1]])
+    metric.update(torch.cat([y, y]) * (1 + errors), torch.cat([y, y]), presence)
+    found = metric.scorecard().verdict(QualityGate(mae=(0.8, 0.7))).findings
+    assert [(part.modality, part.level) for part in found] == [("audio", "bad")]
+
+
+def test_rankings_have_bars_beside_those_of_classes():
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(2, (300,), generator=random)
+    metric = ModalityConfusionMatrix(("text",), task="binary", scores=("auroc", "brier"), bootstrap=50)
+    metric.update((torch.randn(300, generator=random) / 4 + target * 0.9 - 0.45 + 0.5).clamp(0, 1), target)
+    card = metric.scorecard()
+    assert card.verdict(QualityGate(auroc=(0.6, 0.9), brier=(0.3, 0.25))).level == "good"
+    for bars in ({"auroc": (0.9999, 1.0)}, {"brier": (0.01, 0.001)}):
+        findings = card.verdict(QualityGate(**bars)).findings
+        assert [part.score for part in findings if part.level == "bad"] == list(bars)
+    with pytest.raises(ValueError, match="mae"):
+        card.verdict(QualityGate(mae=0.5))

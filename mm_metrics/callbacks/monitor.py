@@ -153,7 +153,7 @@ class ModalityMonitor(Callback):
         if num_classes is not None or not task_of(task).by_class:  # refuse before training what does not fit
             reading = self.watched.reading()
             card = ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric).scorecard()
-            for score in (*scores, headline):
+            for score in (*scores, headline, *(gate.scores if gate else ())):
                 card.named(score)
         shown = showers(show, self.modalities.names)
         gate = QualityGate(confidence=confidence) if gate is None else gate

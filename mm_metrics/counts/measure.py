@@ -16,6 +16,7 @@ from mm_metrics.counts.labels import Labels, Reader
 from mm_metrics.counts.layout import Layout
 from mm_metrics.moments import LARGEST, LEVELS, MOSI, MOSI_SCORES, ORDINAL, ORDINAL_SCORES, SCALE
 from mm_metrics.ranking import RANKINGS, bin_of
+from mm_metrics.scores import SCORES
 from mm_metrics.uncertainty import mixed_numbers
 
 TOP = re.compile(r"top([1-9]\d*)")
@@ -50,6 +51,8 @@ def needed(scores: tuple[str, ...], reader: Reader) -> dict[str, object]:
             sums.append(score)
         elif TOP.fullmatch(score):
             raise ValueError(f"scores has {score!r}, which is of more than two classes: it needs task='multiclass'")
+        elif score not in (*SCORES, *((*ORDINAL_SCORES, *MOSI_SCORES) if reader.task.ordinal else ())):
+            raise ValueError(f"scores has {score!r}, which no card of task={reader.task.name!r} tells: leave it out")
     return need | {"sums": tuple(dict.fromkeys(sums))}
 
 

@@ -18,7 +18,7 @@ from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import share_samples
 from mm_metrics.counts.scored import Scored
 from mm_metrics.counts.weak import Disparity, WeakSlice
-from mm_metrics.moments import LOWER_IS_BETTER
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
 
 

@@ -16,7 +16,7 @@ import torch
 from mm_metrics import uncertainty
 from mm_metrics.counts.layout import HALF
 from mm_metrics.counts.scored import Scored
-from mm_metrics.moments import LOWER_IS_BETTER
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate
 
 PROPOSED = 8  # candidates that go before the other half; of more, each would need more evidence

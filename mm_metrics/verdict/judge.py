@@ -15,6 +15,7 @@ import torch
 
 from mm_metrics import scores
 from mm_metrics.counts.tally import Tally
+from mm_metrics.ranking import RANKINGS
 from mm_metrics.uncertainty import (
     Estimate,
     difference_error,
@@ -26,9 +27,10 @@ from mm_metrics.uncertainty import (
 )
 from mm_metrics.verdict import sentences
 from mm_metrics.verdict.explain import explanations
-from mm_metrics.verdict.gate import SCORES, QualityGate
+from mm_metrics.verdict.gate import QualityGate
 from mm_metrics.verdict.rules import LEVELS, Finding, Need, Rule, Verdict
 
+_OF_CLASSES = ("precision", "recall", "f1")
 _CLASSES_ASKED_UP_TO = 20
 _WORST_LISTED = 5
 
@@ -36,9 +38,11 @@ _WORST_LISTED = 5
 def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verdict:
     """The verdict on what was counted; `extra` findings (leakage, what a training run showed) count with their level.
 
-    Raises ValueError where `gate` names a slice or class that is not there.
+    Raises ValueError where `gate` names a slice, class or score that is not there.
     """
     gate.check_names(card.slices, card.names)
+    for score in gate.scores:
+        card.named(score)  # which refuses one that the counts do not tell
     asked = gate
     rules, listed = _rules(card, asked)
     if gate.family_wise:
@@ -59,19 +63,20 @@ def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verd
         level,
         firm,
         tuple(finding for finding, _ in found),
-        sentences.headline(level, card, found),
+        sentences.headline(level, card, found, rules[0]),
         tuple(sentences.notes(card, gate, level, firm, advice, any(not rule.known for rule in rules))),
     )
 
 
 def _rules(card: Tally, gate: QualityGate) -> tuple[list[Rule], list[Rule]]:
     """Rules that set the level, and rules that are only listed."""
-    rules = [rule for slice in _distinct_slices(card, gate) for rule in _slice_rules(card, gate, slice)]
-    of_classes, listed = _class_rules(card, gate)
+    asked = [score for score in gate.asked(card.kind.ordinal) if card.knows(score)]
+    rules = [rule for slice in _distinct_slices(card, gate, asked) for rule in _slice_rules(card, gate, asked, slice)]
+    of_classes, listed = _class_rules(card, gate, [score for score in asked if score in _OF_CLASSES])
     return rules + of_classes, listed
 
 
-def _distinct_slices(card: Tally, gate: QualityGate) -> Iterator[str]:
+def _distinct_slices(card: Tally, gate: QualityGate, asked: Sequence[str]) -> Iterator[str]:
     """The whole, and every slice that is not the same samples under the same bars as one before.
 
     A column's value of few samples, as ``language/other`` may be, is asked about only where it has a bar of its own.
@@ -81,16 +86,18 @@ def _distinct_slices(card: Tally, gate: QualityGate) -> Iterator[str]:
         if "/" in slice and not gate.names(slice) and card.support(slice) < gate.min_support:
             continue
         question: list[object] = [part.tolist() for part in card.sums(None, slice)]
-        question += [gate.bars(score, slice) for score in SCORES]
+        question += [
+            (gate.bars(score, slice), score in card.further and card.score(score, slice=slice)) for score in asked
+        ]
         if question not in seen:
             seen.append(question)
             yield slice
 
 
-def _slice_rules(card: Tally, gate: QualityGate, slice: str) -> Iterator[Rule]:
+def _slice_rules(card: Tally, gate: QualityGate, asked: Sequence[str], slice: str) -> Iterator[Rule]:
     support, groups = card.support(slice), card.clusters(slice)
     behind = Need(support, gate.min_support) if groups is None else Need(groups, gate.min_support, "groups")
-    needs = dict.fromkeys((*SCORES, "unbalanced"), behind)
+    needs = dict.fromkeys((*asked, "unbalanced"), behind)
     counts = dict.fromkeys(needs, support)
     if card.kind.positive and not behind.thin and not card.judged:
         hits, predicted, actual = (int(part[0, 1]) for part in card.sums(None, slice))
@@ -98,13 +105,15 @@ def _slice_rules(card: Tally, gate: QualityGate, slice: str) -> Iterator[Rule]:
         needs["precision"] = Need(predicted, gate.min_positives, "positive answers")
         needs["f1"] = Need(actual + predicted - hits, gate.min_positives, "events and positive answers")
         needs["unbalanced"] = min(needs["recall"], needs["precision"])
-        counts = {score: support if score == "accuracy" else actual for score in counts}
-    for score in filter(card.knows, SCORES):
+        needs |= dict.fromkeys(RANKINGS, needs["recall"])
+        counts = {score: actual if score in (*_OF_CLASSES, *RANKINGS, "unbalanced") else support for score in counts}
+    for score in asked:
+        bars = gate.bars(score, slice)
+        if math.isnan(bars[1]) or (score == "accuracy" and card.kind.by_label):
+            continue  # labels are mostly zeros: always saying no scores well
         estimate = card.estimate(score, slice=slice, confidence=gate.confidence)
-        if score == "accuracy" and card.kind.by_label:
-            continue  # mostly zeros: always saying no scores well
-        yield Rule(score, slice, None, estimate, gate.bars(score, slice), counts[score], needs[score], groups)
-    if card.knows("recall"):
+        yield Rule(score, slice, None, estimate, bars, counts[score], needs[score], groups)
+    if "recall" in asked:
         gap = _gaps(card, gate, slice, "default")[0]
         yield Rule(
             "unbalanced", slice, None, gap, (gate.gap, gate.gap), counts["unbalanced"], needs["unbalanced"], groups
@@ -129,15 +138,16 @@ def _gaps(card: Tally, gate: QualityGate, slice: str, average: str) -> list[Esti
     return [Estimate(*row) for row in ends.tolist()]
 
 
-def _class_rules(card: Tally, gate: QualityGate) -> tuple[list[Rule], list[Rule]]:
+def _class_rules(card: Tally, gate: QualityGate, asked: Sequence[str]) -> tuple[list[Rule], list[Rule]]:
     """Rules that set the level, and rules that are only listed."""
-    if card.kind.positive or not card.knows("recall"):  # the whole is the positive class
+    if card.kind.positive or not asked:  # the whole is the positive class
         return [], []
     hits, predicted, actual = ((part[:, 1] if card.kind.by_label else part[0]).tolist() for part in card.sums())
     groups, critical = card.clusters(), set(map(str, gate.critical))
     behind = Need(card.support(), gate.min_support) if groups is None else Need(groups, gate.min_support, "groups")
-    estimates = {score: list(card.class_estimates(score, confidence=gate.confidence).values()) for score in SCORES[1:]}
-    estimates["unbalanced"] = _gaps(card, gate, "all", "none")
+    estimates = {score: list(card.class_estimates(score, confidence=gate.confidence).values()) for score in asked}
+    if "recall" in asked:
+        estimates["unbalanced"] = _gaps(card, gate, "all", "none")
     rules: dict[str, list[Rule]] = {}
     for c, name in enumerate(card.names):
         if not actual[c] and name not in critical:  # its false alarms are misses of the others
@@ -163,12 +173,12 @@ def _class_rules(card: Tally, gate: QualityGate) -> tuple[list[Rule], list[Rule]
         ]
     if len(card.names) <= _CLASSES_ASKED_UP_TO:
         return [rule for group in rules.values() for rule in group], []
-    recalls = {name: group[1] for name, group in rules.items()}
+    recalls = {name: rule for name, group in rules.items() for rule in group if rule.score == "recall"}
     worst = sorted(recalls, key=lambda name: recalls[name].estimate.value)
     sure = _surely_bad([rule for rule in recalls.values() if not rule.behind.thin], gate)
-    asked = [rule for name in rules if name in critical for rule in rules[name]]
-    asked += [recalls[name] for name in sure if name not in critical]
-    return asked, [recalls[name] for name in worst[:_WORST_LISTED] if name not in {*critical, *sure}]
+    deciding = [rule for name in rules if name in critical for rule in rules[name]]
+    deciding += [recalls[name] for name in sure if name not in critical]
+    return deciding, [recalls[name] for name in worst[:_WORST_LISTED] if name not in {*critical, *sure}]
 
 
 def _surely_bad(recalls: Sequence[Rule], gate: QualityGate) -> list[str]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
-from mm_metrics.moments import LOWER_IS_BETTER
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate, holm, t_share
 from mm_metrics.verdict.gate import SCORES
 from mm_metrics.verdict.rules import Finding, Verdict

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate
 from mm_metrics.verdict.gate import Bars
 
@@ -42,11 +43,18 @@ class Rule(NamedTuple):
     behind: Need
     groups: int | None = None
 
+    @property
+    def lower(self) -> bool:
+        """Whether less is better, as of an error."""
+        return self.score in LOWER_IS_BETTER
+
     def answer(self, value: float) -> str:
         """The level that a value of the score would give."""
         bad, good = self.bars
         if self.score == "unbalanced":
             return "bad" if value > bad + _ROUNDING else "good"
+        if self.lower:
+            value, bad, good = -value, -bad, -good
         if value < bad:
             return "bad"
         above = value >= good if self.score == "f1" else value > good

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mm_metrics import words
 from mm_metrics.counts.tally import Tally
 from mm_metrics.counts.weak import WeakSlice
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
-from mm_metrics.verdict.gate import SCORES, QualityGate
+from mm_metrics.verdict.gate import QualityGate
 
 if TYPE_CHECKING:
     from mm_metrics.verdict.rules import Finding, Rule
@@ -32,9 +34,10 @@ def finding(rule: Rule, card: Tally, paradox: bool) -> str:
         return f"{what} is above {bad}, so one is bought with the other: look at the decision threshold"
     if paradox:
         return f"{what}, below {bad}: overall accuracy {words.score(card.score('accuracy'))} hides it"
+    above, below = ("below", "above") if rule.lower else ("above", "below")
     if rule.level == "bad":
-        return f"{what}, below {bad}, the bar for bad"
-    return f"{what}, not above {good}, the bar for good"
+        return f"{what}, {below} {bad}, the bar for bad"
+    return f"{what}, not {above} {good}, the bar for good"
 
 
 def measured(rule: Rule, card: Tally) -> str:
@@ -54,12 +57,13 @@ def _in_points(gap: float) -> str:
     return words.points(gap).lstrip("+")
 
 
-def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None]]) -> str:
-    """The verdict in one line."""
+def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None]], first: Rule) -> str:
+    """The verdict in one line; `first` is the rule that was asked first."""
     worst, rule = next(((found, rule) for found, rule in found if found.level == level), (None, None))
     if level == "good" or worst is None:
-        accuracy = words.estimate(card.estimate("accuracy"))
-        return f"{level.upper()}: accuracy {accuracy} on {card.support():,} samples, and nothing hides behind it."
+        score = first.score if card.kind.ordinal else "accuracy"
+        said = f"{words.label(score)} {words.estimate(card.estimate(score))}"
+        return f"{level.upper()}: {said} on {card.support():,} samples, and nothing hides behind it."
     if worst.kind == "accuracy_paradox" and rule is not None:
         overall = words.score(card.score("accuracy"))
         return f"{level.upper()}: {measured(rule, card)}. Overall accuracy {overall} hides it."
@@ -70,7 +74,7 @@ def notes(
     card: Tally, gate: QualityGate, level: str, firm: bool, advice: tuple[Rule, int] | None, unknown: bool
 ) -> Iterator[str]:
     """Whose bar it is, what guessing would score, what the intervals rest on, and what would settle what is open."""
-    yield _bars(gate)
+    yield _bars(gate, card.kind.ordinal)
     if card.support() and not card.judged:
         guess = "always saying no to every label" if card.kind.by_label else "guessing the majority class"
         yield f"For comparison, {guess} would score accuracy {words.score(card.majority('accuracy'))}."
@@ -148,18 +152,21 @@ def _answered_apart(card: Tally) -> str:
     )
 
 
-def _bars(gate: QualityGate) -> str:
+def _bars(gate: QualityGate, ordinal: bool) -> str:
     """The bars that were given, else the default ones."""
     said = []
-    for score in SCORES:
+    for score in gate.given:
         value = getattr(gate, score)
-        if value == getattr(QualityGate(), score):
-            continue
+        above, below = ("below", "above") if score in LOWER_IS_BETTER else ("above", "below")
         for slice in value if isinstance(value, Mapping) else ("",):
-            bad, good = map(words.score, gate.bars(score, slice))
-            said.append(f"{slice} {words.label(score)} good above {good} and bad below {bad}".lstrip())
+            bad, good = gate.bars(score, slice)
+            never = "" if math.isinf(bad) else f" and bad {below} {words.score(bad)}"
+            said.append(f"{slice} {words.label(score)} good {above} {words.score(good)}{never}".lstrip())
     if said:
-        return f"The bars that were given: {'; '.join(said)}; all others are mm_metrics' default."
+        others = (
+            "no other score has a bar" if gate.asked(ordinal) == gate.given else "all others are mm_metrics' default"
+        )
+        return f"The bars that were given: {'; '.join(said)}; {others}."
     accuracy, recall = (tuple(map(words.score, gate.bars(score, "all"))) for score in ("accuracy", "recall"))
     return (
         f"The bar is mm_metrics' default (good above accuracy {accuracy[1]} and recall {recall[1]}, bad below "
