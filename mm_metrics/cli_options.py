@@ -96,7 +96,7 @@ def gate_options(parser: Any) -> Any:
     Bars are (bad, good) fractions; one number is the good bar; per modality where wanted.
       mm-metrics gate card.json
       mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
-      mm-metrics gate mosi.json --mae [0.9,0.6] --pearson.audio [0.5,0.7]   of errors the good bar is the lower
+      mm-metrics gate mosi.json --mae [0.9,0.6] --pearson.audio [0.5,0.7]     of errors the good bar is the lower
       mm-metrics gate card.json --require mixed              mixed passes, with 0
       mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen
       mm-metrics gate new.json --against last.json --only recall.audio --tolerance 0.01 --json gate.json

@@ -51,12 +51,9 @@ class QualityGate:
         auroc: (bad, good) of a card that was made with scores=("auroc",)
         average_precision: (bad, good) of a card that keeps it
         eer: (bad, good) of a card that keeps it: the lower the better
-        dprime: (bad, good) of a card that keeps it
         calibration_error: (bad, good) of a card that keeps it: the lower the better
         brier: (bad, good) of a card that keeps it: the lower the better
         log_loss: (bad, good) of a card that keeps it: the lower the better
-        balanced_accuracy: (bad, good)
-        matthews: (bad, good)
 
     >>> from mm_metrics import ModalityConfusionMatrix
     >>> import torch
@@ -95,12 +92,9 @@ class QualityGate:
     auroc: Threshold | None = None
     average_precision: Threshold | None = None
     eer: Threshold | None = None
-    dprime: Threshold | None = None
     calibration_error: Threshold | None = None
     brier: Threshold | None = None
     log_loss: Threshold | None = None
-    balanced_accuracy: Threshold | None = None
-    matthews: Threshold | None = None
 
     def __post_init__(self) -> None:
         """Check every threshold."""

@@ -148,6 +148,7 @@ def _class_rules(card: Tally, gate: QualityGate, asked: Sequence[str]) -> tuple[
     estimates = {score: list(card.class_estimates(score, confidence=gate.confidence).values()) for score in asked}
     if "recall" in asked:
         estimates["unbalanced"] = _gaps(card, gate, "all", "none")
+    bars = {score: gate.bars(score, "all") for score in asked} | {"unbalanced": (gate.gap, gate.gap)}
     rules: dict[str, list[Rule]] = {}
     for c, name in enumerate(card.names):
         if not actual[c] and name not in critical:  # its false alarms are misses of the others
@@ -159,16 +160,7 @@ def _class_rules(card: Tally, gate: QualityGate, asked: Sequence[str]) -> tuple[
         }
         needs["unbalanced"] = min(needs["recall"], needs["precision"])
         rules[name] = [
-            Rule(
-                score,
-                "all",
-                name,
-                values[c],
-                (gate.gap, gate.gap) if score == "unbalanced" else gate.bars(score, "all"),
-                actual[c],
-                behind if behind.thin else needs[score],
-                groups,
-            )
+            Rule(score, "all", name, values[c], bars[score], actual[c], behind if behind.thin else needs[score], groups)
             for score, values in estimates.items()
         ]
     if len(card.names) <= _CLASSES_ASKED_UP_TO:

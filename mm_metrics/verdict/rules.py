@@ -125,15 +125,16 @@ class Verdict:
 
     def as_dict(self, code: int, changes: Sequence[Any] = ()) -> dict[str, Any]:
         """What a machine reads: the fields, the exit code, and what changed against other cards."""
+        lists = {
+            "findings": [part._asdict() for part in self.findings],
+            "changes": [part._asdict() for part in changes],
+        }
         return {
             "format": "mm_metrics/gate",
             "version": 1,
-            "level": self.level,
-            "firm": self.firm,
             "code": code,
-            "headline": self.headline,
-            "findings": [finding._asdict() for finding in self.findings],
-            "changes": [change._asdict() for change in changes],
+            **vars(self),
+            **lists,
             "notes": list(self.notes),
         }
 
