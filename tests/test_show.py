@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
+import numpy as np
+import pytest
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from mm_metrics import ModalityAblation
 from mm_metrics.callbacks import ModalityMonitor
+from mm_metrics.callbacks.contents import Contents
+from mm_metrics.render import page
+from mm_metrics.render.samples import Sound
 from tests.toys import trainer
 
 KEYS = {"text": "words", "image": "pixels", "audio": "wave"}
@@ -40,12 +46,12 @@ class Watching(LightningModule):
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
-        self.head = nn.Linear(3, classes)
+        self.head = nn.Linear(3, classes, bias=False)
         nn.init.normal_(self.head.weight, generator=torch.Generator().manual_seed(0))
 
     def forward(self, batch: dict) -> Tensor:
         wave = batch["wave"].float().nan_to_num().flatten(1).abs().mean(1)
-        pixels = batch["pixels"].float().nan_to_num().flatten(1).mean(1)
+        pixels = batch["pixels"].float().nan_to_num(0.0, 1.0, 0.0).flatten(1).mean(1)
         words = torch.tensor([sum(map(ord, word)) % 5 / 4 for word in batch["words"]])
         return self.head(torch.stack([pixels, 2 * wave, words], dim=1) * 6 - 2)
 
@@ -56,19 +62,22 @@ class Watching(LightningModule):
 def run(
     tmp_path, data=None, keys=KEYS, loader=None, model=None, stage="validate", **keywords
 ) -> tuple[ModalityMonitor, str]:
-    watcher = ModalityMonitor(keys, num_classes=3, output_dir=str(tmp_path), baseline={"text": ""}, **keywords)
+    arguments = {"num_classes": 3, "baseline": {"text": ""}, "report": False, "bootstrap": 10, **keywords}
+    watcher = ModalityMonitor(keys, output_dir=str(tmp_path), **arguments)
     loader = DataLoader(data or Media(), batch_size=16) if loader is None else loader
     trainer(tmp_path, watcher).validate(model or Watching(), loader, verbose=False)
-    folder = tmp_path / "modality" / (keywords.get("name") or "")
-    return watcher, (folder / "report.html").read_text()
+    report = tmp_path / "modality" / "report.html"
+    if not arguments["report"]:
+        page.write(report, watcher.scorecards, shown=watcher.run.shown)
+    return watcher, report.read_text()
 
 
 def shown(watcher: ModalityMonitor) -> dict:
     return {(one["kind"], one["modality"]): one for one in watcher.run.shown}
 
 
-def test_the_page_shows_the_worst_by_themselves(tmp_path, recwarn):
-    _, html = run(tmp_path, show="auto")
+def test_the_page_shows_the_worst_by_themselves(tmp_path):
+    _, html = run(tmp_path, show="auto", report=True)
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert html.count('<img src="data:image/png') >= 10
@@ -78,7 +87,7 @@ def test_the_page_shows_the_worst_by_themselves(tmp_path, recwarn):
 
 
 def test_without_show_numbers_and_answers_alone(tmp_path):
-    watcher, html = run(tmp_path)
+    watcher, html = run(tmp_path, report=True)
     assert "alert(1)" not in html
     assert "<img" not in html
     for one in watcher.run.shown:
@@ -113,3 +122,161 @@ def test_the_worst_are_the_most_confident_and_wrong(tmp_path):
             assert (row["target"], row["prediction"]) == (str(data.label[n].item()), str(said[7, n].item()))
             names = ["none", "text", "image", "text-image", "audio", "text-audio", "image-audio"]
             assert row["coalitions"] == {name: str(said[k, n].item()) for k, name in enumerate(names)}
+
+
+def contents(watcher: ModalityMonitor) -> list[dict]:
+    return [row["content"] or {} for one in watcher.run.shown for row in one["rows"]]
+
+
+def test_functions_get_one_samples_entry(tmp_path):
+    data, seen = Media(), []
+
+    def words(entry: str) -> str:
+        seen.append(entry)
+        return entry.upper()
+
+    watcher, html = run(
+        tmp_path,
+        data,
+        show={"text": words, "image": lambda x: x.movedim(0, 2), "audio": lambda x: (x, torch.tensor(800))},
+    )
+    assert all(isinstance(entry, str) for entry in seen)
+    assert "&lt;SCRIPT&gt;ALERT(1)" in html
+    for one in watcher.run.shown:
+        for row in one["rows"]:
+            n, content = row["number"], row["content"]
+            assert content["text"].endswith(f" {n}")
+            assert np.array_equal(content["image"], (255 * data.pixels[n].movedim(0, 2).numpy()).astype(np.uint8))
+            assert content["audio"].rate == 800
+            assert content["audio"].seconds == 2
+            assert abs(content["audio"].first - 32767 * data.wave[n, :800].numpy()).max() < 2
+
+
+@pytest.mark.parametrize(
+    ("odd", "kinds"),
+    [
+        ({"wave": torch.full((1600,), torch.nan)}, {"audio": Sound}),
+        ({"wave": torch.full((1, 1600), 3.0)}, {"audio": Sound}),
+        ({"wave": torch.randint(-9000, 9000, (1600,), dtype=torch.int16)}, {"audio": Sound}),
+        ({"wave": torch.randn(2, 1600).bfloat16()}, {"audio": None}),
+        ({"wave": torch.zeros(7)}, {"audio": None}),
+        ({"pixels": torch.randn(3, 9, 9) * 40}, {"image": np.ndarray}),
+        ({"pixels": torch.randint(255, (9, 9, 3), dtype=torch.uint8)}, {"image": np.ndarray}),
+        ({"pixels": torch.full((1, 9, 9), torch.inf).half()}, {"image": np.ndarray}),
+        ({"pixels": torch.rand(4, 3, 9, 9)}, {"image": None}),
+        ({"words": ""}, {"text": str}),
+        ({"words": "\x00\x1b[31m‮" + HOSTILE * 999}, {"text": str}),
+    ],
+    ids=range(11),
+)
+@pytest.mark.filterwarnings("ignore:.* holds integers")
+def test_odd_entries_are_shown_or_left_out(tmp_path, odd, kinds):
+    watcher, html = run(tmp_path, Media(n=20, **odd), show="auto")
+    assert "<script" not in html
+    assert "\x1b" not in html
+    found = contents(watcher)
+    assert found
+    for content in found:
+        for modality, kind in kinds.items():
+            assert isinstance(content[modality], kind) if kind else modality not in content
+
+
+def test_functions_that_fail_are_said_and_end_nothing(tmp_path):
+    show = {"text": lambda x: x.missing, "image": lambda x: np.zeros((2, 3, 4, 5)), "audio": lambda x: None}
+    with pytest.warns(UserWarning, match=r"show\['text'\] raised AttributeError"):
+        watcher, html = run(tmp_path, show=show)
+    assert {tuple(content) for content in contents(watcher)} == {("text", "image")}
+    assert "ndarray is not shown" in html
+
+
+@pytest.mark.parametrize("show", ["all", {"text": 3}, [len], {"speech": str}])
+def test_a_show_that_is_none_is_refused(show):
+    with pytest.raises((TypeError, ValueError), match="show"):
+        ModalityMonitor(KEYS, num_classes=3, show=show)
+
+
+class Endless(IterableDataset):
+    """The rows without a length."""
+
+    def __iter__(self):
+        data = Media()
+        return (data[i] for i in range(len(data)))
+
+
+@pytest.mark.filterwarnings("ignore:.*shuffl", "ignore:.* holds integers")
+@pytest.mark.parametrize("how", ["shuffled", "iterable", "workers", "several keys", "absent", "popped", "nested"])
+def test_contents_are_the_samples_own_wherever_they_come_from(tmp_path, how):
+    data, keys, model = Media(), dict(KEYS), Watching()
+    loader = DataLoader(
+        Endless() if how == "iterable" else data, 16, shuffle=how == "shuffled", num_workers=how == "workers"
+    )
+    show = {"text": str, "image": lambda entry: entry, "audio": lambda entry: (entry, 800)}
+    if how == "several keys":
+        keys["image"] = ("pixels", "label")
+        show["image"] = lambda entry: entry[0]
+    if how == "absent":
+        data = Media(wave=None)
+        loader = DataLoader(
+            data,
+            16,
+            collate_fn=lambda rows: default_collate([{k: v for k, v in row.items() if k != "wave"} for row in rows]),
+        )
+        model.forward = lambda batch: Watching.forward(model, {**batch, "wave": torch.zeros(len(batch["label"]), 2)})
+    if how == "popped":
+        model.validation_step = lambda batch, batch_idx: batch.clear()
+    if how == "nested":
+        keys = {name: f"inputs.{key}" for name, key in KEYS.items()}
+        loader = DataLoader(
+            data, 16, collate_fn=lambda rows: {"inputs": (batch := default_collate(rows)), "label": batch["label"]}
+        )
+        model.forward = lambda batch: Watching.forward(model, batch["inputs"])
+    watcher, _ = run(tmp_path, data, keys, loader, model, show=show)
+    found = contents(watcher)
+    assert found
+    for content in found:
+        n = int(content["text"].split()[-1])  # the shuffled sample's own number
+        assert np.array_equal(content["image"], (255 * data.pixels[n].movedim(0, 2).numpy()).astype(np.uint8))
+        if how == "absent":
+            assert "audio" not in content
+        else:
+            assert abs(content["audio"].first - 32767 * data.wave[n, :800].numpy()).max() < 2
+
+
+def test_memory_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("mm_metrics.callbacks.contents.MOST_HELD", 20_000)
+    _, html = run(tmp_path, Media(n=100), show="auto")
+    assert "too large to be kept" in html
+    held = []
+    monkeypatch.setattr("mm_metrics.callbacks.contents.MOST_HELD", 2**27)
+    taken = Contents.settle
+    monkeypatch.setattr(Contents, "settle", lambda self: (taken(self), held.append((len(self.kept), self.held))))
+    run(tmp_path, Media(n=400), show="auto")
+    assert max(n for n, _ in held) <= 100
+    assert max(size for _, size in held) <= 100 * 9_000
+
+
+@pytest.mark.filterwarnings("ignore:.*ckpt_path")
+def test_two_monitors_and_a_resumed_run(tmp_path):
+    first = ModalityMonitor(KEYS, num_classes=3, name="one", show="auto", baseline={"text": ""}, bootstrap=10)
+    second = ModalityMonitor(KEYS, num_classes=3, name="two", baseline={"text": ""}, bootstrap=10)
+    loader = DataLoader(Media(), batch_size=16)
+    model = Trained()
+    run_ = trainer(tmp_path, first, second, max_epochs=1)
+    run_.fit(model, loader, loader)
+    run_.save_checkpoint(tmp_path / "last.ckpt")
+    folder = tmp_path / "modality"
+    assert "<img" in (folder / "one" / "report.html").read_text()
+    assert "<img" not in (folder / "two" / "report.html").read_text()
+    again = copy.deepcopy(first)
+    trainer(tmp_path / "b", again, max_epochs=2).fit(model, loader, loader, ckpt_path=tmp_path / "last.ckpt")
+    assert "<img" in (tmp_path / "b" / "modality" / "one" / "report.html").read_text()
+
+
+class Trained(Watching):
+    """With what a fit needs."""
+
+    def training_step(self, batch: dict, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch), batch["label"])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
