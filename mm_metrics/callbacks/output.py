@@ -83,7 +83,7 @@ class Output:
         if not self.enabled:
             return
         from mm_metrics.render import console, page, tables
-        from mm_metrics.render.loggers import send
+        from mm_metrics.render.loggers import send, send_samples
 
         told = {
             name: tables.of(card, verdicts[name], [row for row in samples if row["stage"] == name], name)
@@ -93,10 +93,10 @@ class Output:
         for name in ended:
             picture = "summary.png" if name == stage else f"summary_{name}.png"
             self._try("table", partial(console.print_card, told[name], named=len(ended) > 1))
-            self._try(
-                "figures",
-                partial(send, loggers, told[name], f"{self.name}/{name}".lstrip("/"), step, self.folder, picture),
-            )
+            key = f"{self.name}/{name}".lstrip("/")
+            self._try("figures", partial(send, loggers, told[name], key, step, self.folder, picture))
+            rows = [one for one in shown if one["stage"] == name]
+            self._try("samples", partial(send_samples, loggers, rows, key, step))
         report, leaks = self.folder / "report.html", self._leakage()
         write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics, shown=shown)
         self._try(report.name, partial(write, report, told))

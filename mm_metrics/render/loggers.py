@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
+import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mm_metrics.render import tables
+from mm_metrics.render.samples import Sound, small, wav
 from mm_metrics.render.tables import Tables
 
 if TYPE_CHECKING:
@@ -48,6 +53,69 @@ def send(loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, fo
         figure.clear()
     if summary:
         figures.write_png(Path(folder) / summary, figures.summary(told, images))
+
+
+def send_samples(loggers: Iterable[Any], findings: Iterable[Mapping[str, Any]], stage: str, step: int) -> None:
+    """Give the samples of findings, as `mm_metrics.render.samples.shown` takes them, to the loggers that take media.
+
+    Weights & Biases gets a table with pictures and sounds, TensorBoard the same as text, images and audio; what goes
+    wrong in a logger is one warning. Samples without content are not sent.
+    """
+    rows = [
+        (str(one["message"]), i, row) for one in findings for i, row in enumerate(one["rows"]) if row.get("content")
+    ]
+    for logger in loggers if rows else ():
+        writer = getattr(logger, "experiment", None)
+        try:
+            if callable(getattr(logger, "log_table", None)) and "wandb" in sys.modules:
+                with tempfile.TemporaryDirectory() as folder:
+                    logger.log_table(f"{stage}/modality/samples", *_with_media(rows, Path(folder)), step=step)
+            elif callable(getattr(writer, "add_image", None)):
+                for message, i, row in rows:
+                    told = "".join(f"\n\n{name}: {said}" for name, said in row["coalitions"].items())
+                    opening = f"{row['number']} was {row['target']}, said {row['prediction']}"
+                    tag = f"{stage}/modality/samples/{message.replace(' ', '_')}/{i}"
+                    _write(writer, tag, opening + told, step)
+                    for modality, value in row["content"].items():
+                        _write(writer, f"{tag}/{modality}", small(value), step)
+        except Exception as error:
+            name = type(logger).__name__
+            warnings.warn(f"{name} did not take the samples of {stage}: {_said(error)}", stacklevel=2)
+
+
+def _write(writer: Any, tag: str, value: Any, step: int) -> None:
+    """One content to TensorBoard."""
+    if isinstance(value, str):
+        writer.add_text(tag, value, step)
+    elif isinstance(value, Sound):
+        writer.add_audio(tag, value.first[None] / 32768, step, sample_rate=value.rate)
+    elif isinstance(value, np.ndarray):
+        writer.add_image(tag, value, step, dataformats="HWC")
+
+
+def _with_media(rows: list[tuple[str, int, Mapping[str, Any]]], folder: Path) -> tuple[list[str], list[list[Any]]]:
+    """The columns and rows of a table of Weights & Biases; sounds are written to a folder for it to take."""
+    wandb = sys.modules["wandb"]
+
+    def media(value: Any) -> Any:
+        if isinstance(value, Sound):
+            path = folder / f"{len(list(folder.iterdir()))}.wav"
+            path.write_bytes(wav(value))
+            return wandb.Audio(str(path))
+        return wandb.Image(value) if isinstance(value, np.ndarray) else value if isinstance(value, str) else None
+
+    answers = list(dict.fromkeys(name for _, _, row in rows for name in row["coalitions"]))
+    held = list(dict.fromkeys(modality for _, _, row in rows for modality in row["content"]))
+    columns = ["finding", "sample", "target", "prediction", *(f"shown {name}" for name in answers), *held]
+    return columns, [
+        [
+            message,
+            *(str(row[key]) for key in ("number", "target", "prediction")),
+            *(row["coalitions"].get(name) for name in answers),
+            *(media(small(row["content"].get(modality))) for modality in held),
+        ]
+        for message, _, row in rows
+    ]
 
 
 def _takes_pictures(logger: Any) -> bool:

@@ -201,10 +201,15 @@ def _wave(modality: str, sound: Sound) -> Content:
     sheet = Sheet(2.0 * _COLUMNS, 37)
     sheet.marks.append(Mark("area", upper + lower[::-1], draw.RIGHT))
     drawn = svg.inline(sheet, f"Waveform of {modality}, {sound.seconds:.1f} seconds, largest value {largest:.3g}")
+    return Content(modality, wave=drawn, sound=_uri("audio/wav", wav(sound)))
+
+
+def wav(sound: Sound) -> bytes:
+    """A sound's first second as a WAV file."""
     pcm = sound.first.astype("<i2").tobytes()
     form = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, sound.rate, 2 * sound.rate, 2, 16)
     body = form + b"data" + struct.pack("<I", len(pcm)) + pcm
-    return Content(modality, wave=drawn, sound=_uri("audio/wav", b"RIFF" + struct.pack("<I", len(body)) + body))
+    return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def _means(image: np.ndarray) -> np.ndarray:

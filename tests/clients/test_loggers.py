@@ -6,6 +6,7 @@ import csv
 import io
 import json
 
+import numpy as np
 import pytest
 
 from mm_metrics.render import loggers
@@ -37,6 +38,30 @@ def test_tensorboard(tmp_path):
     assert looks_drawn(event.encoded_image_string)
 
 
+def shown() -> list[dict]:
+    """The samples of a finding: words, a picture and a sound, one of them without."""
+    tone = (np.sin(np.arange(16_000) / 9), 16_000)
+    content = {"text": "a <b>siren</b>", "image": np.full((20, 30, 3), 200, np.uint8), "audio": tone}
+    row = {"number": 7, "target": "siren", "prediction": "rain", "coalitions": {"audio": "siren"}, "content": content}
+    return [{"message": "events missed", "of": 30, "rows": [row, row | {"number": 8}, row | {"content": None}]}]
+
+
+def test_samples_in_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = TensorBoardLogger(tmp_path)
+    loggers.send_samples([logger, object()], shown(), "val", 7)
+    logger.experiment.close()
+    seen = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "audio": 0}).Reload()
+    tags = seen.Tags()
+    assert set(tags["images"]) == {f"val/modality/samples/events_missed/{i}/image" for i in (0, 1)}
+    assert set(tags["audio"]) == {f"val/modality/samples/events_missed/{i}/audio" for i in (0, 1)}
+    assert seen.Audio(tags["audio"][0])[0].length_frames == 16_000
+    assert any("7 was siren, said rain" in str(seen.Tensors(tag)) for tag in tags["tensors"])
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # mlflow's own
 def test_mlflow(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
@@ -60,16 +85,29 @@ def test_wandb_offline(tmp_path, monkeypatch):
     from lightning.pytorch.loggers import WandbLogger
 
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_MODE", "offline")  # whatever another test has told wandb before
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     loggers.send([logger], card(), "val", 7, tmp_path)
+    loggers.send_samples([logger], shown(), "val", 7)
     logger.experiment.finish()
     files = [path for path in tmp_path.rglob("media/**/*") if path.is_file()]
     pictures = [path for path in files if path.suffix == ".png"]
-    assert {name for name in NAMES if any(name in path.name for path in pictures)} == set(NAMES)
-    assert all(looks_drawn(path.read_bytes()) for path in pictures)
-    table = json.loads(next(path for path in files if path.name.endswith(".table.json")).read_text())
-    assert [row[0] for row in table["data"]] == list(card().slices)
+    charts = {name: [path for path in pictures if name in path.name] for name in NAMES}
+    assert all(looks_drawn(path.read_bytes()) for name in NAMES for path in charts[name])
+    assert all(charts.values())
+    told = {
+        path.name.split("_")[0]: json.loads(path.read_text()) for path in files if path.name.endswith(".table.json")
+    }
+    assert [row[0] for row in told["scores"]["data"]] == list(card().slices)
+    columns, rows = told["samples"]["columns"], told["samples"]["data"]
+    assert columns == ["finding", "sample", "target", "prediction", "shown audio", "text", "image", "audio"]
+    assert [row[1:] for row in rows] == [
+        [n, "siren", "rain", "siren", "a <b>siren</b>", "Image", "Audio"] for n in "78"
+    ]
+    staged = [path.read_bytes()[:4] for path in (tmp_path / "data").rglob("staging/*")]  # a table's media
+    assert b"RIFF" in staged
+    assert b"\x89PNG" in staged
 
 
 def test_the_few_keys_bring_their_bounds(tmp_path):
