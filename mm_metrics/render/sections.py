@@ -64,9 +64,9 @@ def section(told: Tables) -> Section:
     if len(told.coalitions) > 1:
         made.gains = [_contributions(told), *([_interactions(told)] if told.interactions.rows else [])]
         made.coalitions = _coalitions(told)
-    for slice in told.distinct[:_PANELS_SHOWN] if told.supports["all"] else ():
+    for slice in told.distinct[:_PANELS_SHOWN]:
         cells = told.cells(slice)
-        if cells is None:
+        if cells is None or not told.supports[slice]:
             continue
         counts, worst = told.confusion_table(slice), told.worst_classes(slice)
         beside = [("Counts" if counts.columns[1:2] != ("taken for",) else "Largest errors", counts)]
