@@ -104,9 +104,7 @@ class SampleTracker:
                 "message": self._message(kind, modality),
                 "samples": sorted(n for rank in numbers for n in rank[i])[:KEPT],
                 "of": sum(rank[i] for rank in counts),
-                "rows": [row for _, _, row in sorted((part for rank in samples for part in rank[i]), key=_order)][
-                    :WORST
-                ],
+                "rows": [row for *_, row in sorted(part for rank in samples for part in rank[i])][:WORST],
             }
             for i, (kind, modality) in enumerate(self.kinds)
         ]
@@ -115,8 +113,8 @@ class SampleTracker:
         there, numbers = (part.tolist() for part in self.lowest) if self.lowest else ([[]] * len(self.kinds),) * 2
         return [[n for n, yes in zip(*kind, strict=True) if yes] for kind in zip(numbers, there, strict=True)]
 
-    def _samples(self, names: Sequence[str], own: int) -> list[list[tuple[float, int, dict[str, Any]]]]:
-        """How sure, the number and the row of this rank's worst samples of each kind."""
+    def _samples(self, names: Sequence[str], own: int) -> list[list[tuple[float, int, int, dict[str, Any]]]]:
+        """The order and the row of this rank's worst samples of each kind."""
         if not self.worst:
             return [[] for _ in self.kinds]
 
@@ -140,17 +138,16 @@ class SampleTracker:
             }
 
         kinds = zip(*(part.tolist() for part in self.worst), strict=True)
-        return [[(one[0], one[1], row(*one[1:])) for one in zip(*kind, strict=True) if one[0] >= 0] for kind in kinds]
+        return [
+            [(-one[0], one[1], one[2], row(*one[1:])) for one in zip(*kind, strict=True) if one[0] >= 0]
+            for kind in kinds
+        ]
 
     def _message(self, kind: str, modality: str) -> str:
         if kind == "missed":
             what = "events missed" if self.reader.task.positive else "wrong answers"
             return what if modality == "all" else f"{what} on the slice {modality}"
         return f"right only {'with' if kind == 'right_only_with' else 'without'} {modality}"
-
-
-def _order(part: tuple[float, int, Any]) -> tuple[float, int]:
-    return -part[0], part[1]
 
 
 def _best(held: list[Tensor], found: list[Tensor], most: int) -> list[Tensor]:

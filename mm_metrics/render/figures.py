@@ -5,7 +5,6 @@ All need matplotlib; the page writes the same sheets without it.
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from mm_metrics.extras import install
 from mm_metrics.files import write_whole
 from mm_metrics.render import charts, confusion, draw, tables
 from mm_metrics.render.draw import Sheet
+from mm_metrics.render.samples import png
 from mm_metrics.render.tables import Number, Tables
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ def coalitions(card: Tally | Tables, ax: Axes | None = None) -> tuple[Figure, Ax
 def contributions(card: Tally | Tables, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """What is lost without each modality, and its Shapley value, in points with intervals."""
     return paint(charts.contributions(tables.of(card)), ax)
-
-
-def history(
-    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], label: str = "", ax: Axes | None = None
-) -> tuple[Figure, Axes]:
-    """Values over epochs, one line each: `rows` are one dict an epoch, `series` names to keys of them."""
-    return paint(charts.history(rows, series, label), ax)
 
 
 def drawn(told: Tables) -> dict[str, Figure]:
@@ -101,11 +94,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> Path:
     """Write pixels to `path` as PNG, whole or not at all: ``write_png("summary.png", summary(card))``."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG", compress_level=3)
-    return write_whole(path, out.getvalue())
+    return write_whole(path, png(image))
 
 
 def paint(sheet: Sheet, ax: Axes | None = None) -> tuple[Figure, Axes]:

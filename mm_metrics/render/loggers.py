@@ -61,36 +61,34 @@ def send_samples(loggers: Iterable[Any], findings: Iterable[Mapping[str, Any]], 
     Weights & Biases gets a table with pictures and sounds, TensorBoard the same as text, images and audio; what goes
     wrong in a logger is one warning. Samples without content are not sent.
     """
-    rows = [
-        (str(one["message"]), i, row) for one in findings for i, row in enumerate(one["rows"]) if row.get("content")
-    ]
+    rows = [(one["message"], i, row) for one in findings for i, row in enumerate(one["rows"]) if row.get("content")]
+    key = f"{stage}/modality/samples"
     for logger in loggers if rows else ():
-        writer = getattr(logger, "experiment", None)
         try:
             if callable(getattr(logger, "log_table", None)) and "wandb" in sys.modules:
                 with tempfile.TemporaryDirectory() as folder:
-                    logger.log_table(f"{stage}/modality/samples", *_with_media(rows, Path(folder)), step=step)
-            elif callable(getattr(writer, "add_image", None)):
+                    logger.log_table(key, *_with_media(rows, Path(folder)), step=step)
+            elif callable(getattr(writer := getattr(logger, "experiment", None), "add_image", None)):
                 for message, i, row in rows:
-                    told = "".join(f"\n\n{name}: {said}" for name, said in row["coalitions"].items())
-                    opening = f"{row['number']} was {row['target']}, said {row['prediction']}"
-                    tag = f"{stage}/modality/samples/{message.replace(' ', '_')}/{i}"
-                    _write(writer, tag, opening + told, step)
-                    for modality, value in row["content"].items():
-                        _write(writer, f"{tag}/{modality}", small(value), step)
+                    said = f"{row['number']} was {row['target']}, said {row['prediction']}"
+                    answers = (f"{name}: {answer}" for name, answer in row["coalitions"].items())
+                    content = {"answers": "\n\n".join((said, *answers)), **row["content"]}
+                    _write(writer, f"{key}/{message.replace(' ', '_')}/{i}", content, step)
         except Exception as error:
             name = type(logger).__name__
             warnings.warn(f"{name} did not take the samples of {stage}: {_said(error)}", stacklevel=2)
 
 
-def _write(writer: Any, tag: str, value: Any, step: int) -> None:
-    """One content to TensorBoard."""
-    if isinstance(value, str):
-        writer.add_text(tag, value, step)
-    elif isinstance(value, Sound):
-        writer.add_audio(tag, value.first[None] / 32768, step, sample_rate=value.rate)
-    elif isinstance(value, np.ndarray):
-        writer.add_image(tag, value, step, dataformats="HWC")
+def _write(writer: Any, tag: str, content: Mapping[str, Any], step: int) -> None:
+    """A sample's contents to TensorBoard."""
+    for name, value in content.items():
+        value = small(value)
+        if isinstance(value, str):
+            writer.add_text(f"{tag}/{name}", value, step)
+        elif isinstance(value, Sound):
+            writer.add_audio(f"{tag}/{name}", value.first[None] / 32768, step, sample_rate=value.rate)
+        elif isinstance(value, np.ndarray):
+            writer.add_image(f"{tag}/{name}", value, step, dataformats="HWC")
 
 
 def _with_media(rows: list[tuple[str, int, Mapping[str, Any]]], folder: Path) -> tuple[list[str], list[list[Any]]]:
@@ -104,18 +102,14 @@ def _with_media(rows: list[tuple[str, int, Mapping[str, Any]]], folder: Path) ->
             return wandb.Audio(str(path))
         return wandb.Image(value) if isinstance(value, np.ndarray) else value if isinstance(value, str) else None
 
-    answers = list(dict.fromkeys(name for _, _, row in rows for name in row["coalitions"]))
-    held = list(dict.fromkeys(modality for _, _, row in rows for modality in row["content"]))
-    columns = ["finding", "sample", "target", "prediction", *(f"shown {name}" for name in answers), *held]
-    return columns, [
-        [
-            message,
-            *(str(row[key]) for key in ("number", "target", "prediction")),
-            *(row["coalitions"].get(name) for name in answers),
-            *(media(small(row["content"].get(modality))) for modality in held),
-        ]
-        for message, _, row in rows
-    ]
+    answers = list(dict.fromkeys(name for *_, row in rows for name in row["coalitions"]))
+    held = list(dict.fromkeys(modality for *_, row in rows for modality in row["content"]))
+    table = []
+    for message, _, row in rows:
+        told = [message, *(str(row[key]) for key in ("number", "target", "prediction"))]
+        told += [row["coalitions"].get(name) for name in answers]
+        table.append([*told, *(media(small(row["content"].get(modality))) for modality in held)])
+    return ["finding", "sample", "target", "prediction", *(f"shown {name}" for name in answers), *held], table
 
 
 def _takes_pictures(logger: Any) -> bool:

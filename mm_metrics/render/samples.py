@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import io
 import struct
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -134,6 +134,8 @@ def small(value: Any) -> str | bytes | np.ndarray | Sound | Unshown:
         if wave is None or not wave.size or wave.ndim > 2 or not isinstance(rate, int | float) or not 1 <= rate < 1e7:
             return Unshown("no (waveform, rate)")
         return _sound(wave, int(rate))
+    from PIL import Image
+
     values = _array(value)
     if values is None or values.ndim not in (2, 3) or min(values.shape) < 1:
         return Unshown(f"{type(value).__name__} is not shown")
@@ -142,15 +144,17 @@ def small(value: Any) -> str | bytes | np.ndarray | Sound | Unshown:
         values = np.moveaxis(values, 0, -1)
     if values.shape[-1] not in (1, 3, 4):
         return Unshown(f"an array {values.shape} is no image")
-    floats, values = values.dtype.kind not in "iu", _means(values[..., :3])
+    values = values[..., :3]
     if values.dtype != np.uint8:
         finite = values[np.isfinite(values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-        top = 1.0 if floats else 255.0
+        top = 255.0 if values.dtype.kind in "iu" else 1.0
         low, high = (0.0, top) if 0 <= low and high <= top else (low, high)
         values = np.nan_to_num((values - low) / ((high - low) or 1.0), nan=0.0, posinf=1.0, neginf=0.0)
         values = (255 * np.clip(values, 0, 1)).astype(np.uint8)
-    return np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values
+    image = Image.fromarray(np.ascontiguousarray(values.repeat(3, axis=-1) if values.shape[-1] == 1 else values))
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    return np.asarray(image)
 
 
 def _array(value: Any) -> np.ndarray | None:
@@ -190,7 +194,7 @@ def _content(modality: str, value: Any) -> Content:
         return Content(modality, missing=words.clean(value.why))
     if isinstance(value, Sound):
         return _wave(modality, value)
-    return Content(modality, image=_uri("image/png", value if isinstance(value, bytes) else _png(value)))
+    return Content(modality, image=_uri("image/png", value if isinstance(value, bytes) else png(value)))
 
 
 def _wave(modality: str, sound: Sound) -> Content:
@@ -212,31 +216,13 @@ def wav(sound: Sound) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _means(image: np.ndarray) -> np.ndarray:
-    """An image ``(H, W, C)`` of at most 160 pixels a side, each the mean of those that it stands for."""
-    kind = np.uint8 if image.dtype == np.uint8 else np.float32
-    for axis in (0, 1):
-        step = -(-image.shape[axis] // _SIDE)
-        if step > 1:
-            starts = np.arange(0, image.shape[axis], step)
-            counts = np.diff([*starts, image.shape[axis]])
-            sums = np.add.reduceat(image.astype(np.float32), starts, axis=axis)
-            image = sums / counts.reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-    return np.ascontiguousarray(image.astype(kind))
+def png(image: np.ndarray) -> bytes:
+    """An image ``(H, W, 3)`` uint8 as a PNG file."""
+    from PIL import Image
 
-
-def _png(image: np.ndarray) -> bytes:
-    """An image ``(H, W, 3)`` uint8 as a PNG."""
-    height, width = image.shape[:2]
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)  # no filter
-    parts = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
-        (b"IDAT", zlib.compress(rows.tobytes())),
-        (b"IEND", b""),
-    )
-    return _PNG + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in parts
-    )
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
 
 
 def _uri(kind: str, content: bytes) -> str:
