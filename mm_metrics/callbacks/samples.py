@@ -53,10 +53,10 @@ class SampleTracker:
         at = {mask: k for k, mask in enumerate(masks)}
         mine, whole = at[own], at.get(full, at[own])
         without = [at.get(full ^ 1 << m) if full in at else None for m in range(M)]
-        looked = list(dict.fromkeys([mine, whole, *(k for k in without if k is not None)]))
-        some = labels._replace(predicted=labels.predicted[looked])
         sure = torch.zeros(labels.predicted.shape[:2], device=rows.preds.device)
-        sure[looked] = _sureness(self.reader, rows.preds[looked], some).round(decimals=4)  # of noise no order comes
+        for k in {mine, whole, *(k for k in without if k is not None)}:  # a copy of all would cost as much again
+            one = labels._replace(predicted=labels.predicted[k : k + 1])
+            sure[k] = _sureness(self.reader, rows.preds[k : k + 1], one)[0].round(decimals=4)  # of noise no order comes
         target, said, counted = labels.target, labels.predicted, rows.counted  # (N, L), (K, N, L), (K, N)
         right = ((said == target) | (False if labels.ignored is None else labels.ignored)).all(-1)
         missed = ~right[mine] & (target[:, 0] == 1) if self.reader.task.positive else ~right[mine]
@@ -168,9 +168,9 @@ def _sureness(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
         return torch.zeros(tuple(preds.shape[:2]), device=preds.device)
     if reader.task.by_class:
         x = preds.detach().float()
-        said = x.gather(-1, labels.predicted.clamp(min=0)).squeeze(-1)
-        given = (x.amin(-1) >= 0) & ((x.sum(-1) - 1).abs() < 1e-2)
-        return torch.where(given, said, (said - x.logsumexp(-1)).exp()).nan_to_num(0.0)
+        said = x.gather(-1, labels.predicted.clamp(min=0))  # the largest of the row
+        given = (said <= 1) & ((x.sum(-1, keepdim=True) - 1).abs() < 1e-2) & (x.amin(-1, keepdim=True) >= 0)
+        return torch.where(given, said, 1 / (x - said).exp_().sum(-1, keepdim=True)).squeeze(-1).nan_to_num(0.0)
     held = logits_of(reader, preds)[0].sigmoid()
     said = torch.where(labels.predicted == 1, held, 1 - held)
     return torch.where(labels.predicted == labels.target, 0.0, said.nan_to_num(0.0)).amax(-1)

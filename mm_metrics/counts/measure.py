@@ -107,9 +107,10 @@ def true_probability(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
     """
     if not preds.dtype.is_floating_point or reader.task.ordinal:
         return torch.full(tuple(preds.shape[:2]), torch.nan, device=preds.device)
-    log_odds, log_p = logits_of(reader, preds)
     if reader.task.by_class:
+        log_p = _log_p(preds.detach().float())
         return log_p.gather(-1, labels.target.expand(*preds.shape[:2], 1)).squeeze(-1).exp()
+    log_odds, _ = logits_of(reader, preds)
     return torch.where(labels.target == 1, log_odds, -log_odds).sigmoid().mean(-1)
 
 
@@ -118,8 +119,7 @@ def logits_of(reader: Reader, preds: Tensor) -> tuple[Tensor, Tensor]:
     x = preds.detach()
     x = x if x.dtype == torch.float64 else x.float()
     if reader.task.by_class:
-        given = ((x >= 0) & (x <= 1)).all(-1, keepdim=True) & ((x.sum(-1, keepdim=True) - 1).abs() < 1e-2)
-        log_p = torch.where(given, x.clamp(min=0).log(), x.log_softmax(-1))
+        log_p = _log_p(x)
     elif x.ndim > 2 and x.shape[-1] == 2 and reader.L == 1:  # two columns
         x = (x[..., 1:] - x[..., :1]) if reader.from_logits else torch.logit(x[..., 1:])
         return x.float(), torch.nn.functional.logsigmoid(x).float()
@@ -129,6 +129,12 @@ def logits_of(reader: Reader, preds: Tensor) -> tuple[Tensor, Tensor]:
         return x.float(), torch.nn.functional.logsigmoid(x).float()
     odds = log_p - torch.log(-torch.expm1(log_p.clamp(max=0)))
     return odds.float(), log_p.float()
+
+
+def _log_p(x: Tensor) -> Tensor:
+    """The log of the probability of each class ``(..., C)``, of logits or of probabilities."""
+    given = ((x >= 0) & (x <= 1)).all(-1, keepdim=True) & ((x.sum(-1, keepdim=True) - 1).abs() < 1e-2)
+    return torch.where(given, x.clamp(min=0).log(), x.log_softmax(-1))
 
 
 def _total(

@@ -67,7 +67,7 @@ class BookWriter:
         self._rows: list[pa.RecordBatch] = []
         self._count = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = _parquet().ParquetWriter(self.path, self.schema)
+        self._writer = _writer(self.path, self.schema)
 
     def add(self, columns: Mapping[str, Any]) -> None:
         """Rows by column name: arrays ``(N,)``, of labels ``(N, L)``; a column left out is null."""
@@ -99,12 +99,13 @@ def join_books(shards: Iterable[str | os.PathLike[str]], path: str | os.PathLike
     parquet, target, parts = _parquet(), Path(path), list(map(Path, shards))
     whole = target.with_name(f".{target.name}.whole")
     try:
-        with parquet.ParquetWriter(whole, parquet.read_schema(parts[0])) as writer:
-            for shard in parts:
-                with parquet.ParquetFile(shard) as file:
-                    for group in range(file.num_row_groups):
-                        writer.write_table(file.read_row_group(group))
-        os.replace(whole, target)
+        if parts[1:]:
+            with _writer(whole, parquet.read_schema(parts[0])) as writer:
+                for shard in parts:
+                    with parquet.ParquetFile(shard) as file:
+                        for group in range(file.num_row_groups):
+                            writer.write_table(file.read_row_group(group))
+        os.replace(whole if parts[1:] else parts[0], target)
     finally:
         for shard in (whole, *parts):
             shard.unlink(missing_ok=True)
@@ -187,6 +188,12 @@ def _schema(header: Mapping[str, Any]) -> pa.Schema:
     fields += [(column_of(header, name), label) for name in others]
     fields += [(column_of(header, name, "true_probability"), pa.float32()) for name in (header["own"], *others)]
     return pa.schema(fields, metadata={KEY: json.dumps(header)})
+
+
+def _writer(path: Path, schema: pa.Schema) -> Any:
+    """What writes a book: columns of labels by a dictionary, for which probabilities and numbers are too many."""
+    labels = [field.name for field in schema if "probability" not in field.name and field.name != "index"]
+    return _parquet().ParquetWriter(path, schema, use_dictionary=labels)
 
 
 def _array(values: Any, kind: pa.DataType, N: int) -> pa.Array:
