@@ -128,20 +128,26 @@ class ModalityAblation:
     def raw(self, batch: Any) -> Any:
         """What ``predict`` gives for the batch as it is, such as one head a modality; else as `predict`."""
         with self._whole.untouched():
+            self._whole.look_for_ranks(batch)
             return self._whole.raw(batch)
 
     def glimpse(self, batch: Any) -> Any:
         """What `raw` gives for two of the batch's samples; for all of them where that is a mapping, or can't be had."""
         with suppress(Exception):  # what is the user's to see, the whole batch raises too
             found = self.inputs.find(batch, flatten(batch))
-            output = None if found.whole else self.raw(some_rows(batch, found.N, slice(2)))
+            output = None if found.whole or self.meets(batch) else self.raw(some_rows(batch, found.N, slice(2)))
             if output is not None and not isinstance(output, Mapping):
                 return output
         return self.raw(batch)
 
     def wrap(self, around: Callable[[Predict], Predict]) -> None:
         """Let ``around(predict)`` take the place of ``predict(model, batch)``, to run it through a strategy."""
-        self._whole.predict = around(self._whole.predict)
+        self._whole.predict, self._whole.meets = around(self._whole.predict), True
+
+    def meets(self, batch: Any) -> bool:
+        """Whether ranks wait for each other in the model's forward, so that each has to run it as often."""
+        with self._whole.untouched():
+            return self._whole.look_for_ranks(batch)
 
     def watch(self, batch_idx: int = 0, dataloader_idx: int = 0) -> ModalityAblation:
         """From here to `unwatch` keep what the encoders, and the model itself, give for the tensors they are given.

@@ -63,17 +63,19 @@ class Engine:
                 f"{self.name} is compiled, its encoders can't be seen from outside: inputs are hidden and the whole "
                 f"model runs {len(self.masks)} times a batch",
             )
-        return self.apart and not self.whole.compiled
+        return self.apart and not self.whole.compiled and not self.whole.meets
 
     def why(self) -> str:
         """Why nothing at all is kept."""
+        if self.whole.meets:
+            return f"ranks wait for each other in {self.name}"
         if not self.apart or self.whole.compiled:
             return f"{self.name} is compiled" if self.apart else "encoders=None"
         return next((form.why for form in self.forms.values() if form.why), "no batch came as yet")
 
     def answers(self, view: View, presence: Any, look: Look) -> Tensor:
         """``(K, N, C)``; ``look`` views some of the batch's rows with some of the ``presence``."""
-        if not self.may_split():
+        if self.whole.look_for_ranks(view.batch) or not self.may_split():
             return self.whole.hidden(view)
         form = self.forms.setdefault(view.form, Form())
         if view.found.whole:

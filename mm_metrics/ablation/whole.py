@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Module
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm_metrics.ablation.batch import Path, copied, flatten
 from mm_metrics.ablation.calls import Calls
@@ -26,6 +28,16 @@ from mm_metrics.modalities import Modalities
 
 class HidingError(RuntimeError):
     """The model can't run on what stands in for a hidden modality, and can on the batch as it is."""
+
+
+class _Collectives(TorchDispatchMode):
+    """Sees whether what runs inside waits for other ranks, by whichever function it does so."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= func.namespace in ("c10d", "_c10d_functional")
+        return func(*args, **(kwargs or {}))
 
 
 class Whole:
@@ -51,6 +63,7 @@ class Whole:
         self.recorder = Recorder({id(model)}, {id(model)}, weights=self.now, judging=default)
         self.known: Known | None = None
         self.guard: Guard | None = None
+        self.meets: bool | None = None  # whether a forward waits for the other ranks' own; None where nobody looked
         self._ran = False
         self._columns: tuple[int, ...] | None = None  # of an answer to several samples
         self._weights: Weights | None = None
@@ -70,6 +83,19 @@ class Whole:
         self.known = self.guard.known
         self.guard.values.clear()
         self.guard.weights.clear()
+
+    def look_for_ranks(self, batch: Any) -> bool:
+        """Whether ranks meet in a forward, as one pass over a first batch tells: then each must run it as often."""
+        if self.meets is None:
+            mode = _Collectives()
+            if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+                with mode:
+                    self.run(copied(batch))
+                self.recorder.clear()
+            self.meets = mode.seen
+            if self.meets:
+                self.once("meets", f"ranks wait for each other in {self.name}: each runs it whole, every batch as often")
+        return self.meets
 
     def now(self) -> Any:
         """The stamp of the model's weights, less what a forward itself changes."""

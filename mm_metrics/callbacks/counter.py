@@ -118,7 +118,9 @@ class Counter:
         (before, truth), self._before = self._before, (None, None)
         if before is not None and len(batch) < len(before) and isinstance(batch, dict):
             batch = {**before, **batch}  # the step has popped entries
-        if truth is not None and isinstance(truth.target, Tensor) and truth.target.ndim and not len(truth.target):
+        self.prober.start(trainer, pl_module)
+        empty = truth is not None and isinstance(truth.target, Tensor) and truth.target.ndim and not len(truth.target)
+        if empty and not self.prober.meets(batch):
             return
         try:
             self._count(trainer, pl_module, batch, truth, batch_idx, loader)
@@ -134,7 +136,6 @@ class Counter:
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, truth: Truth | None, batch_idx: int, i: int
     ) -> None:
         prober, loader = self.prober, self.loaders.get(i)
-        prober.start(trainer, pl_module)
         truth = truth_of(self.watched, batch) if truth is None else truth
         batches = 0 if loader is None else loader.batches
         shown = prober(batch, self.due(trainer) and (self.max_batches is None or batches < self.max_batches))

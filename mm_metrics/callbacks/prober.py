@@ -211,8 +211,25 @@ class Prober:
             for modality, names in named.items()
         }
 
+    def meets(self, batch: Any) -> bool:
+        """Whether ranks wait for each other in a forward of the module."""
+        assert self.ablation is not None
+        with self._context():
+            return self.ablation.meets(batch)
+
     def __call__(self, batch: Any, ablate: bool = True) -> Shown:
-        """The answers to one batch, its own alone where not `ablate`; as in evaluation mode, without a trace."""
+        """The answers to one batch, its own alone where not `ablate`; as in evaluation mode, without a trace.
+
+        Raises RuntimeError where a rank that others wait for can't answer: they would go on with other batches' parts.
+        """
+        try:
+            return self._answers(batch, ablate)
+        except (LookupError, TypeError, ValueError) as error:
+            if self.meets(batch):
+                raise RuntimeError(f"other ranks wait for this one, and its batch has no answer: {error}") from error
+            raise
+
+    def _answers(self, batch: Any, ablate: bool) -> Shown:
         ablation = self.ablation
         assert ablation is not None
         with self._context():
