@@ -94,7 +94,7 @@ class Whole:
                 self.recorder.clear()
             self.meets = mode.seen
             if self.meets:
-                self.once("meets", f"ranks wait for each other in {self.name}: each runs it whole, every batch as often")
+                self.once("meets", f"ranks wait for each other in {self.name}: it is run whole, as often on each")
         return self.meets
 
     def now(self) -> Any:

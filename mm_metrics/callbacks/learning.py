@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
-from mm_metrics import contributions, words
+from mm_metrics import contributions
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
-from mm_metrics.scorecard import Estimate
-from mm_metrics.uncertainty import normal_quantile
-from mm_metrics.verdict import Finding
+from mm_metrics.uncertainty import Contribution, Estimate, normal_quantile
+from mm_metrics.verdict import Finding, sentences
 
 
 @dataclass(frozen=True)
@@ -165,89 +164,41 @@ class Thresholds(NamedTuple):
     confidence: float = 0.95
 
 
-Since = Callable[[str, str], str]  # kind and modality to the words for since when a finding holds
-
-
 def findings(
     train: Seen, val: Seen | None, bars: Thresholds, epoch: int = 0, began: Mapping[tuple[str, str], int] | None = None
 ) -> list[Finding]:
-    """What is sure at the end of `epoch`; `began` says since which epoch a finding (kind, modality) has held so far."""
+    """What is sure at the end of `epoch`; `began` says since which epoch a finding (kind, modality) has held so far.
 
-    def since(kind: str, modality: str) -> str:
-        return f" (since epoch {(began or {}).get((kind, modality), epoch)})"
-
+    Memorised: worth that surely does not carry over to validation; dominant: the most of all worth; unused: none.
+    """
     z = normal_quantile(1 - (1 - bars.confidence) / len(train.modalities))  # so many modalities are asked
-    found = [] if val is None else _overfit(train, val, bars, z, since)
-    total = _mean(train.worth().sum(0), z)
-    if len(train.modalities) > 1 and total.low > bars.unused:  # it has learned something
-        found += [*_dominant(train, total, bars, z, since), *_unused(train, bars, z, since)]
-    return found
+    found: list[Finding] = []
 
+    def add(kind: str, name: str, value: Estimate, bar: float, message: str, level: str = "good") -> None:
+        message += f" (since epoch {(began or {}).get((kind, name), epoch)})"
+        found.append(Finding(kind, name, "accuracy", *value, bar, message, level))
 
-def _overfit(train: Seen, val: Seen, bars: Thresholds, z: float, since: Since) -> list[Finding]:
-    """Modalities whose worth on training samples surely does not carry over to validation."""
-    found, learned, held = [], train.worth(), val.worth()
-    for m, name in enumerate(train.modalities):
-        a, b = _mean(learned[m][train.there[:, m]], z), _mean(held[m][val.there[:, m]], z)
-        half = math.hypot(a.high - a.value, b.high - b.value)
-        gap = Estimate(a.value - b.value, a.value - b.value - half, a.value - b.value + half)
-        carried = b.value - bars.overfit * a.value + math.hypot(bars.overfit * (a.high - a.value), b.high - b.value)
-        if gap.low > bars.gap and carried < 0:
-            found.append(
-                Finding(
-                    "overfit_modality",
-                    name,
-                    "accuracy",
-                    *gap,
-                    bars.gap,
-                    f"{name} is memorised: on training samples it gives {words.points_estimate(a)} points of "
-                    f"accuracy, on validation samples {words.points_estimate(b)}; look in it for what identifies a "
-                    f"sample{since('overfit_modality', name)}",
-                    "mixed",
-                )
-            )
-    return found
-
-
-def _dominant(train: Seen, total: Estimate, bars: Thresholds, z: float, since: Since) -> list[Finding]:
-    worth, found = train.worth(), []
+    worth = train.worth()
+    for m, name in enumerate(() if val is None else train.modalities):
+        a, b = (_mean(one.worth()[m][one.there[:, m]], z) for one in (train, val) if one is not None)
+        room_a, room_b, gap = a.high - a.value, b.high - b.value, a.value - b.value
+        half = math.hypot(room_a, room_b)
+        carried = b.value - bars.overfit * a.value + math.hypot(bars.overfit * room_a, room_b)
+        if gap - half > bars.gap and carried < 0:
+            both = Estimate(gap, gap - half, gap + half)
+            add("overfit_modality", name, both, bars.gap, sentences.memorised(name, a, b), "mixed")
+    total = _mean(worth.sum(0), z)
+    if len(train.modalities) < 2 or not total.low > bars.unused:  # it has learned nothing yet
+        return found
     for m, name in enumerate(train.modalities):
         own = _mean(worth[m], z)
         if _mean(worth[m] - bars.dominant * worth.sum(0), z).low > 0:
-            found.append(
-                Finding(
-                    "dominant_modality",
-                    name,
-                    "accuracy",
-                    *own,
-                    bars.dominant * total.value,
-                    f"{name} carries {own.value / total.value:.0%} of what the model has learned of its training "
-                    f"samples ({words.points_estimate(own)} of {100 * total.value:.0f} points of accuracy)"
-                    f"{since('dominant_modality', name)}",
-                    "good",
-                )
-            )
-    return found
-
-
-def _unused(train: Seen, bars: Thresholds, z: float, since: Since) -> list[Finding]:
-    drop, gain, found = train.drop(), train.gain(), []
-    for m, name in enumerate(train.modalities):
-        lost, given = (_mean(part[m][train.there[:, m]], z) for part in (drop, gain))
-        if all(abs(bound) <= bars.unused for bound in (lost.low, lost.high, given.low, given.high)):
-            found.append(
-                Finding(
-                    "unused_modality",
-                    name,
-                    "accuracy",
-                    *lost,
-                    bars.unused,
-                    f"{name} is not used on the training samples either: without it accuracy loses "
-                    f"{words.points_estimate(lost)} points, and alone it gives {words.points_estimate(given)}"
-                    f"{since('unused_modality', name)}",
-                    "good",
-                )
-            )
+            message = f"on training samples, {sentences.dominant(name, own, total.value, 'accuracy')}"
+            add("dominant_modality", name, own, bars.dominant * total.value, message)
+        lost, given = (_mean(part[m][train.there[:, m]], z) for part in (train.drop(), train.gain()))
+        if all(abs(bound) <= bars.unused for bound in (*lost[1:], *given[1:])):
+            message = f"on training samples, {sentences.unused(name, Contribution(lost, given, own), 'accuracy')}"
+            add("unused_modality", name, lost, bars.unused, message)
     return found
 
 

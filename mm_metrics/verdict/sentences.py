@@ -192,6 +192,14 @@ def dominant(name: str, shapley: Estimate, total: float, score: str) -> str:
     )
 
 
+def memorised(name: str, learned: Estimate, held: Estimate) -> str:
+    """A modality whose worth on training samples does not carry over to validation."""
+    return (
+        f"{name} is memorised: on training samples it gives {words.points_estimate(learned)} points of accuracy, on "
+        f"validation samples {words.points_estimate(held)}; look in it for what identifies a sample"
+    )
+
+
 def weak(slice: WeakSlice, score: str) -> str:
     """A slice that is weaker than the whole, on the half of the data that did not propose it."""
     return (

@@ -16,6 +16,7 @@ from tests.distributed.test_odd_ranks import Heads, Quiet, by_head, validated
 from tests.toys import MODALITIES, Rows, loader, seeded
 
 pytestmark = pytest.mark.slow
+WAIT = datetime.timedelta(seconds=30)
 TURNS: list[int] = []  # one a forward; outside the model, which is as before after each
 
 
@@ -78,7 +79,7 @@ def cards(rank: int, world_size: int, folder: Path, alone: bool = False):
     for way, (model, keywords) in WAYS.items():
         ranks = range(world_size) if alone else [rank]
         mine = [batch for one in ranks for batch in batches(one, way != "heads")]
-        strategy = "auto" if alone else DDPStrategy(process_group_backend="gloo", timeout=datetime.timedelta(seconds=30))
+        strategy = "auto" if alone else DDPStrategy(process_group_backend="gloo", timeout=WAIT)
         data = DataLoader(mine, batch_size=None)
         found[way] = validated(folder, seeded(model), data, 1 if alone else world_size, strategy, False, **keywords)
     return {way: (one.scorecards["val"].layout, one.scorecards["val"].counts) for way, one in found.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -32,6 +33,30 @@ import torch
 torch.set_num_threads(1)
 from tests.distributed.test_monitor_ranks import validate
 validate(0, 2, Path(sys.argv[1]), "ddp", "sampler")
+"""
+
+HOST = """
+import sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.distributed.test_monitor_ranks import validate
+validate(0, 1, Path(sys.argv[1]), "ddp", "sampler", num_nodes=2)
+"""
+
+# Two hosts that share no interface and no folder, and are joined by a cable.
+HOSTS = """
+unshare -n sleep 300 & other=$!
+trap 'kill $other' EXIT
+while [ "$(readlink /proc/$other/ns/net)" = "$(readlink /proc/$$/ns/net)" ]; do sleep 0.1; done
+ip link add cable0 type veth peer name cable1 netns $other || exit 77
+ip link set lo up && ip addr add 10.99.0.1/24 dev cable0 && ip link set cable0 up
+there() { nsenter -t $other -n "$@"; }
+there ip link set lo up && there ip addr add 10.99.0.2/24 dev cable1 && there ip link set cable1 up
+export MASTER_ADDR=10.99.0.1 MASTER_PORT=29500
+there env NODE_RANK=1 GLOO_SOCKET_IFNAME=cable1 "$1" "$2/script.py" "$2/other" & second=$!
+NODE_RANK=0 GLOO_SOCKET_IFNAME=cable0 "$1" "$2/script.py" "$2/first" && wait $second
 """
 
 DIES = """
@@ -80,6 +105,20 @@ def test_torchrun_counts_the_same(tmp_path):
     card = json.loads((tmp_path / "modality" / "val.json").read_text())
     alone = json.loads(one_process(tmp_path)[0])
     assert card["counts"] == alone["counts"]
+
+
+def test_two_hosts_give_one_hosts_card(tmp_path):
+    allowed = ["unshare", "-rn", "sh", "-c", "ip link add cable0 type veth peer name cable1"]
+    if shutil.which("unshare") is None or subprocess.run(allowed, capture_output=True).returncode:
+        pytest.skip("this process may not make network namespaces")
+    (tmp_path / "script.py").write_text(HOST)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = ["unshare", "-rn", "sh", "-c", HOSTS, "sh", sys.executable, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    card = json.loads((tmp_path / "first" / "modality" / "val.json").read_text())
+    assert card["counts"] == json.loads(one_process(tmp_path)[0])["counts"]
+    assert not (tmp_path / "other" / "modality").exists()
 
 
 def test_a_rank_that_dies_ends_the_others_and_leaves_no_half_report(tmp_path):

@@ -23,7 +23,7 @@ class Ordered(BatchSampler):
 
 
 def validate(
-    rank: int, world_size: int, folder: Path, strategy: str, how: str
+    rank: int, world_size: int, folder: Path, strategy: str, how: str, num_nodes: int = 1
 ) -> tuple[str, dict[str, float], list[str]]:
     """A validation of 43 samples, which no world size here divides."""
     data = Rows(n=43, missing=0.2, seed=1)
@@ -36,6 +36,7 @@ def validate(
     run = Trainer(
         accelerator="cpu",
         devices=world_size,
+        num_nodes=num_nodes,
         strategy=strategy,
         logger=False,
         enable_progress_bar=False,

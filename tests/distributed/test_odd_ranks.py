@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from mm_metrics.callbacks import ModalityMonitor
 from tests.distributed.launch import launch
@@ -34,6 +35,19 @@ class Heads(Quiet):
     def by_head(self, batch):
         heads = {name: self.heads[name](batch[name]) for name in MODALITIES}
         return {**heads, "all": sum(heads.values())}
+
+
+class Split(Quiet):
+    """The head's columns and the next layer's rows lie on two ranks, which are given the same samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(24, 6), nn.ReLU(), nn.Linear(6, 3))
+
+    def configure_model(self):
+        if self.device_mesh is not None:
+            plan = {"0": ColwiseParallel(), "2": RowwiseParallel()}
+            parallelize_module(self.head, self.device_mesh["tensor_parallel"], plan)
 
 
 class Shared(DDPStrategy):
@@ -77,26 +91,32 @@ def odd(rank: int, world_size: int, folder: Path) -> list[str]:
         cards.append(monitor.scorecards["val_1"].counts)
     same = validated(folder, seeded(Quiet), loader(Rows(n=43, seed=1), batch_size=8), 2, Shared(), num_classes=3)
     cards.append(same.scorecards["val"].counts)
+    tensor = ModelParallelStrategy(1, 2, process_group_backend="gloo")
+    model = seeded(Split)
+    split = validated(folder, model, loader(Rows(n=43, seed=1), batch_size=8), 2, tensor)
+    assert model.head[0].weight.to_local().shape == (3, 24)  # half of it
+    cards.append(split.scorecards["val"].counts)
     return cards
 
 
 def test_a_rank_without_batches_and_ranks_with_the_same(tmp_path):
     data = loader(Rows(n=43, seed=1), batch_size=8)
-    plain, heads = (
+    plain, heads, split = (
         validated(tmp_path, seeded(model), data, **keywords).scorecards["val"]
-        for model, keywords in ((Quiet, {}), (Heads, {"predict": by_head}))
+        for model, keywords in ((Quiet, {}), (Heads, {"predict": by_head}), (Split, {}))
     )
     for cards in launch(2, odd, tmp_path):
-        layout = plain.layout
-        for found, expected in zip(cards, (plain, heads, plain), strict=True):
+        for found, expected in zip(cards, (plain, heads, plain, split), strict=True):
             layout = expected.layout
             assert torch.equal(layout.view(found, "confusion"), layout.view(expected.counts, "confusion"))
             assert int(layout.view(found, "samples")) == 43
 
 
-def test_cards_come_back_from_spawned_processes(tmp_path):
+@pytest.mark.filterwarnings("ignore")  # a fork inherits that warnings are errors, Lightning's own too
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+def test_cards_come_back_from_other_processes(strategy, tmp_path):
     data = loader(Rows(n=43, seed=1), batch_size=8)
-    spawned = validated(tmp_path, seeded(Quiet), data, 2, "ddp_spawn", num_classes=3)
+    spawned = validated(tmp_path, seeded(Quiet), data, 2, strategy, num_classes=3)
     alone = validated(tmp_path, seeded(Quiet), data, num_classes=3)
     assert spawned.scorecards["val"] == alone.scorecards["val"]
     assert spawned.verdicts["val"].level == alone.verdicts["val"].level
