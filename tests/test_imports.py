@@ -47,9 +47,9 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5140,
-    "ablation": 2540,
-    "callbacks": 2655,
+    "core": 5145,
+    "ablation": 2544,
+    "callbacks": 2621,
     "render": 1703,
     "predictions": 1723,
     "leakage": 1490,
