@@ -133,13 +133,13 @@ def threshold(settings: Any) -> int:
 def gate(settings: Any) -> int:
     """Scorecards to a verdict, the worst of theirs, and its exit code."""
     from mm_metrics.counts.compare import Comparison
-    from mm_metrics.verdict import QualityGate, regression
+    from mm_metrics.verdict import QualityGate, explain, regression
     from mm_metrics.verdict.rules import LEVELS
 
     options = settings.as_dict()
     paths, against = options.pop("card"), options.pop("against")
     require, only, tolerance, output = (options.pop(name) for name in ("require", "only", "tolerance", "json"))
-    config = options.pop("config")
+    config, by = options.pop("config"), options.pop("by")
     bars = QualityGate(**{**options, "critical": tuple(options["critical"])})
     if (only or tolerance) and not against:
         raise ValueError("--only and --tolerance are about falls: say --against LAST_CARD too")
@@ -149,6 +149,8 @@ def gate(settings: Any) -> int:
         comparison = Comparison(cards[0], lasts[0], tuple(cards[1:]), tuple(lasts[1:]))
         found = regression.changes(comparison, bars.confidence, only, tolerance)
         extra, said = regression.losses(comparison, found, tolerance), regression.notes(comparison, found)
+    if by:
+        extra += [finding for card in cards for finding in explain.weak_slices(card, bars, by, "bad")]
     if only:
         verdict = regression.verdict(extra, said)
     else:

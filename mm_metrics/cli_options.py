@@ -97,6 +97,7 @@ def gate_options(parser: Any) -> Any:
       mm-metrics gate card.json
       mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
       mm-metrics gate mosi.json --mae [0.9,0.6] --pearson.audio [0.5,0.7]     of errors the good bar is the lower
+      mm-metrics gate card.json --by language channel/2 --recall.language/sw 0.7
       mm-metrics gate card.json --require mixed              mixed passes, with 0
       mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen
       mm-metrics gate new.json --against last.json --only recall.audio --tolerance 0.01 --json gate.json
@@ -109,6 +110,7 @@ def gate_options(parser: Any) -> Any:
     add("--against", nargs="+", default=[], metavar="LAST_CARD", help="what fell surely against these is bad")
     add("--only", nargs="+", default=[], metavar="SCORE", help="falls of these alone: recall.audio, or f1 anywhere")
     add("--tolerance", type=float, default=0.0, help="a fall of no more, as a fraction, is none")
+    add("--by", nargs="+", default=[], metavar="COLUMN[/VALUE]", help="slices that are surely weaker than all are bad")
     add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes: {OUTPUT}")
     add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
     add_fields(parser, QualityGate)

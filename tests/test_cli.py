@@ -211,7 +211,7 @@ class _Plain:
 
 def test_the_gates_options_are_its_arguments_with_their_defaults():
     actions = {action.dest: action.default for action in cli_options.gate_options(_Plain()).actions}
-    for name in ("card", "against", "only", "tolerance", "json", "require"):
+    for name in ("card", "against", "only", "tolerance", "by", "json", "require"):
         del actions[name]
     default = {field.name: getattr(QualityGate(), field.name) for field in dataclasses.fields(QualityGate)}
     assert actions == default
@@ -457,6 +457,31 @@ def test_two_cards_tell_what_changed(tmp_path, capsys):
     capsys.readouterr()
     assert main(["diff", last, card]) == 0
     assert capsys.readouterr().out == (Scorecard.from_json(card) - Scorecard.from_json(last)).table() + "\n"
+
+
+def test_a_weak_slice_of_a_column_is_bad_where_the_gate_is_asked_by_it(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    language, channel = random.integers(3, size=2000), torch.tensor(random.integers(2, size=2000))
+    target, right = torch.arange(2000) % 2, torch.tensor(random.random(2000) < np.where(language == 2, 0.86, 0.97))
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"),
+        num_classes=2,
+        coalitions=["all"],
+        bootstrap=100,
+        by={"language": ["de", "en", "sw"], "ch": 2},
+    )
+    by = {"language": torch.tensor(language), "ch": channel}
+    metric.update(torch.where(right, target, 1 - target).unsqueeze(0), target, index=torch.arange(2000), by=by)
+    metric.scorecard().to_json("card.json")
+    assert main(["gate", "card.json"]) == 0
+    assert main(["gate", "card.json", "--recall.language/sw", "0.95"]) == 2
+    for by, code in ((["language"], 1), (["language/sw", "ch/0"], 1), (["language/de"], 0)):
+        assert main(["gate", "card.json", "--by", *by, "--json", "gate.json"]) == code
+        found = [one for one in json.loads(Path("gate.json").read_text())["findings"] if one["level"] == "bad"]
+        assert {one["kind"] for one in found} == ({"weak_slice"} if code else set())
+    for by in ("sex", "language/fr", "lang"):
+        assert main(["gate", "card.json", "--by", by]) == cli.REFUSED
+    assert main(["gate", scored(tmp_path), "--by", "language"]) == cli.REFUSED
 
 
 def test_a_threshold_is_chosen_on_one_file_and_scores_another(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import sklearn.metrics as sk
 import torch
@@ -140,6 +141,39 @@ def test_by_group_as_fairlearn_has_it(seed):
             ours = getattr(scores, score)(counts)
             np.testing.assert_allclose(ours[0], frame.overall[score], err_msg=score)
             np.testing.assert_allclose(ours[1 + m], frame.by_group[score][1], err_msg=f"{name} {score}")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slices_of_columns_as_fairlearn_has_them_cell_by_cell(seed):
+    random = np.random.default_rng(seed)
+    target, prediction = labels(seed, 3, N=400)
+    values = {"language": np.array(["de", "en", "sw"]), "channel": np.array(["0", "1"])}
+    features = {name: told[random.integers(len(told), size=400)] for name, told in values.items()}
+    metric = ModalityConfusionMatrix(("text",), num_classes=3, by={name: list(told) for name, told in values.items()})
+    metric.update(torch.tensor(prediction), torch.tensor(target), by={name: list(of) for name, of in features.items()})
+    card = metric.scorecard()
+    functions = {
+        "accuracy": sk.accuracy_score,
+        "recall": lambda y, p: sk.recall_score(y, p, average="macro", labels=np.union1d(y, p), zero_division=0),
+        "f1_weighted": lambda y, p: sk.f1_score(y, p, average="weighted", zero_division=0),
+        "matthews": sk.matthews_corrcoef,
+    }
+    crossed = MetricFrame(
+        metrics=functions, y_true=target, y_pred=prediction, sensitive_features=pandas.DataFrame(features)
+    )
+    for score in functions:
+        for (language, channel), value in crossed.by_group[score].items():
+            slice = (f"language/{language}", f"channel/{channel}")
+            assert card.score(score, slice=slice) == pytest.approx(value), (score, slice)
+    for column, feature in features.items():
+        frame = MetricFrame(metrics=functions, y_true=target, y_pred=prediction, sensitive_features=feature)
+        for score in functions:
+            for value, wanted in frame.by_group[score].items():
+                assert card.score(score, slice=f"{column}/{value}") == pytest.approx(wanted), (score, value)
+            found = card.disparity(score, column)
+            assert found.difference.value == pytest.approx(frame.difference()[score])
+            if frame.group_min()[score] >= 0:  # a ratio of scores below 0 is none
+                assert found.ratio.value == pytest.approx(frame.ratio()[score], nan_ok=True)
 
 
 def test_a_slice_without_samples_is_nan_with_support_0():

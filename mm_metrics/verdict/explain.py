@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from mm_metrics.counts.tally import Tally
+from mm_metrics.counts.weak import PROPOSED
 from mm_metrics.moments import SCALE
 from mm_metrics.uncertainty import Estimate, difference_interval
 from mm_metrics.verdict import sentences
@@ -18,9 +19,7 @@ from mm_metrics.verdict.rules import Finding
 def explanations(card: Tally, gate: QualityGate) -> Iterator[Finding]:
     """What the contributions, columns and confidences say; it explains a level and sets none."""
     if card.layout.by and card.layout.R and card.layout.replicate_slices:
-        score = "f1" if card.kind.by_label else "accuracy"
-        for weak in card.weak_slices(score, confidence=gate.confidence):
-            yield Finding("weak_slice", weak.name, score, *weak.estimate, math.nan, sentences.weak(weak, score))
+        yield from weak_slices(card, gate)
     if "calibration_error" in card.further and card.kind.by_class:
         yield from _overconfident(card, gate.confidence)
     if len(card.modalities) < 2 or len(card.coalitions) < 2 or not card.layout.R or not card.knows("f1"):
@@ -38,6 +37,21 @@ def explanations(card: Tally, gate: QualityGate) -> Iterator[Finding]:
         if total > gate.unused and share.shapley.low > gate.dominant * total:
             message = sentences.dominant(name, share.shapley, total, score)
             yield Finding("dominant_modality", name, score, *share.shapley, gate.dominant * total, message)
+
+
+def weak_slices(card: Tally, gate: QualityGate, by: Sequence[str] = (), level: str = "mixed") -> Iterator[Finding]:
+    """Slices whose weakness holds on the half that did not propose them; those in a column, or value, of `by` alone.
+
+    Raises ValueError for a column, or a value, that is not there, and where none were counted.
+    """
+    if strange := [name for name in by if not any(f"{slice}/".startswith(f"{name}/") for slice in card.slices)]:
+        there = ", ".join(slice for slice in card.slices if "/" in slice) or "none: by={...} of the metric counts some"
+        raise ValueError(f"by={strange[0]!r} is no column or value of the slices, {there}")
+    score = "f1" if card.kind.by_label else "accuracy"
+    for weak in card.weak_slices(score, PROPOSED if by else 3, confidence=gate.confidence):
+        if not by or any(f"{part}/".startswith(f"{name}/") for name in by for part in weak.slice):
+            message = sentences.weak(weak, score)
+            yield Finding("weak_slice", weak.name, score, *weak.estimate, math.nan, message, level)
 
 
 def _overconfident(card: Tally, confidence: float) -> Iterator[Finding]:
