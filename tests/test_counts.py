@@ -379,6 +379,18 @@ def test_the_size_rule_step_by_step():
         planned(100, "all", 200, 1000)
 
 
+def test_527_labels_under_8_coalitions_keep_their_histograms_and_intervals():
+    modalities = Modalities(("text", "image", "audio"))
+    reader = Reader("multilabel", num_labels=527)
+    layout, said = plan(modalities, reader, range(8), 200, curves=527)
+    assert 8 * layout.size <= 2**28
+    assert (layout.bins, layout.replicate_bins, layout.full) == (256, 32, True)
+    assert 50 <= layout.R < 200
+    assert len(said) == 3  # replicates of the whole alone, fewer of them, fewer bins
+    layout, said = plan(modalities, reader, range(8), 0, curves=527)
+    assert (layout.bins, layout.full, said) == (512, True, [])
+
+
 @pytest.mark.filterwarnings("ignore:max_bytes")
 def test_a_reduced_buffer_scores_the_same():
     random = torch.Generator().manual_seed(0)

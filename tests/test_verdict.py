@@ -275,6 +275,29 @@ def test_a_weak_value_of_a_column_and_false_confidence_are_named_and_set_no_leve
     assert metric.scorecard().verdict(gate).level == "undecided"
 
 
+@pytest.mark.parametrize("labels", [0, 2])
+@pytest.mark.parametrize("sure", [3.0, 0.4])
+def test_false_confidence_in_what_is_there_or_not(labels, sure):
+    random, n = torch.Generator().manual_seed(0), 2000
+    target = torch.randint(2, (n, max(labels, 1)), generator=random)
+    rows = []
+    for chance in (0.5, 0.95, 0.6, 0.95):  # none, text, audio, both: right in so many, and as sure as ever
+        right = torch.rand(target.shape, generator=random) < chance
+        rows.append(torch.where(right, target, 1 - target) * 2.0 - 1)
+    task = {"task": "multilabel", "num_labels": labels} if labels else {"task": "binary"}
+    metric = CoalitionConfusionMatrix(
+        ("text", "audio"), bootstrap=100, scores=("calibration_error",), from_logits=True, **task
+    )
+    logits = sure * torch.stack(rows)
+    metric.update(logits if labels else logits[..., 0], target if labels else target[:, 0], index=torch.arange(n))
+    found = {one.modality: one for one in metric.scorecard().verdict().findings if one.kind == "overconfident"}
+    assert set(found) == ({"text"} if sure > 1 else set())
+    if found:
+        wanted = torch.sigmoid(torch.tensor(sure)).item() - (torch.sign(logits[2]) == 2.0 * target - 1).double().mean()
+        assert found["text"].value == pytest.approx(float(wanted), abs=1e-3)
+        assert found["text"].low > 0
+
+
 def test_a_class_that_is_missed_is_a_paradox():
     verdict = class_card([[900, 0, 0], [0, 80, 0], [15, 0, 5]]).verdict()
     assert verdict.level == "bad"

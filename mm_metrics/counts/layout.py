@@ -23,7 +23,6 @@ REFUSED = ("predictions that are NaN, infinite or out of range", "targets out of
 OTHER_VALUE = "other"  # of a column, for what is none of its values
 HALF = "_half"  # a column of two values by a hash: what one half proposes the other judges
 _HIT_PATTERNS_UP_TO = 9  # coalitions: 512 patterns of right and wrong; three modalities, and nothing hidden
-_REPLICATE_BINS = 64  # at most: intervals need fewer bins than values
 
 By = tuple[tuple[str, tuple[str, ...]], ...]  # columns and their values, `OTHER_VALUE` last
 
@@ -53,6 +52,7 @@ class Layout:
     by: By = ()
     curves: int = 0  # H, histograms of the score, one for each class or label
     bins: int = 0  # B, of a histogram
+    spread_bins: int = 64  # of a replicate's, at most: intervals need fewer bins than values
     levels: int = 0  # H, tables of confidence
     found: bool = False  # samples of which any true label was found, beside those of which all labels are right
     answers: bool = False  # answers of -1, which are no class, have a place
@@ -109,7 +109,7 @@ class Layout:
     @property
     def replicate_bins(self) -> int:
         """Bins of the replicates' histograms."""
-        return min(self.bins, _REPLICATE_BINS)
+        return max(1, min(self.bins, self.spread_bins))
 
     @cached_property
     def fields(self) -> dict[str, tuple[int, tuple[int, ...]]]:

@@ -14,7 +14,7 @@ MAX_BYTES = 256 * 2**20
 _MARKS = 64  # tell cards of other samples apart by four standard deviations
 GROUP_CELLS = 8192
 _PATTERNS_UP_TO = 4  # modalities: 16 patterns of presence
-_LEAST_BINS = 64
+_LEAST_BINS, _LEAST_SPREAD = 64, 16  # of histograms, and of their replicates
 _MOST_CELLS = 4096
 _GROUPS_SHARE = 64  # the table of groups takes at most this part of the buffer
 
@@ -34,9 +34,9 @@ def plan(
 ) -> tuple[Layout, list[str]]:
     """The richest layout under `max_bytes`, and in a sentence each what it leaves out.
 
-    First replicates keep the slice "all" only, then they are fewer, then histograms have fewer bins, then full
-    matrices are kept for the last coalition only, then there are no replicates, then there is no matrix. Raises
-    ValueError where even that does not fit.
+    First replicates keep the slice "all" only, then histograms have fewer bins, then theirs have, then there are fewer
+    replicates, then full matrices are kept for the last coalition only, then there are no replicates, then there is no
+    matrix. Raises ValueError where even that does not fit.
 
     >>> plan(Modalities(("text", "audio")), Reader(num_classes=2), None, 0)[1]
     []
@@ -62,6 +62,8 @@ def plan(
         said.append("intervals are kept for the whole only, not for each modality's slice")
     while layout.bins > _LEAST_BINS and 8 * layout.size > max_bytes < 16 * replace(layout, R=0).size:
         layout = replace(layout, bins=max(_LEAST_BINS, layout.bins // 2))
+    while layout.spread_bins > _LEAST_SPREAD and curves and 8 * _fewer_replicates(layout, max_bytes).size > max_bytes:
+        layout = replace(layout, spread_bins=layout.spread_bins // 2)
     layout = _fewer_replicates(layout, max_bytes)
     if 8 * layout.size > max_bytes and layout.K > 1:
         layout = _fewer_replicates(replace(layout, full=False), max_bytes)

@@ -28,7 +28,7 @@ FORMAT = "mm_metrics/scorecard"
 VERSION = 2
 _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what it has in a card of version 1
     "patterns": None, "replicate_slices": None, "full": None, "last": True, "found": False, "answers": False,
-    "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0, "ties": False, "marks": 0,
+    "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0, "ties": False, "marks": 0, "spread_bins": 64,
 }  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from mm_metrics.counts.tally import Tally
 from mm_metrics.counts.weak import PROPOSED
-from mm_metrics.moments import SCALE
+from mm_metrics.moments import LEVELS, SCALE
 from mm_metrics.uncertainty import Estimate, difference_interval
 from mm_metrics.verdict import sentences
 from mm_metrics.verdict.gate import QualityGate
@@ -20,7 +21,7 @@ def explanations(card: Tally, gate: QualityGate) -> Iterator[Finding]:
     """What the contributions, columns and confidences say; it explains a level and sets none."""
     if card.layout.by and card.layout.R and card.layout.replicate_slices:
         yield from weak_slices(card, gate)
-    if "calibration_error" in card.further and card.kind.by_class:
+    if "calibration_error" in card.further:
         yield from _overconfident(card, gate.confidence)
     if len(card.modalities) < 2 or len(card.coalitions) < 2 or not card.layout.R or not card.knows("f1"):
         return
@@ -59,7 +60,7 @@ def _overconfident(card: Tally, confidence: float) -> Iterator[Finding]:
     spread = card.replicate_field("replicate_levels")  # (R, K, H, LEVELS, 3)
     if spread is None:
         return
-    excess, replicates = map(_excess, (card.field("levels"), spread))
+    excess, replicates = (_excess(levels, card.kind.by_class) for levels in (card.field("levels"), spread))
     for m, name in enumerate(card.modalities):
         without = card.layout.modalities.name(card.layout.modalities.full & ~(1 << m))
         if len(card.modalities) < 2 or without not in card.coalitions:
@@ -78,7 +79,12 @@ def _overconfident(card: Tally, confidence: float) -> Iterator[Finding]:
             yield Finding("overconfident", name, "calibration_error", *estimate, 0.0, message)
 
 
-def _excess(levels: Tensor) -> Tensor:
-    """``(..., H, LEVELS, 3)`` to ``(...)``: mean confidence less the share of hits."""
-    count, hits, confidence = levels.double().sum((-3, -2)).unbind(-1)
-    return (confidence / SCALE - hits) / count
+def _excess(levels: Tensor, by_class: bool) -> Tensor:
+    """``(..., H, LEVELS, 3)`` to ``(...)``: mean confidence less the share of hits.
+
+    Levels of a probability that something is there are as sure as they lie above one half or below; what lies in the
+    middle level, within 1/30 of one half, is sure of nothing and left out.
+    """
+    count, hits, confidence = levels.double().sum(-3).unbind(-1)  # (..., LEVELS) each
+    side = torch.ones(LEVELS) if by_class else (torch.arange(LEVELS) - (LEVELS - 1) // 2).sign()
+    return (side * (confidence / SCALE - hits)).sum(-1) / (side.abs() * count).sum(-1)

@@ -20,6 +20,7 @@ from mm_metrics import (
     ModalityF1Score,
     ModalityPrecision,
     ModalityRecall,
+    Scorecard,
 )
 
 NAMES = ("text", "image", "audio")
@@ -134,8 +135,6 @@ def one_process(**more):
 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_ranks_gives_the_integers_and_intervals_of_one(world):
-    from mm_metrics import Scorecard
-
     alone = one_process()
     for answer in on_ranks(world, sync_once):
         assert answer["compute"] == {"all_reduce": 1}
@@ -146,6 +145,35 @@ def test_any_number_of_ranks_gives_the_integers_and_intervals_of_one(world):
         card = Scorecard.from_json(answer["card"])
         assert card == alone.scorecard()
         assert card.interval("f1", slice="audio") == alone.scorecard().interval("f1", slice="audio")
+
+
+SCORES = ("auroc", "average_precision", "calibration_error", "brier", "log_loss", "top2")
+
+
+def logits_of(preds):
+    """Logits in steps of 1/16, so that many lie on edges of bins, whose winner is the label."""
+    noise = torch.randint(32, (*preds.shape, 4), generator=torch.Generator().manual_seed(preds.shape[-1])) / 16
+    return torch.nn.functional.one_hot(preds, 4) * 2.0 + noise
+
+
+def count_scores(rank: int, world: int):
+    preds, target, presence, index = data()
+    metric, logits = coalition_metric(scores=SCORES), logits_of(preds)
+    for _, _, _, mine in own_share(rank, world):
+        metric.update(logits[:, mine], target[mine], presence[mine], index[mine])
+    return metric.scorecard().to_json()
+
+
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_scores_beyond_the_confusion_are_the_integers_of_one_rank(world):
+    preds, target, presence, index = data()
+    metric = coalition_metric(scores=SCORES)
+    metric.update(logits_of(preds), target, presence, index)
+    alone = metric.scorecard()
+    assert len(alone.further) >= len(SCORES)
+    for card in map(Scorecard.from_json, on_ranks(world, count_scores)):
+        assert card == alone
+        assert card.interval("auroc") == alone.interval("auroc")
 
 
 def refuses(rank: int, world: int):
@@ -242,8 +270,6 @@ def test_forward_syncs_each_step_where_asked(answers):
 
 
 def test_without_an_index_ranks_do_not_share_weights(answers):
-    from mm_metrics import Scorecard
-
     (first, card), (second, _) = (answer["numbered_by_itself"] for answer in answers)
     layout = coalition_metric().layout
     assert not torch.equal(layout.view(first, "replicates"), layout.view(second, "replicates"))
