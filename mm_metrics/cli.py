@@ -65,7 +65,7 @@ def score(settings: Any) -> int:
     from mm_metrics.predictions import Predictions, cut
 
     options = settings.as_dict()
-    runs = [_run(text) for text in options.pop("run")]
+    runs = list(_pairs(options.pop("run"), "--run COALITION=FILE, such as text-image=full.jsonl").items())
     files, output, config = options.pop("files"), options.pop("output"), options.pop("config")
     engine, workers = options.pop("engine"), options.pop("workers")
     options["threshold"], chosen = cut.read(options["threshold"], _file)
@@ -262,13 +262,6 @@ def _pairs(texts: Sequence[str], expected: str) -> dict[str, str]:
             raise ValueError(f"{text!r}: expected {expected}, each once")
         pairs[name] = value
     return pairs
-
-
-def _run(text: str) -> tuple[str, str]:
-    coalition, equals, path = text.partition("=")
-    if not (coalition and equals and path):
-        raise ValueError(f"--run {text!r}: expected COALITION=FILE, such as text-image=full.jsonl")
-    return coalition, path
 
 
 def _book(path: str, modalities: Sequence[str] | None) -> Scorecard | None:

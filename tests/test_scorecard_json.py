@@ -88,6 +88,7 @@ def test_the_counts_are_where_the_schema_says():
         "group_cells": 8192,
         "ties": False,
         "marks": 64,
+        "spread_bins": 64,
     }
     assert np.array_equal(confusion[-1].sum(0)[0], made().confusion().numpy())
     with_audio = confusion[1, [g for g in range(G) if g >> 1 & 1]].sum(0)[0]
