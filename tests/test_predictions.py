@@ -370,6 +370,23 @@ def test_a_file_twice_is_refused(tmp_path):
         Predictions(MODALITIES).score_files([tmp_path / "a.csv", tmp_path / "b.csv"])
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_an_id_twice_is_refused_and_both_rows_are_named(suffix, skip_bad, tmp_path):
+    data = table().assign(qid=[f"q{i}" for i in range(N)])
+    data.loc[250, "qid"] = "q7"
+    save(data[:200], tmp_path / f"a.{suffix}")
+    save(data[200:], tmp_path / f"b.{suffix}")
+    how = Predictions(MODALITIES, bootstrap=0, id="qid", skip_bad=skip_bad, block_rows=60)
+    line = {"csv": ("line 52", "line 9"), "jsonl": ("line 51", "line 8"), "parquet": ("row 51", "row 8")}[suffix]
+    with pytest.raises(ValueError, match=rf"b\.{suffix}, {line[0]}: its id came before, in .*a\.{suffix}, {line[1]}:"):
+        how.score_files([tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"])
+    with pytest.raises(ValueError, match="row 250: its id came before, in row 7:"):
+        score_blocks([data[:100].to_dict("list"), data[100:].to_dict("list")], how)
+    data.loc[250, "qid"] = "q250"
+    assert score_blocks([data.to_dict("list")], how).samples == N
+
+
 def test_shards_scored_apart_add_up(tmp_path):
     data = table()
     paths = tmp_path / "a.csv", tmp_path / "b.csv", tmp_path / "whole.csv"

@@ -15,10 +15,10 @@ _ENOUGH = 30  # replicates
 def share_samples(first: Counted, second: Counted) -> bool:
     """Whether most samples of one card are in the other too, so that a sum would count them twice.
 
-    Weights of samples in groups are their groups', which shards may share: there the marks tell, the counts of the
+    Weights of samples in groups are their groups', which shards may share: there the marks tell too, the counts of the
     bits of the samples' mixed numbers, or without numbers whether each group has as many samples in both.
     """
-    if not (first.grouped and second.grouped and first.layout.group_cells and second.layout.group_cells):
+    if overlap(first, second) <= SAME or not (first.grouped and second.grouped and first.layout.group_cells):
         return overlap(first, second) > SAME
     marks, tables = ([card.layout.view(card.counts, name) for card in (first, second)] for name in ("marks", "groups"))
     if not (marks[0].any() and marks[1].any()):

@@ -17,6 +17,7 @@ from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import FilePath, Source
 from mm_metrics.predictions.score import Counting, Scored, prepared
 from mm_metrics.predictions.strays import BadRows, Outside
+from mm_metrics.predictions.twice import Ids
 from mm_metrics.workers import cluster, results
 
 ROWS_AT_ONCE = 1_000_000  # of a Parquet file, at least
@@ -42,13 +43,15 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
         counting = Counting(how, columns)
         work = [(part, firsts[number]) for number, part in pieces]
         others = {}
-        for i, (counts, bad, outside, end) in results(data, partial(_count, how, columns), work):
+        for i, (counts, *seen, end) in results(data, partial(_count, how, columns), work):
             counting.counter.counts.add_(counts)
-            others[i] = bad, outside
+            others[i] = seen
             ends[pieces[i][0]] = max(ends[pieces[i][0]], end)
     for i in sorted(others):
-        counting.bad.update(others[i][0])
-        counting.outside.update(others[i][1])
+        bad, outside, ids = others[i]
+        counting.bad.update(bad)
+        counting.outside.update(outside)
+        counting.ids.parts += ids.parts
     counting.rows = sum(ends)
     return counting.scored(sources, notes)
 
@@ -59,7 +62,7 @@ def _look(how: Options, columns: Columns, source: Source) -> tuple[int, Seen, di
     return found.rows, found.labels, found.values, found.bad
 
 
-def _count(how: Options, columns: Columns, source: Source, first: int) -> tuple[Tensor, BadRows, Outside, int]:
+def _count(how: Options, columns: Columns, source: Source, first: int) -> tuple[Tensor, BadRows, Outside, Ids, int]:
     counting = Counting(how, columns)
     counting.file(source, first)
-    return counting.counter.counts, counting.bad, counting.outside, counting.rows - first
+    return counting.counter.counts, counting.bad, counting.outside, counting.ids, counting.rows - first

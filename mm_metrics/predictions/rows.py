@@ -193,10 +193,12 @@ def count(metric: CoalitionConfusionMatrix, coded: Coded, how: Options) -> None:
     target, predictions = coded.target, coded.predictions
     if how.multiple_choice:  # right, or wrong: which letter it was means nothing over the samples
         target, predictions = np.zeros_like(target), (predictions != target).astype(np.int64)
+    # Rows of groups that have no ids would be numbered alike in every file, and taken for the same samples.
+    index = None if coded.ids is None and coded.group is not None else torch.from_numpy(coded.numbers)
     dtype = how.answers.dtype
     metric.update(
         torch.from_numpy(np.ascontiguousarray(predictions, dtype)), torch.from_numpy(target.astype(dtype)),
-        None if coded.presence is None else torch.from_numpy(coded.presence), torch.from_numpy(coded.numbers),
+        None if coded.presence is None else torch.from_numpy(coded.presence), index,
         None if coded.group is None else torch.from_numpy(coded.group),
         {column: torch.from_numpy(codes) for column, codes in zip(how.values, coded.by, strict=True)},
         None if coded.counted.all() else torch.from_numpy(np.ascontiguousarray(coded.counted)),

@@ -17,6 +17,7 @@ from mm_metrics.predictions.reading import Block, FilePath, Source
 from mm_metrics.predictions.rows import card_of, coded, count, metric
 from mm_metrics.predictions.runs import Joined, join
 from mm_metrics.predictions.strays import BadRows, Outside
+from mm_metrics.predictions.twice import Ids
 from mm_metrics.scorecard import Scorecard
 
 
@@ -46,6 +47,7 @@ class Predictions(Options):
         """
         counting = Counting(replace(self, skip_bad=False), self.columns(_names(rows)))
         counting.block(rows, first)
+        counting.ids.refuse_twice(self.id)
         # Blocks may well hold equal counts: what tells them apart is where they begin.
         return card_of(counting.counter, self, {}, part=f"{first}:{counting.rows}")
 
@@ -114,7 +116,7 @@ class Counting:
     def __init__(self, how: Options, columns: Columns) -> None:
         self.how, self.columns, self.rows = how, columns, 0
         self.counter = metric(how, tuple(columns.predictions))
-        self.bad, self.outside = BadRows(how.skip_bad), Outside()
+        self.bad, self.outside, self.ids = BadRows(how.skip_bad), Outside(), Ids()
         self.info: dict[str, Any] = {}
 
     def file(self, source: Source, first: int) -> None:
@@ -123,6 +125,7 @@ class Counting:
         for block in source.blocks(self.columns.wanted, self.bad.unreadable(source), self.how.block_rows):
             found, problems = coded(block, self.columns, self.how, first, self.outside)
             self.bad.add(source, problems)
+            self.ids.add(source, found.rows, found.ids)
             count(self.counter, found, self.how)
             end = block.end
         self.rows = first + end
@@ -139,6 +142,7 @@ class Counting:
             part = Block(np.arange(start, end), {name: cells[start:end] for name, cells in table.items()}, end)
             found, problems = coded(part, self.columns, self.how, first, self.outside)
             self.bad.add(None, [problem._replace(row=problem.row + first) for problem in problems])
+            self.ids.add(None, found.rows + first, found.ids)
             count(self.counter, found, self.how)
         self.rows = first + N
 
@@ -150,6 +154,7 @@ class Counting:
 
     def scored(self, files: Sequence[Source], notes: list[str]) -> Scored:
         """The card with its notes; ValueError where nothing was counted."""
+        self.ids.refuse_twice(self.how.id)
         bad = self.bad.notes()
         if not int(self.counter.layout.view(self.counter.counts, "samples")):
             raise ValueError(f"no row was counted: {bad[0] if bad else 'there is none'}")
