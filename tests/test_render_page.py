@@ -12,7 +12,7 @@ import pytest
 from mm_metrics import words
 from mm_metrics.counts.tally import Tally
 from mm_metrics.extras import install
-from mm_metrics.render import console, loggers, page, tables
+from mm_metrics.render import console, loggers, page, sections, tables
 from tests.render_cards import HOSTILE, card, paradox
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "circle", "use", "rect", "image"}
@@ -126,6 +126,17 @@ def test_numbers_are_the_cards(written):
     assert f"+{100 * drop.value:.1f} [{100 * drop.low:.1f}, {100 * drop.high:.1f}]" in said
     for count in shown.confusion(slice="audio").flatten().tolist():
         assert str(count) in said
+
+
+def test_the_worst_classes_have_a_table_with_intervals():
+    shown = card(classes=30, samples=3000)
+    table = sections.section(tables.of(shown)).worst
+    recall, f1 = shown.class_estimates("recall"), shown.class_estimates("f1")
+    assert [row[0] for row in table.rows] == sorted(recall, key=lambda name: recall[name].value)[:10]
+    for name, _, *cells in table.rows:
+        assert cells[0][:3] == tuple(recall[name])
+        assert cells[2][:3] == tuple(f1[name])
+    assert sections.section(tables.of(paradox())).worst is None
 
 
 def test_every_picture_is_described_and_has_its_numbers(written):

@@ -15,6 +15,7 @@ from mm_metrics.render.tables import Number, Table, Tables
 
 _EPOCHS_SHOWN = 50
 _PANELS_SHOWN = 13  # slices whose confusion is drawn
+_CLASSES_SHOWN = 10
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Section:
     scores: Table
     folded: str
     findings: list[tuple[str, str]]
+    worst: Table | None = None  # classes of lowest recall, where there are more than two
     gains: list[Picture] = field(default_factory=list)
     coalitions: Picture | None = None
     confusions: list[Picture] = field(default_factory=list)
@@ -70,7 +72,9 @@ def section(told: Tables) -> Section:
             continue
         counts, worst = told.confusion_table(slice), told.worst_classes(slice)
         beside = [("Counts" if counts.columns[1:2] != ("taken for",) else "Largest errors", counts)]
-        if len(told.names) > 2:
+        if len(told.names) > 2 and slice == "all":
+            made.worst = worst._replace(rows=worst.rows[:_CLASSES_SHOWN])
+        elif len(told.names) > 2:
             beside.append((f"{told.kind.nouns.capitalize()} of lowest recall", worst))
         alt = f"Confusion on {slice}: {_said(worst._replace(rows=worst.rows[:6]), 2, 'recall of')}"
         support = words.count(told.supports[slice], "sample")

@@ -244,15 +244,17 @@ class Tables:
 
     def worst_classes(self, slice: str = "all", most: int = WORST) -> Table:
         """The classes, or labels, of lowest recall that occur in a slice, the worst first."""
-        recall, precision = (self.card.class_scores(score, self.card.whole, slice) for score in ("recall", "precision"))
+        shown = ("recall", "precision", "f1")
+        columns = [self.card.class_estimates(score, self.card.whole, slice) for score in shown]
         sums = self.card.sums(self.card.whole, slice).actual
         support = sums[:, 1] if self.kind.by_label else sums[0]
-        rows = [
-            (words.clean(name), int(n), Number(recall[name]), Number(precision[name]))
+        rows: list[tuple[Any, ...]] = [
+            (words.clean(name), int(n), *(Number(*column[name]) for column in columns))
             for name, n in zip(self.names, support.tolist(), strict=True)
             if n
         ]
-        return Table((self.kind.noun, "samples", "recall", "precision"), sorted(rows, key=lambda row: row[2])[:most])
+        worst = sorted(rows, key=lambda row: row[2].value)[:most]
+        return Table((self.kind.noun, "samples", *map(words.label, shown)), worst)
 
     @cached_property
     def findings(self) -> list[tuple[Finding, ...]]:
