@@ -20,10 +20,6 @@ class OneProcess:
 
     def __init__(self, world_size=1):
         self.world_size = world_size
-        self.strategy = self
-
-    def barrier(self, name):
-        pass
 
 
 def batches(task, seed=0, N=70):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.counts.labels import Labels
 from mm_metrics.counts.measure import true_probability
 from mm_metrics.metrics import CoalitionConfusionMatrix
@@ -76,7 +77,7 @@ class Book:
             self._write(*waiting)
         self._waiting = []
         self.writer.close()
-        trainer.strategy.barrier("mm_metrics.book")
+        gathered(None)  # all shards are there
         if trainer.is_global_zero:
             shards = [self.shard(rank) for rank in range(trainer.world_size)]
             join_books(shards, self.folder / f"{self.name}.samples.parquet")

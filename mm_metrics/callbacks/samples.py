@@ -83,11 +83,11 @@ class SampleTracker:
         number, place = given[0], given[-1]  # whichever is known stands for both
         if self.numbered:
             self.lowest = _best(self.lowest, [found.byte(), number], KEPT)
-        unasked = torch.full_like(said[0], _UNASKED)
-        asked = torch.stack([said[at[mask]] if mask in at else unasked for mask in self.masks], dim=1)  # (N, K, L)
         which = torch.arange(found.shape[1], device=found.device).expand_as(found)
         best = _best([], [torch.where(found, sure[whose], -1.0), number, place, which], WORST)
-        self.worst = _best(self.worst, [*best[:3], target[best[3]], asked[best[3]]], WORST)
+        unasked = torch.full_like(said[0], _UNASKED)[best[3]]
+        asked = torch.stack([said[at[mask]][best[3]] if mask in at else unasked for mask in self.masks], dim=2)
+        self.worst = _best(self.worst, [*best[:3], target[best[3]], asked], WORST)
         self.counts = self.counts + found.sum(1)
 
     def gathered(self, names: Sequence[str], own: int) -> list[dict[str, Any]]:

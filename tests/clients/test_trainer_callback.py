@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mm_metrics import Scorecard
+from mm_metrics.predictions.book import score_book
 from tests.clients.test_huggingface import Calls
 from tests.distributed.launch import launch
 
@@ -99,6 +100,16 @@ def by_hand(model, data):
         right = model.eval()(**shown)["logits"].argmax(-1) == batch["labels"]
         found["-".join(names) or "none"] = float(right.double().mean())
     return found
+
+
+def test_a_run_writes_the_book_and_shows_its_samples(tmp_path):
+    tones = {"text": lambda entry: " ".join(map(str, entry[0].tolist())), "audio": lambda entry: (entry, 16_000)}
+    watched = watcher(samples="all", show=tones)
+    trainer(tmp_path, watched).evaluate()
+    assert score_book(tmp_path / "modality" / "val.samples.parquet") == watched.monitor.scorecards["val"]
+    shown = [row["content"] for one in watched.monitor.run.shown for row in one["rows"]]
+    assert shown
+    assert all(set(content) == {"text", "audio"} and content["text"][:1].isdigit() for content in shown)
 
 
 def test_a_run_ends_with_the_numbers_of_hiding_by_hand_and_every_output(tmp_path, capsys):
