@@ -120,3 +120,5 @@ def test_a_default_device_breaks_nothing():
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     finally:
         torch.set_default_device(None)
+        if torch.__version__ < "2.7":  # whose get_default_device fails from here on
+            del torch._GLOBAL_DEVICE_CONTEXT.device_context

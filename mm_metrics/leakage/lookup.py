@@ -68,5 +68,12 @@ def agreeing(
     One equal key in dozens is often chance; the bits of all keys together are a cheap second opinion.
     """
     x, y = (np.ascontiguousarray(keys).view(np.uint64) for keys in (x, y))
-    kept = np.bitwise_count(x[a] ^ y[b]).sum(axis=-1, dtype=np.int64) <= (1 - share) * bits
+    kept = _ones(x[a] ^ y[b]) <= (1 - share) * bits
     return a[kept], b[kept]
+
+
+def _ones(words: np.ndarray) -> np.ndarray:
+    """``(..., W)`` uint64 to ``(...)``: how many bits are set. Until numpy 2 is the oldest that is supported."""
+    if hasattr(np, "bitwise_count"):
+        return np.bitwise_count(words).sum(axis=-1, dtype=np.int64)
+    return np.unpackbits(words.view(np.uint8), axis=-1).sum(axis=-1, dtype=np.int64)

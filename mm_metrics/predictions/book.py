@@ -179,7 +179,7 @@ def _schema(header: Mapping[str, Any]) -> pa.Schema:
     import pyarrow as pa
 
     label = pa.float32() if header["edges"] else pa.int32()
-    label = pa.list_(pa.int8(), header["num_labels"]) if header["task"] == "multilabel" else label
+    label = pa.list_(pa.int8()) if header["task"] == "multilabel" else label
     fields = [("index", pa.int64()), ("group", pa.int64()), ("target", label)]
     fields += [(column_of(header, name), label) for name in [header["own"]]]
     fields += [(f"presence_{name}", pa.bool_()) for name in header["modalities"]]
@@ -204,9 +204,12 @@ def _array(values: Any, kind: pa.DataType, N: int) -> pa.Array:
     mask = None
     if isinstance(values, tuple):  # with where they are not given
         values, mask = values
-    if pa.types.is_fixed_size_list(kind):
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1), kind.value_type)
-        return pa.FixedSizeListArray.from_arrays(flat, kind.list_size, mask=None if mask is None else pa.array(mask))
+    if pa.types.is_list(kind):
+        given = np.ones(len(values), dtype=bool) if mask is None else ~mask
+        ends = np.cumsum(np.where(given, values.shape[1], 0), dtype=np.int32)
+        flat = pa.array(values[given].reshape(-1), kind.value_type)
+        offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
+        return pa.ListArray.from_arrays(offsets, flat, mask=None if mask is None else pa.array(mask))
     return pa.array(values, kind, mask=mask)
 
 

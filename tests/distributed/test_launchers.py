@@ -162,6 +162,7 @@ def sharded(rank: int, world_size: int, folder: Path) -> float:
     return difference
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="torch 2.6 shards on accelerators alone: a CPU has no streams")
 def test_a_sharded_model_is_run_whole_and_answers_the_same(tmp_path):
     assert max(launch(2, sharded, tmp_path)) < 1e-5
 
