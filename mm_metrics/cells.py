@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import unicodedata
+from collections.abc import Callable, Sequence
 
 YES, NO = ("1", "true"), ("0", "false")
 
@@ -77,6 +79,41 @@ def as_hash(cell: object) -> list[int]:
         return [int(text), 0]  # as an index that a metric was given
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return [int.from_bytes(half, "little") >> 1 for half in (digest[:8], digest[8:])]
+
+
+def extracted(cell: object, pattern: str) -> list[str]:
+    r"""What a regular expression finds in a cell: its first group that took part, or all that it matches.
+
+    >>> extracted("The answer is (B).", r"answer is \(?([A-D])")
+    ['B']
+    """
+    found = re.finditer(pattern, as_text(cell) or "")
+    parts = (next(filter(None, match.groups()), "") if match.re.groups else match[0] for match in found)
+    return [text for part in parts if (text := as_text(part))]
+
+
+def class_numbers(
+    answers: Sequence[object], names: Sequence[str] | None, extract: str | Callable[[str], object] | None = None
+) -> list[int]:
+    r"""Answers in words to the numbers of their classes, -1 for what is none; `extract` finds the part that counts.
+
+    A regular expression's first match counts, and the whole answer where it has none. Raises TypeError without `names`.
+
+    >>> class_numbers(["cat", "It is a dog", "neither"], ["cat", "dog"], r"a (\w+)")
+    [0, 1, -1]
+    """
+    if names is None:
+        raise TypeError(
+            f"preds holds words, such as {quoted(answers[0] if answers else '')}: class_names=[…] names them"
+        )
+    codes = {as_text(name): code for code, name in enumerate(names)}
+
+    def code(answer: object) -> int:
+        part = extract(str(answer)) if callable(extract) else answer
+        part = next(iter(extracted(part, extract)), part) if isinstance(extract, str) else part
+        return codes.get(as_text(part), -1)
+
+    return [code(answer) for answer in answers]
 
 
 def quoted(cell: object) -> str:

@@ -83,6 +83,8 @@ class ModalityMonitor(Callback):
         headline: the score that drops and Shapley values speak of, beside accuracy.
         bins: of the histograms that AUROC and its like come from.
         edges: of an ordinal task, see `mm_metrics.CoalitionConfusionMatrix`.
+        extract: of a `predict` that answers in words, which `class_names` tells apart: a regular expression, or a
+            function, for the part that names a class; an answer that is none of them is a miss.
         sample_axis: the axis of samples by modality or key, ``{"audio": 1}``, where it is not the first.
         samples: "all" writes every sample's answers to ``{stage}.samples.parquet``.
         show: {modality: a function from a sample's entry, a tuple of several keys, to text, an image ``(H, W, 3)`` or
@@ -138,6 +140,7 @@ class ModalityMonitor(Callback):
         sample_axis: Mapping[str, int] | None = None,
         samples: str | None = None,
         show: Mapping[str, Callable[[Any], Any]] | str | None = None,
+        extract: str | Callable[[str], Any] | None = None,
     ) -> None:
         given = dict(locals())
         check(given)

@@ -16,6 +16,7 @@ from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.baselines import named_baselines
 from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.ranks import gathered
+from mm_metrics.callbacks.spoken import in_numbers
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import UNHIDDEN, Modalities
 from mm_metrics.tasks import task_of
@@ -54,6 +55,8 @@ class Watched:
     by: Mapping[str, Any] | None = None
     edges: Any = None
     sample_axis: Mapping[Any, int] | None = None
+    class_names: Any = None
+    extract: Any = None
 
     def __post_init__(self) -> None:
         """Refuse what does not fit."""
@@ -138,7 +141,9 @@ class Prober:
         self.ablation = ModalityAblation(
             pl_module,
             watched.inputs,
-            predict=watched.predict,
+            predict=in_numbers(watched.predict, watched.class_names, watched.extract)
+            if callable(watched.predict)
+            else watched.predict,
             baseline=watched.baseline,
             encoders=None if sharded else watched.encoders,
             presence=watched.presence,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
+from mm_metrics.cells import class_numbers
 from mm_metrics.counts.add import add
 from mm_metrics.counts.counted import UNCOUNTED
 from mm_metrics.counts.labels import Labels, Reader
@@ -61,6 +62,7 @@ class ModalityMetric(Metric):
         bins: B, of the histograms that rankings come from.
         by: ``{column: its values}``, or an integer n for the codes 0…n-1: slices ``column/value``.
         edges: of an ordinal task: rising numbers that cut the scale into classes, or "mosi".
+        extract: of answers in words: a regular expression, or a function, for the part that names a class.
         kwargs: torchmetrics' own.
 
     Raises TypeError or ValueError for arguments and inputs that do not fit, always naming the argument.
@@ -97,6 +99,7 @@ class ModalityMetric(Metric):
         bins: int = 512,
         by: Mapping[str, object] | None = None,
         edges: Iterable[float] | str | None = None,
+        extract: str | Callable[[str], object] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dist_sync_fn": all_reduced, "compute_with_cache": False, **kwargs})
@@ -120,6 +123,7 @@ class ModalityMetric(Metric):
         named = self.reader.L if self.task.by_label else self.reader.C
         if self.class_names is not None and len(self.class_names) != named:
             raise ValueError(f"class_names holds {len(self.class_names)} names, expected {named}: one each, in order")
+        self.extract = extract
         self._score_dtype: torch.dtype | None = None
         self._seen = 0  # samples that came without a number since reset; no state: each rank has its own
         self._numbered: bool | None = None
@@ -161,7 +165,8 @@ class ModalityMetric(Metric):
         """Count a batch.
 
         Args:
-            preds: ``(N,)`` labels, or ``(N, C)`` logits or probabilities; multilabel ``(N, L)``.
+            preds: ``(N,)`` labels, or ``(N, C)`` logits or probabilities; multilabel ``(N, L)``. A list of N answers in
+                words, as `class_names` has them; what is none of these is a miss.
             target: ``(N,)``, multilabel ``(N, L)``.
             presence: ``(N, M)`` bool, where samples count; or ``{name: (N,)}``; None is everywhere.
             index: ``(N,)`` global sample numbers, for intervals that are equal on any number of ranks; no sample of
@@ -169,7 +174,17 @@ class ModalityMetric(Metric):
             group: ``(N,)`` integers or strings; samples of one group, as clips of a speaker, are not independent.
             by: ``{column: (N,) codes or strings}``, the values of the columns that slices are asked by.
         """
+        preds = self.numbers(preds, target)
         self.count(preds.unsqueeze(0) if isinstance(preds, Tensor) else preds, target, presence, index, group, by)
+
+    def numbers(self, preds: Any, target: Any) -> Any:
+        """Answers in words as the numbers of their classes, on the target's device; anything else as it is."""
+        if not isinstance(preds, list | tuple) or not all(isinstance(answer, str) for answer in preds):
+            return preds
+        if not (self.task.by_class or self.task.positive):
+            raise TypeError(f"preds holds words, which name classes, and task={self.task.name!r} has none")
+        said = class_numbers(preds, self.class_names, self.extract)
+        return torch.tensor(said, dtype=torch.int64, device=getattr(target, "device", None))
 
     def count(
         self,

@@ -60,7 +60,8 @@ class CoalitionConfusionMatrix(ModalityMetric):
         """Count a batch.
 
         Args:
-            preds: ``(K, N)`` labels or ``(K, N, C)`` scores; or ``{coalition: (N,) or (N, C)}``, some or all.
+            preds: ``(K, N)`` labels or ``(K, N, C)`` scores; or ``{coalition: (N,) or (N, C)}``, some or all. A row may
+                be a list of N answers in words.
             target: ``(N,)``, multilabel ``(N, L)``.
             presence: ``(N, M)`` bool, where samples count; or ``{name: (N,)}``; None is everywhere.
             index: ``(N,)`` global sample numbers.
@@ -70,7 +71,9 @@ class CoalitionConfusionMatrix(ModalityMetric):
         """
         rows = None
         if isinstance(preds, Mapping):
-            rows, preds = self._stacked(preds)
+            rows, preds = self._stacked({name: self.numbers(value, target) for name, value in preds.items()})
+        elif isinstance(preds, list | tuple) and preds and all(isinstance(row, list | tuple) for row in preds):
+            preds = torch.stack([self.numbers(row, target) for row in preds])
         K = self.layout.K if rows is None else len(rows)
         if isinstance(preds, Tensor) and (preds.ndim == 0 or preds.shape[0] != K):
             raise ValueError(

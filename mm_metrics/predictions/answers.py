@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_metrics.cells import NO, YES, UnreadableError, as_bit, as_labels, as_missing, as_text, quoted
+from mm_metrics.cells import NO, YES, UnreadableError, as_bit, as_labels, as_missing, as_text, extracted, quoted
 from mm_metrics.tasks import JUDGED, OTHER, Task, task_of
 
 MAX_CLASSES = 10_000
@@ -95,12 +94,14 @@ class Answers:
         if self.kind.ordinal:
             return _number(cell, "answer")
         if self.kind.by_label:
-            return self._row(cell, as_labels(cell) if self.extract is None else self._extracted(cell), strict=False)
+            return self._row(
+                cell, as_labels(cell) if self.extract is None else extracted(cell, self.extract), strict=False
+            )
         text = as_text(cell) or ""
         if self.threshold is not None:
             return int(_probability(text) > self.threshold) if text else len(self.classes)
         if self.extract is not None:
-            text = next(iter(self._extracted(text)), text)
+            text = next(iter(extracted(text, self.extract)), text)
         code = self._codes.get(self.folded(text), len(self.classes))
         if code == len(self.classes) and self.kind.positive and _is_fraction(text):
             sentence = f"{quoted(cell)} is none of {self._listed()}; a probability needs threshold=0.5"
@@ -119,11 +120,6 @@ class Answers:
         if self.classes == ("0", "1"):
             codes |= {word: code for code, words in enumerate((NO, YES)) for word in (*words, words[1].title())}
         return codes
-
-    def _extracted(self, cell: object) -> list[str]:
-        found = re.finditer(str(self.extract), as_text(cell) or "")
-        parts = (next(filter(None, match.groups()), "") if match.re.groups else match[0] for match in found)
-        return [text for part in parts if (text := as_text(part))]
 
     def _row(self, cell: object, labels: list[str], strict: bool) -> list[int]:
         row = [0] * self.width

@@ -54,6 +54,9 @@ class QualityGate:
         calibration_error: (bad, good) of a card that keeps it: the lower the better
         brier: (bad, good) of a card that keeps it: the lower the better
         log_loss: (bad, good) of a card that keeps it: the lower the better
+        f1_weighted: (bad, good): the mean over classes by their size
+        f1_micro: (bad, good): over all answers alike
+        balanced_accuracy: (bad, good)
 
     >>> from mm_metrics import ModalityConfusionMatrix
     >>> import torch
@@ -95,6 +98,9 @@ class QualityGate:
     calibration_error: Threshold | None = None
     brier: Threshold | None = None
     log_loss: Threshold | None = None
+    f1_weighted: Threshold | None = None
+    f1_micro: Threshold | None = None
+    balanced_accuracy: Threshold | None = None
 
     def __post_init__(self) -> None:
         """Check every threshold."""

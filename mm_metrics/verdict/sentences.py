@@ -74,6 +74,8 @@ def notes(
     card: Tally, gate: QualityGate, level: str, firm: bool, advice: tuple[Rule, int] | None, unknown: bool
 ) -> Iterator[str]:
     """Whose bar it is, what guessing would score, what the intervals rest on, and what would settle what is open."""
+    if not card.other and (none := card.outside()):
+        yield f"{none:,} of {card.support():,} answers ({none / card.support():.1%}) are no class, and count as misses."
     yield _bars(gate, card.kind.ordinal)
     if card.support() and not card.judged:
         guess = "always saying no to every label" if card.kind.by_label else "guessing the majority class"
