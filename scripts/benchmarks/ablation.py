@@ -75,7 +75,7 @@ def _against_plain(what: str, goal: float | None, batches: int, repeats: int, mo
     names = {f"m{m}": f"m{m}" for m in range(model.M)}
     monitor = ModalityMonitor(names, num_classes=model.C, bootstrap=200, output_dir=tempfile.mkdtemp())
     seconds = interleaved(
-        {"plain": _validation(model, loader), "ours": _validation(model, loader, monitor)}, repeats, what
+        {"plain": validation(model, loader), "ours": validation(model, loader, monitor)}, repeats, what
     )
     ratio = seconds["ours"] / seconds["plain"]
     return Row(
@@ -89,7 +89,8 @@ def _against_plain(what: str, goal: float | None, batches: int, repeats: int, mo
     )
 
 
-def _validation(model: Model, loader: DataLoader, *callbacks: ModalityMonitor) -> Callable[[], object]:
+def validation(model: LightningModule, loader: DataLoader, *callbacks: ModalityMonitor) -> Callable[[], object]:
+    """A whole `trainer.validate`, without what is drawn at its end."""
     trainer = Trainer(
         accelerator=device().type,
         devices=1,
