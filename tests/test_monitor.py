@@ -162,6 +162,14 @@ def test_validate_and_test_alone(tmp_path, capsys):
     assert "report.html" in printed
 
 
+def test_a_card_is_written_once_a_validation(tmp_path, monkeypatch):
+    written, write = [], Scorecard.to_json
+    monkeypatch.setattr(Scorecard, "to_json", lambda card, path=None: written.append(card) or write(card, path))
+    run = trainer(tmp_path, ModalityMonitor(MODALITIES, num_classes=3, report=False))
+    run.validate(seeded(), loader(Rows(n=30)), verbose=False)
+    assert len(written) == 1
+
+
 def test_sanity_check_counts_nothing(tmp_path):
     watcher = monitor()
     trainer(tmp_path, watcher, max_epochs=1, num_sanity_val_steps=2).fit(seeded(), loader(), loader())

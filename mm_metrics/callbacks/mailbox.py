@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ class Mailbox:
     """One letter of plain Python, from any child to the process that made the box; a copy there is another box.
 
     >>> box = Mailbox()
-    >>> box.send({"not": "to itself"}), box.receive()
+    >>> box.send(lambda: {"not": "to itself"}), box.receive()
     (None, None)
     """
 
@@ -22,13 +23,13 @@ class Mailbox:
         self.home = os.getpid()
         self.path = Path(tempfile.gettempdir(), f"mm_metrics-{uuid.uuid4().hex}")  # nobody else guesses it
 
-    def send(self, letter: dict[str, Any]) -> None:
-        """Leave a letter, in place of an earlier one; nothing where this process is its own home."""
+    def send(self, write: Callable[[], dict[str, Any]]) -> None:
+        """Leave a letter, in place of an earlier one; none is written where this process is its own home."""
         if os.getpid() == self.home:
             return
         self.path.unlink(missing_ok=True)
         with open(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-            json.dump(letter, file)
+            json.dump(write(), file)
 
     def receive(self) -> dict[str, Any] | None:
         """Take the letter, where one came."""
