@@ -52,7 +52,8 @@ class EncoderGradients:
             pulled = [p for p in parameters if p.grad is not None and id(p) in moved]
             if not pulled:
                 continue
-            gradient = get_total_norm([_dense(p.grad) for p in pulled])
+            grads = [p.grad.coalesce().values() if p.grad.is_sparse else p.grad for p in pulled if p.grad is not None]
+            gradient = get_total_norm(grads)
             gradient = gradient.to(torch.float32 if gradient.device.type == "mps" else torch.float64)
             weight = get_total_norm([p.detach() for p in pulled]).to(gradient)
             step = torch.stack([gradient, torch.ones_like(gradient), (gradient / weight).square()])
@@ -92,8 +93,3 @@ def relative_speeds(speeds: Mapping[str, float]) -> dict[str, float]:
         if speed > 0 and mean > 0:
             found[name] = math.log(speed / mean)
     return found
-
-
-def _dense(gradient: Tensor | None) -> Tensor:
-    assert gradient is not None
-    return gradient.coalesce().values() if gradient.is_sparse else gradient

@@ -52,14 +52,12 @@ class Run:
 
     def send(self) -> None:
         """Tell the process that this one was spawned from, if it was, what the run ended with."""
-        self.box.send(
-            lambda: {
-                "cards": {name: card.to_json() for name, card in self.scorecards.items()},
-                "extra": {stage: [list(finding) for finding in found] for stage, found in self.extra.items()},
-                "history": self.history,
-                "samples": self.samples,
-            }
-        )
+        self.box.send(self._letter)
+
+    def _letter(self) -> dict[str, Any]:
+        cards = {name: card.to_json() for name, card in self.scorecards.items()}
+        extra = {stage: [list(finding) for finding in found] for stage, found in self.extra.items()}
+        return {"cards": cards, "extra": extra, "history": self.history, "samples": self.samples}
 
     def receive(self) -> Run:
         """This run, with what a spawned process ended with."""

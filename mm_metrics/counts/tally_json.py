@@ -32,7 +32,6 @@ _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what i
 }  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one
-_LARGE = 2**25  # bytes, which are mostly zeros: packing them well takes longer than judging them
 _DEEPEST = 64  # levels of info
 _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them
 
@@ -40,7 +39,7 @@ _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float6
 def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
     """The card as JSON text; written to `path` whole or not at all, where one is given."""
     layout = card.layout
-    raw = card.counts.numpy().astype("<i8").tobytes()
+    raw = card.counts.numpy().astype("<i8").tobytes()  # large ones are mostly zeros, which pack well and slowly
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -57,7 +56,7 @@ def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
         "layout": {"by": list(map(list, layout.by)), **{name: getattr(layout, name) for name in _OF_LAYOUT}},
         "info": finite(card.info),
         "sha256": hashlib.sha256(raw).hexdigest(),
-        "counts": base64.b64encode(zlib.compress(raw, 6 if len(raw) < _LARGE else 1)).decode(),
+        "counts": base64.b64encode(zlib.compress(raw, 6 if len(raw) < 2**25 else 1)).decode(),
     }  # fmt: skip
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False, allow_nan=False)
     if path is not None:
