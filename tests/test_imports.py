@@ -49,7 +49,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 5192,
     "ablation": 2544,
-    "callbacks": 2642,
+    "callbacks": 2640,
     "render": 1709,
     "predictions": 1762,
     "leakage": 1490,
@@ -159,7 +159,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 15_331
+    assert sum(wings.values()) <= 15_329
 
 
 def loaded(statement: str) -> set[str]:

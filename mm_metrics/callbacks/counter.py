@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from mm_metrics.ablation.batch import tensors
 from mm_metrics.callbacks.auto import Auto
@@ -267,7 +268,7 @@ class Counter:
         modalities, reading = self.watched.modalities, self.watched.reading(preds, C) | self.thresholds.reading()
         names = [modalities.name(mask) for mask in self.prober.masks]
         loaders = trainer.test_dataloaders if stage_of(trainer) == "test" else trainer.val_dataloaders
-        index = GlobalIndex(_nth(loaders, i), *self._place, self.say)
+        index = GlobalIndex(tree_leaves(loaders)[i], *self._place, self.say)
         # What is made in inference mode can't be counted into outside it; what is left out is said once a run.
         with torch.inference_mode(False), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -335,9 +336,3 @@ class Counter:
 def stage_of(trainer: Trainer) -> str:
     """Either val or test."""
     return "test" if trainer.testing else "val"
-
-
-def _nth(loaders: Any, i: int) -> Any:
-    if isinstance(loaders, Mapping):
-        loaders = list(loaders.values())
-    return loaders[i] if isinstance(loaders, list | tuple) else loaders
