@@ -120,7 +120,7 @@ def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
 
 SCHEMES = {
     "light": colors(CSS[: CSS.index("@media")]),
-    "dark": colors(CSS[: CSS.index("@media")]) | colors(CSS[CSS.index("@media (prefers") : CSS.index("* {")]),
+    "dark": colors(CSS[: CSS.index("@media")]) | colors(CSS[CSS.index("@media screen") : CSS.index("* {")]),
     "print": colors(CSS[: CSS.index("@media")]) | colors(CSS[CSS.index("@media print") :]),
 }
 
