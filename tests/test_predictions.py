@@ -1164,3 +1164,51 @@ def test_millions_of_rows_in_bounded_memory(tmp_path):
         peaks.append(peak)
     assert paths[1].stat().st_size > 30 * 2**20
     assert peaks[1] - peaks[0] < 60
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_probabilities_give_rankings_as_scikit_learn_has_them(task, suffix, tmp_path):
+    random = np.random.default_rng(3)
+    target = (
+        random.integers(0, 3, N) if task == "multiclass" else random.integers(0, 2, (N, 1 if task == "binary" else 3))
+    )
+    logits = random.normal(size=(N, 1 if task == "binary" else 3)) + 2 * (
+        np.eye(3)[target] if target.ndim == 1 else target
+    )
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True) if task == "multiclass" else 1 / (1 + np.exp(-logits))
+    names = np.array(["flood", "siren", "smoke"])
+    cells = p[:, 0].tolist() if task == "binary" else p.tolist()
+    if suffix == "csv" and task != "binary":
+        cells = ["|".join(map(repr, row)) for row in cells]
+    words = (
+        names[target]
+        if task == "multiclass"
+        else target[:, 0]
+        if task == "binary"
+        else ["|".join(names[row == 1]) for row in target]
+    )
+    save(pandas.DataFrame({"target": words, "prediction": cells}), tmp_path / f"a.{suffix}")
+    classes = None if task == "binary" else tuple(names)
+    how = Predictions(("text",), task=task, classes=classes, scores=("auroc", "brier"), headline="auroc")
+    card = how.score_files([tmp_path / f"a.{suffix}"]).card
+    onehot = np.eye(3)[target] if task == "multiclass" else target
+    for name, exact in (("auroc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+        assert abs(card.score(name) - exact(onehot, p, average="macro")) <= card.bound(name)
+    square = ((p - onehot) ** 2).sum(1) if task == "multiclass" else ((p - onehot) ** 2).mean(1)
+    assert card.score("brier") == pytest.approx(square.mean(), abs=1e-5)
+    assert card.headline == "auroc"
+    hits = p.argmax(1) == target if task == "multiclass" else (p > 0.5) == target
+    assert card.score("accuracy") == pytest.approx(hits.mean())
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [("0.1|0.9", "holds 2 numbers"), ("0.5|0.5|0.5", "sums to 1.5"), ("a|b|c", "no probability"), ("", "0 numbers")],
+)
+def test_probabilities_that_are_none_are_refused(cell, said):
+    how = Predictions(("text",), classes=("a", "b", "c"), scores=("auroc",))
+    with pytest.raises(ValueError, match=said):
+        how.score_rows({"target": ["a", "b"], "prediction": ["0.2|0.3|0.5", cell]})
+    with pytest.raises(ValueError, match="scores"):
+        Predictions(("text",), task="ordinal", edges=(0.0,), scores=("auroc",))

@@ -14,6 +14,7 @@ from mm_metrics.cells import NO, YES, UnreadableError, as_bit, as_labels, as_mis
 from mm_metrics.tasks import JUDGED, OTHER, Task, task_of
 
 MAX_CLASSES = 10_000
+_SUM_WITHIN = 1e-2  # of 1, as probabilities are rounded in files
 _LONGEST_NAME = 200  # characters; a longer "label" is a text from the wrong column
 
 
@@ -35,6 +36,7 @@ class Answers:
     threshold: float | None = None
     ignore_case: bool = False
     extract: str | None = None
+    probabilities: bool = False  # of the positive class, of each class, or of each label, are the answers
 
     def __post_init__(self) -> None:
         """Raise ValueError for classes that do not fit the task or can't be told apart."""
@@ -54,8 +56,15 @@ class Answers:
 
     @property
     def dtype(self) -> type:
-        """Of codes; the cells of an ordinal task are numbers themselves."""
-        return np.float64 if self.kind.ordinal else np.int64
+        """Of answers; the cells of an ordinal task are numbers themselves."""
+        return np.float64 if self.kind.ordinal or self.probabilities else np.int64
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what an answer's cell becomes: nothing for one number."""
+        if self.probabilities:
+            return () if self.kind.positive else (len(self.classes),)
+        return (self.width,) if self.width else ()
 
     @property
     def width(self) -> int:
@@ -65,7 +74,7 @@ class Answers:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes counted, the last for what is none."""
-        return (*self.classes, OTHER)
+        return self.classes if self.probabilities else (*self.classes, OTHER)
 
     def folded(self, text: str) -> str:
         """A label as it is compared."""
@@ -93,6 +102,8 @@ class Answers:
             return 0 if as_bit(cell) else 1
         if self.kind.ordinal:
             return _number(cell, "answer")
+        if self.probabilities:
+            return self._probabilities(cell)
         if self.kind.by_label:
             return self._row(
                 cell, as_labels(cell) if self.extract is None else extracted(cell, self.extract), strict=False
@@ -110,7 +121,7 @@ class Answers:
 
     def stray(self, table: np.ndarray) -> np.ndarray:
         """``(D,)`` bool: which of the answers in a table of codes are no class."""
-        if self.kind.ordinal:
+        if self.dtype is np.float64:
             return np.zeros(len(table), dtype=bool)
         return table[:, -1] == 1 if self.width else table == len(self.classes)
 
@@ -120,6 +131,22 @@ class Answers:
         if self.classes == ("0", "1"):
             codes |= {word: code for code, words in enumerate((NO, YES)) for word in (*words, words[1].title())}
         return codes
+
+    def _probabilities(self, cell: object) -> float | list[float]:
+        """The one of the positive class; or one a class, or label, in their order: a list, or 0.1|0.7|0.2."""
+        values = [
+            _probability(text)
+            for text in as_labels(cell.strip("[] ").replace(",", "|") if isinstance(cell, str) else cell)
+        ]
+        due = self.shape[0] if self.shape else 1
+        if len(values) != due:
+            which = "the positive class" if self.kind.positive else f"each of {self._listed()}"
+            raise UnreadableError(
+                "no probability", f"{quoted(cell)} holds {len(values)} numbers, one of {which} is due"
+            )
+        if self.kind.by_class and abs(sum(values) - 1) > _SUM_WITHIN:
+            raise UnreadableError("no probability", f"{quoted(cell)} sums to {sum(values):.4g}, probabilities to 1")
+        return values if self.shape else values[0]
 
     def _row(self, cell: object, labels: list[str], strict: bool) -> list[int]:
         row = [0] * self.width

@@ -42,6 +42,9 @@ class Options:
         edges: of --task ordinal: rising numbers that cut the scale into classes, such as -1,0,1, or mosi
         id: the column that names a sample; its bootstrap weights follow from it, so that the order of rows does not
             matter and files scored apart are paired
+        scores: what the card tells beside accuracy, precision, recall and F1, such as auroc brier top5; answers are
+            probabilities then: of the positive class, or of each class or label in their order, 0.1|0.7|0.2
+        headline: the score that drops and the table speak of
         always: modalities that every coalition shows, whatever its name says
         bootstrap: replicates that intervals come from
         seed: of the bootstrap; cards with other seeds do not add up
@@ -72,6 +75,8 @@ class Options:
     by: Sequence[str] | Mapping[str, Sequence[str]] = ()
     edges: str | Sequence[float] | None = None
     id: str | None = None
+    scores: tuple[str, ...] = ()
+    headline: str = "f1"
     always: tuple[str, ...] = ()
     bootstrap: int = 200
     seed: int = 0
@@ -87,6 +92,9 @@ class Options:
         set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
         set_("modalities", Modalities(self.modalities))
         set_("always", (self.always,) if isinstance(self.always, str) else tuple(self.always))
+        set_("scores", (self.scores,) if isinstance(self.scores, str) else tuple(self.scores))
+        if self.scores and (self.kind.ordinal or self.judged or self.extract or self.ignore_case):
+            raise ValueError(f"scores={list(self.scores)}: answers are then probabilities, not marks, texts or a scale")
         unknown = set(self.always) - set(self.modalities)
         if unknown:
             raise ValueError(f"always names {sorted(unknown)}, the modalities are {self.modalities.names}")
@@ -170,7 +178,7 @@ class Options:
         """How cells become class numbers. Raises ValueError where no classes are known."""
         if self.classes is None:
             raise ValueError("classes=None: they are found in files only, name them to score rows")
-        return Answers(self.task, self.classes, self.threshold, self.ignore_case, self.extract)
+        return Answers(self.task, self.classes, self.threshold, self.ignore_case, self.extract, bool(self.scores))
 
     def source(self, path: FilePath) -> Source:
         """A file that is read as these options say."""

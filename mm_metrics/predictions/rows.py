@@ -76,12 +76,12 @@ def coded(
     ok = np.ones(N, dtype=bool)
     counted = np.ones((len(columns.predictions), N), dtype=bool)
 
-    def read(column: str, parse: Callable[[Any], Any], width: int = 0, coalition: str = "") -> np.ndarray:
+    def read(column: str, parse: Callable[[Any], Any], shape: tuple[int, ...] = (), coalition: str = "") -> np.ndarray:
         where, cells = distinct(block.columns[column])
         codes, reasons = parsed(cells, parse)
-        empty = [0] * width if width else 0
+        empty = np.zeros(shape, np.int64).tolist()
         table: np.ndarray = np.array([empty if code is None else code for code in codes], None if cells else np.int64)
-        table = table.reshape(len(cells), *[width] * bool(width))
+        table = table.reshape(len(cells), *shape)
         if reasons:
             broken = np.zeros(len(cells), dtype=bool)
             broken[list(reasons)] = True
@@ -95,8 +95,12 @@ def coded(
                 outside.note([cells[i] for i in np.flatnonzero(stray)], times.tolist())
         return table[where]
 
-    ids = None if columns.id is None else read(columns.id, as_hash, 2)
-    target = None if columns.target is None else read(columns.target, answers.target, answers.width)
+    ids = None if columns.id is None else read(columns.id, as_hash, (2,))
+    target = (
+        None
+        if columns.target is None
+        else read(columns.target, answers.target, (answers.width,) if answers.width else ())
+    )
     presence = None
     if columns.presence:
         presence = np.ones((N, len(modalities)), dtype=bool)
@@ -106,13 +110,11 @@ def coded(
     by = np.zeros((len(columns.by), N), dtype=np.int64)
     for row, column in enumerate(columns.by):
         by[row] = read(column, partial(as_code, values=how.values[column]))
-    predictions: np.ndarray = np.zeros(
-        (len(columns.predictions), N, *[answers.width] * bool(answers.width)), answers.dtype
-    )
+    predictions: np.ndarray = np.zeros((len(columns.predictions), N, *answers.shape), answers.dtype)
     whole = max(columns.predictions, default=0)
     for k, (mask, column) in enumerate(columns.predictions.items()):
         coalition = "" if mask == whole else modalities.name(mask)
-        predictions[k] = read(column, answers.prediction, answers.width, coalition)
+        predictions[k] = read(column, answers.prediction, answers.shape, coalition)
     if columns.target is None and answers.names == JUDGED:
         target = np.zeros(N, dtype=np.int64)
     index = block.rows + first if ids is None else ids[:, 0]
@@ -179,6 +181,10 @@ def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
         sizes = {"num_labels": len(names), "class_names": names, "task": kind.name}
     elif kind.ordinal:
         sizes = {"edges": how.edges, "task": kind.name}
+    if how.scores:
+        sizes |= {"scores": how.scores, "threshold": 0.5 if how.threshold is None else how.threshold}
+        if kind.positive:
+            sizes = {name: value for name, value in sizes.items() if name != "num_classes"} | {"task": kind.name}
     return CoalitionConfusionMatrix(
         how.modalities, coalitions=[how.modalities.name(mask) for mask in masks], bootstrap=how.bootstrap,
         seed=how.seed, shard=how.shard, by=how.values, **sizes,
@@ -196,8 +202,9 @@ def count(metric: CoalitionConfusionMatrix, coded: Coded, how: Options) -> None:
     # Rows of groups that have no ids would be numbered alike in every file, and taken for the same samples.
     index = None if coded.ids is None and coded.group is not None else torch.from_numpy(coded.numbers)
     dtype = how.answers.dtype
+    target = target.astype(dtype if how.kind.ordinal else np.int64)
     metric.update(
-        torch.from_numpy(np.ascontiguousarray(predictions, dtype)), torch.from_numpy(target.astype(dtype)),
+        torch.from_numpy(np.ascontiguousarray(predictions, dtype)), torch.from_numpy(target),
         None if coded.presence is None else torch.from_numpy(coded.presence), index,
         None if coded.group is None else torch.from_numpy(coded.group),
         {column: torch.from_numpy(codes) for column, codes in zip(how.values, coded.by, strict=True)},

@@ -79,7 +79,7 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
         )
     assert target is not None
     masks = sorted(mask for _, columns in plan for mask in columns.predictions)
-    predictions = np.zeros((len(masks), *target.shape), dtype=target.dtype)
+    predictions = np.zeros((len(masks), U, *how.answers.shape), dtype=runs[0].coded.predictions.dtype)
     counted = np.zeros((len(masks), U), dtype=bool)
     for run, place in zip(runs, at, strict=True):
         for row, mask in enumerate(run.columns.predictions):
@@ -133,7 +133,7 @@ def _plan(
 
 def _read(how: Options, source: Source, columns: Columns, bad: BadRows, outside: Outside) -> _Run:
     parts = []
-    small = np.float64 if how.kind.ordinal else np.int8 if how.kind.by_label else np.int32
+    small = how.answers.dtype if how.answers.dtype is np.float64 else np.int8 if how.kind.by_label else np.int32
     for block in source.blocks(columns.wanted, bad.unreadable(source), how.block_rows):
         part, problems = coded(block, columns, how, 0, outside)
         bad.add(source, problems)

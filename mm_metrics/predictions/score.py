@@ -163,7 +163,10 @@ class Counting:
             info["skipped_rows"] = dict(self.bad.kinds)
         if self.bad.answers:
             info["skipped_answers"] = dict(self.bad.answers)
+        if self.how.headline != "f1":
+            info["headline"] = self.how.headline
         card = card_of(self.counter, self.how, info)
+        card.named(self.how.headline)  # which refuses one that the counts do not tell
         strays = [self.outside.said(card)] if self.outside.examples else []
         return Scored(card, [*strays, *bad, *notes])
 
