@@ -219,8 +219,10 @@ def behind(name: str, counts: Counts, task: str | Task = "multiclass", average: 
     task = task_of(task) if isinstance(task, str) else task
     average = task.default_average(name) if average == "default" else average
     if name in WHOLE:  # as a mean of recalls
-        hits, actual = hits.flatten(-2), actual.flatten(-2)
-        return Behind(_shares(actual > 0), _ratio(hits, actual), actual.clamp(min=1))
+        # Where a class of two has no samples, Matthews and kappa are not defined: 0 stands for what is not known.
+        there = (actual > 0) | (actual.shape[-1] == 2 and name != "balanced_accuracy")
+        hits, actual, there = hits.flatten(-2), actual.flatten(-2), there.flatten(-2)
+        return Behind(_shares(there), _ratio(hits, actual), actual.clamp(min=1))
     total = actual.sum(-1, keepdim=True)
     sizes = {"recall": actual, "accuracy": actual, "precision": predicted, "specificity": total - actual}
     size = sizes.get(name, predicted + actual - hits)

@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate
 
 ABSENT = "–"
@@ -34,6 +35,15 @@ def label(score: str) -> str:
     if score.startswith("top") and score[3:].isdigit():
         return f"top-{score[3:]} accuracy"
     return LABELS.get(score, score.replace("_", " "))
+
+
+def heading(score: str) -> str:
+    """A score's name over a column, with an arrow where less is better.
+
+    >>> heading("f1"), heading("mae")
+    ('F1', 'MAE ↓')
+    """
+    return f"{label(score)} ↓" if score in LOWER_IS_BETTER else label(score)
 
 
 def score(value: float, unlike: float = math.nan) -> str:

@@ -280,6 +280,7 @@ def test_edges_cut_a_scale_into_classes_and_shards_add_up():
         ({"edges": ()}, None, None, "edges"),
         ({}, None, None, "edges"),
         ({"edges": "mosi", "scores": ("auroc",)}, None, None, "ordinal"),
+        ({"edges": "mosi", "scores": ("aurok",)}, None, None, "aurok"),
     ],
 )
 def test_what_is_no_ordinal_task_is_refused(arguments, preds, target, match):

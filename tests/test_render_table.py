@@ -278,3 +278,12 @@ def test_the_readme_quotes_what_the_paradox_story_prints():
     assert f"> {phrases.worth(told.gains, told.score)}\n" in readme
     assert told.estimate("accuracy").text == "0.98"
     assert told.estimate("recall", slice="audio").text == "0.12"
+
+
+def test_the_slices_of_an_ordinal_card_show_errors_and_correlations():
+    metric = CoalitionConfusionMatrix(("text",), task="ordinal", edges="mosi", bootstrap=20, coalitions=["all"])
+    y = torch.linspace(-3, 3, 40)
+    metric.update(y.flip(0)[None] * 0.1 + y * 0.9, y)
+    told = Tables(metric.scorecard())
+    assert told.scores.columns[2:] == ("MAE ↓", "Pearson correlation", "acc2", "f1 acc2")
+    assert "MAE ↓" in text(metric.scorecard())

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from mm_metrics import CoalitionConfusionMatrix, contributions, scores, uncertainty
+from mm_metrics import CoalitionConfusionMatrix, contributions, moments, scores, uncertainty
 from mm_metrics.uncertainty import poisson_weights, stream_key
 
 
@@ -358,3 +358,89 @@ def test_without_bootstrap_only_proportions_have_an_interval():
     assert all(map(math.isnan, card.interval("f1")))
     assert all(map(math.isnan, card.contributions("f1")["text"].drop[1:]))
     assert not math.isnan(card.contributions("f1")["text"].drop.value)
+
+
+@pytest.mark.parametrize(("n", "per", "heavy", "slope"), [
+    (30, 1, False, 0.9), (100, 1, True, 0.9), (100, 1, False, 0.3), (30, 1, False, 6.0), (100, 10, False, 0.9),
+    (400, 10, True, 0.9),
+])  # fmt: skip
+def test_intervals_of_errors_and_correlations_hold_the_truth(n, per, heavy, slope):
+    """300 data sets of numbers with normal or heavy errors, samples alone or in groups of ten that correlate by .3."""
+    random, D = torch.Generator().manual_seed(1), 300
+
+    def drawn(datasets, size, per):
+        parts = []
+        for _ in range(2):
+            own, shared = (torch.randn(datasets, k, generator=random).double() for k in (size, -(-size // per)))
+            together = math.sqrt(0.7) * own + math.sqrt(0.3) * shared[:, torch.arange(size) // per]
+            parts.append(own if per == 1 else together)
+        y, e = parts
+        return slope * y + (e.sign() * e.abs() ** 1.8 if heavy else e) + 0.3, slope * y
+
+    def sums(p, y):
+        e = p - y
+        return dict(zip(moments.ORDINAL, (e, e.abs(), e * e, y, p, y * p, y * y, p * p), strict=True))
+
+    p, y = drawn(1, 400_000, 1)
+    truth = moments.ordinal_scores({k: v.sum(-1) for k, v in sums(p, y).items()}, torch.tensor(400_000.0))
+    p, y = drawn(D, n, per)
+    value = moments.ordinal_scores({k: v.sum(-1) for k, v in sums(p, y).items()}, torch.tensor(float(n)))
+    weights = torch.poisson(torch.ones(D, -(-n // per), 200), generator=random).double()[:, torch.arange(n) // per]
+    spread = {k: torch.einsum("dn,dnr->rd", v, weights) for k, v in sums(p, y).items()}
+    spread = moments.ordinal_scores(spread, weights.sum(1).T)
+    for name, (scale, back) in {
+        "mae": (torch.log, torch.exp), "rmse": (torch.log, torch.exp), "pearson": (torch.atanh, torch.tanh),
+        "ccc": (torch.atanh, torch.tanh),
+    }.items():  # fmt: skip
+        low, high = uncertainty.scaled_interval(value[name], spread[name], torch.tensor(n), 0.95, n // per, scale, back)
+        held = ((low <= truth[name]) & (truth[name] <= high)).double().mean()
+        assert 0.9 <= held <= 0.99, (name, held)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "group"),
+    [
+        ([0.5], [1.0], None), ([1.0, -2.0], [1.0, -2.0], None), ([0.0] * 5, [1.0, 2.0, 0.0, -1.0, 3.0], None),
+        ([1.5, 2.5, 0.5], [1.0, 2.0, 0.0], None), ([0.1, 2.0, -1.0, 0.3], [0.0, 1.5, -2.0, 0.0], [0, 0, 0, 0]),
+        ([0.1, 2.0, -1.0, 0.3, 2.0], [0.0, 1.5, -2.0, 0.0, 1.0], [0, 1, 2, 2, 2]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_intervals_of_a_handful_of_numbers_are_wide_or_none(p, y, group, dtype):
+    """One sample, all right, a constant answer, a constant error, one group and three of them."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        metric = CoalitionConfusionMatrix(("text",), task="ordinal", edges="mosi", bootstrap=100, coalitions=["all"])
+        metric.update(
+            torch.tensor(p).float()[None], torch.tensor(y).float(), group=None if group is None else torch.tensor(group)
+        )
+        card = metric.scorecard()
+        for score in card.further:
+            (low, high), value = card.interval(score), card.score(score)
+            if math.isnan(low + high):
+                assert len(p) == 1 or math.isnan(value) or (group and len(set(group)) == 1), score
+                continue
+            assert low <= value <= high, score
+            assert high - low > 0.05, score
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_a_class_that_was_only_answered_leaves_macro_recall_open():
+    """Its recall counts 0, as the libraries have it, and is not known: the truth may lie as far above."""
+    target = torch.tensor([0, 1] * 50)
+    preds = target.clone()
+    preds[0] = 2
+    metric = CoalitionConfusionMatrix(("text",), num_classes=3, bootstrap=100, coalitions=["all"])
+    metric.update(preds[None], target)
+    low, high = metric.scorecard().interval("recall")
+    assert (low < 0.66 < high, high) == (True, pytest.approx(1, abs=0.01))
+
+
+def test_matthews_without_a_single_event_is_open():
+    metric = CoalitionConfusionMatrix(("text",), task="binary", bootstrap=100, coalitions=["all"])
+    metric.update(torch.zeros(1, 30, dtype=torch.int64), torch.zeros(30, dtype=torch.int64))
+    low, high = metric.scorecard().interval("matthews")
+    assert low < -0.5
+    assert high > 0.5

@@ -262,17 +262,24 @@ class Scored(Counted):
         """Low and high of a score from its replicates ``(R, ...)``."""
         behind = self.behind(score, sums, average)
         lowest, highest = scores.extent(score)
+        total = uncertainty.least_size(behind.weights, behind.sizes)
+        if score in ("mae", "rmse", "log_loss") and value > 0:
+            return uncertainty.scaled_interval(value, spread, total, confidence, groups, torch.log, torch.exp)
+        if score in ("pearson", "ccc") and value.abs() < 1 - 1e-6:
+            most = (1 + value.abs().clamp(min=0.99)) / 2  # of replicates that drew two samples alone
+            spread = spread.clamp(-most, most)
+            return uncertainty.scaled_interval(value, spread, total, confidence, groups, torch.atanh, torch.tanh)
         if highest > 1:
-            total = uncertainty.least_size(behind.weights, behind.sizes)
             low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
             return low.clamp(min=lowest), high.clamp(max=highest)
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
         if self.named(score)[0] in self.further:  # what is behind them tells their size, not their variance
             total, least = total * (2 if score in ranking.RANKINGS else 1), torch.zeros_like(least)
         low, high = uncertainty.score_interval(value, spread, total, confidence, lowest, groups, least)
-        if self.kind.by_label and len(behind.weights) == self.layout.L - self.other > 1 and score in _OF_POSITIVES:
-            unseen = sums.actual[:, 1] + sums.predicted[:, 1] * (score == "precision") == 0
-            high = (high + (behind.weights * unseen).sum()).clamp(max=1)  # such a label counts 0, and could be any
+        seen = sums.actual + sums.predicted * (score == "precision")  # (L, C)
+        unseen = (seen[:, 1] if self.kind.by_label else seen[0]) == 0
+        if score in _OF_POSITIVES and behind.weights.shape == unseen.shape:
+            high = (high + (behind.weights * unseen).sum()).clamp(max=1)  # such a class counts 0, and could be any
         return low, high
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from mm_metrics.counts.tally import Tally
 
 LEVEL_STYLES = {"good": "bold green", "mixed": "bold yellow", "bad": "bold red", "undecided": "bold"}
-_ASCII = str.maketrans({"−": "-", "–": "-", "·": "|", "…": "~", "×": "x", "█": "#", "□": "?", "“": '"', "”": '"'})
+_ASCII = str.maketrans(
+    {"−": "-", "–": "-", "·": "|", "…": "~", "↓": "v", "×": "x", "█": "#", "□": "?", "“": '"', "”": '"'}
+)
 _FINDINGS_SHOWN = 5
 _CLASSES_LISTED = 8
 

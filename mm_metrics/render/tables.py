@@ -21,6 +21,7 @@ from mm_metrics.uncertainty import Contribution, Estimate
 from mm_metrics.verdict import Finding, QualityGate, Verdict, judge
 
 SCORES = ("accuracy", "precision", "recall", "f1")
+ORDINAL = ("mae", "pearson", "acc2", "f1_acc2", "ccc", "rmse")
 COALITIONS_SHOWN = 16
 WORST = 20  # classes listed
 
@@ -110,10 +111,10 @@ class Tables:
 
     @cached_property
     def scores(self) -> Table:
-        """Accuracy, precision, recall and F1 of the whole and of every modality's slice, with the samples behind."""
-        shown = tuple(dict.fromkeys((*SCORES, self.score)))
+        """The scores of the whole and of every modality's slice, with the samples behind."""
+        shown = slice_scores(self.card)
         rows = [(name, n, *(self.estimate(s, slice=name) for s in shown)) for name, n in self.supports.items()]
-        return Table(("slice", "samples", *map(words.label, shown)), rows)
+        return Table(("slice", "samples", *map(words.heading, shown)), rows)
 
     @property
     def distinct_scores(self) -> Table:
@@ -191,7 +192,7 @@ class Tables:
         """The scores that a confusion does not tell, of every slice that says something of its own."""
         scores = self.card.further
         rows = [(name, *(self.estimate(score, slice=name) for score in scores)) for name in self.distinct]
-        return Table(("slice", *map(words.label, scores)), rows if scores else [])
+        return Table(("slice", *map(words.heading, scores)), rows if scores else [])
 
     def curves(self, field: str, make: Callable[..., Curve], slices: int = 5) -> dict[str, Curve]:
         """A curve for each slice, the classes, or labels, pooled: of histograms ("curves") or of confidence ("levels").
@@ -284,6 +285,13 @@ class Tables:
         return list(facts.items())
 
 
+def slice_scores(card: Tally) -> tuple[str, ...]:
+    """What tables list of a slice: accuracy, precision, recall, F1 and the headline; of numbers four of their own."""
+    if not card.kind.ordinal:
+        return tuple(dict.fromkeys((*SCORES, card.headline)))
+    return tuple(dict.fromkeys((*{card.headline} & set(card.further), *(s for s in ORDINAL if s in card.further))))[:4]
+
+
 def of(card: Tally | Tables, verdict: Verdict | None = None, samples: Any = None, name: str = "") -> Tables:
     """The tables of a tally; tables that were made before are handed on as they are."""
     return card if isinstance(card, Tables) else Tables(card, verdict, samples or (), name)
@@ -301,11 +309,12 @@ def in_points(estimate: Estimate) -> Number:
 
 
 def differences(comparison: Comparison, slices: Sequence[str]) -> Table:
-    """New less old of every score on slices, in points; slices that are the whole, or hold nothing, are left out."""
+    """New less old of the scores of slices, in points; slices that are the whole, or hold nothing, are left out."""
     new, whole = comparison.new, comparison.new.support()
+    shown = slice_scores(new)
     told = [name for name in slices if name == "all" or 0 < new.support(name) < whole]
-    rows = [(name, *(in_points(comparison.estimate(s, new.whole, name)) for s in SCORES)) for name in told]
-    return Table(("slice", *map(words.label, SCORES)), rows)
+    rows = [(name, *(in_points(comparison.estimate(s, new.whole, name)) for s in shown)) for name in told]
+    return Table(("slice", *map(words.heading, shown)), rows)
 
 
 def class_differences(comparison: Comparison, most: int = WORST) -> Table:
