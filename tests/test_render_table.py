@@ -281,9 +281,9 @@ def test_the_readme_quotes_what_the_paradox_story_prints():
 
 
 def test_the_slices_of_an_ordinal_card_show_errors_and_correlations():
-    metric = CoalitionConfusionMatrix(("text",), task="ordinal", edges="mosi", bootstrap=20, coalitions=["all"])
+    metric = ModalityConfusionMatrix(("text",), task="ordinal", edges="mosi", bootstrap=20)
     y = torch.linspace(-3, 3, 40)
-    metric.update(y.flip(0)[None] * 0.1 + y * 0.9, y)
-    told = Tables(metric.scorecard())
-    assert told.scores.columns[2:] == ("MAE ↓", "Pearson correlation", "acc2", "f1 acc2")
-    assert "MAE ↓" in text(metric.scorecard())
+    metric.update(y.flip(0) * 0.1 + y * 0.9, y)
+    told = tables.Tables(metric.scorecard())
+    assert told.scores.columns[2:] == ("MAE ↓", "Pearson correlation", "Acc-2", "F1 of Acc-2")
+    assert "MAE ↓" in console.text(metric.scorecard())
