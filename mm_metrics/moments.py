@@ -5,8 +5,12 @@ Sums are integers in fixed point, `SCALE` a unit, so that neither ranks nor the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+from mm_metrics.uncertainty import difference_interval
 
 SCALE = 2**20
 LARGEST = 1024.0  # of an ordinal target or prediction: beyond, sums of squares could overflow
@@ -51,6 +55,30 @@ def ordinal_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:
         "pearson": torch.where(scale > 0, together / scale, torch.nan).clamp(-1, 1),
         "ccc": torch.where(apart > 0, 2 * together / apart, torch.nan).clamp(-1, 1),
     }
+
+
+def scaled_interval(
+    value: Tensor,
+    replicates: Tensor,
+    total: Tensor,
+    confidence: float,
+    groups: int | None,
+    scale: Callable[[Tensor], Tensor],
+    back: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The interval of a number where it is nearly normal: of an error's logarithm, of a correlation's z (Fisher 1921).
+
+    From replicates ``(R, ...)``, with Student's t of `groups`, or else of all samples; `back` undoes `scale`.
+
+    >>> spread = torch.tensor([1.0, 2.0, 4.0])
+    >>> ends = scaled_interval(torch.tensor(2.0), spread, torch.tensor(50), 0.95, None, torch.log, torch.exp)
+    >>> [round(float(end), 1) for end in ends]
+    [0.5, 8.2]
+    """
+    z = scale(replicates.double())
+    z = torch.where(z.isfinite(), z, torch.nan)
+    low, high = difference_interval(scale(value.double()), z, total, confidence, groups or round(float(total)))
+    return back(low), back(high)
 
 
 def mosi_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:

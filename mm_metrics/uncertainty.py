@@ -8,7 +8,6 @@ sees the sample gives it the same weights: sums add up over shards in any order,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import accumulate
 from statistics import NormalDist
 from typing import NamedTuple
@@ -22,7 +21,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Poisson(1) in 4,096 equally likely draws, 1509 of them 0, 1503 of them 1, and so on: rounded so that mean and
 # variance are exactly 1. From these draws on the weight is at least 1, 2, …
 _POISSON_STEPS = tuple(accumulate((1509, 1503, 754, 252, 63, 13)))
-_T_UP_TO, _EXPAND_FROM = 1000, 60  # degrees of freedom: Student's t is normal to a thousandth, and nearly so
+_T_UP_TO, _EXPAND_FROM = 1000, 120  # degrees of freedom: Student's t is normal to a thousandth, and nearly so
 _DRAW_BITS = 12
 _DRAWS_PER_HASH = 5
 
@@ -139,30 +138,6 @@ def difference_interval(
     """
     half = t_quantile(confidence, None if groups is None else groups - 1) * difference_error(replicates, total, groups)
     return torch.as_tensor(value).double() - half, torch.as_tensor(value).double() + half
-
-
-def scaled_interval(
-    value: Tensor,
-    replicates: Tensor,
-    total: Tensor,
-    confidence: float,
-    groups: int | None,
-    scale: Callable[[Tensor], Tensor],
-    back: Callable[[Tensor], Tensor],
-) -> tuple[Tensor, Tensor]:
-    """The interval of a number where it is nearly normal: of an error's logarithm, of a correlation's z (Fisher 1921).
-
-    From replicates ``(R, ...)``, with Student's t of `groups`, or else of all samples; `back` undoes `scale`.
-
-    >>> spread = torch.tensor([1.0, 2.0, 4.0])
-    >>> ends = scaled_interval(torch.tensor(2.0), spread, torch.tensor(50), 0.95, None, torch.log, torch.exp)
-    >>> [round(float(end), 1) for end in ends]
-    [0.5, 8.2]
-    """
-    z = scale(replicates.double())
-    z = torch.where(z.isfinite(), z, torch.nan)
-    low, high = difference_interval(scale(value.double()), z, total, confidence, groups or round(float(total)))
-    return back(low), back(high)
 
 
 def difference_error(replicates: Tensor, total: Tensor | float, groups: int | None = None) -> Tensor:

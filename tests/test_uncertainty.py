@@ -392,7 +392,7 @@ def test_intervals_of_errors_and_correlations_hold_the_truth(n, per, heavy, slop
         "mae": (torch.log, torch.exp), "rmse": (torch.log, torch.exp), "pearson": (torch.atanh, torch.tanh),
         "ccc": (torch.atanh, torch.tanh),
     }.items():  # fmt: skip
-        low, high = uncertainty.scaled_interval(value[name], spread[name], torch.tensor(n), 0.95, n // per, scale, back)
+        low, high = moments.scaled_interval(value[name], spread[name], torch.tensor(n), 0.95, n // per, scale, back)
         held = ((low <= truth[name]) & (truth[name] <= high)).double().mean()
         assert 0.9 <= held <= 0.99, (name, held)
 

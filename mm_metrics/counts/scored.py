@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from mm_metrics import ranking, scores, uncertainty
+from mm_metrics import moments, ranking, scores, uncertainty
 from mm_metrics.counts import beyond
 from mm_metrics.counts.counted import Counted, Slice
 from mm_metrics.ranking import Point
@@ -264,11 +264,11 @@ class Scored(Counted):
         lowest, highest = scores.extent(score)
         total = uncertainty.least_size(behind.weights, behind.sizes)
         if score in ("mae", "rmse", "log_loss") and value > 0:
-            return uncertainty.scaled_interval(value, spread, total, confidence, groups, torch.log, torch.exp)
+            return moments.scaled_interval(value, spread, total, confidence, groups, torch.log, torch.exp)
         if score in ("pearson", "ccc") and value.abs() < 1 - 1e-6:
             most = (1 + value.abs().clamp(min=0.99)) / 2  # of replicates that drew two samples alone
             spread = spread.clamp(-most, most)
-            return uncertainty.scaled_interval(value, spread, total, confidence, groups, torch.atanh, torch.tanh)
+            return moments.scaled_interval(value, spread, total, confidence, groups, torch.atanh, torch.tanh)
         if highest > 1:
             low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
             return low.clamp(min=lowest), high.clamp(max=highest)
