@@ -50,7 +50,7 @@ BOUNDS = {
     "core": 5218,
     "ablation": 2544,
     "callbacks": 2640,
-    "render": 1709,
+    "render": 1717,
     "predictions": 1800,
     "leakage": 1490,
 }
@@ -159,7 +159,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 15_370
+    assert sum(wings.values()) <= 15_401
 
 
 def loaded(statement: str) -> set[str]:
