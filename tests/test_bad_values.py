@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
+from pyarrow.parquet import read_table
 from sklearn.metrics import accuracy_score, recall_score
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from mm_metrics.callbacks import ModalityMonitor
+from tests.pretend import OnDevice, pretending, to_device
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
 
@@ -158,3 +163,51 @@ def test_every_epoch_says_its_own(tmp_path):
     said = [str(w.message) for w in caught if "could not be scored" in str(w.message)]
     assert [text.split(":")[0] for text in said] == ["val, epoch 0", "val, epoch 1"]
     assert [line["val/refused"] for line in watcher.history] == [7, 7]
+
+
+class OddThere(Odd):
+    device = torch.device("cuda:0")  # type: ignore[assignment]
+
+
+def on_host(value):
+    return value.inner if isinstance(value, OnDevice) else value
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("scores", [("accuracy",), ("auroc",)])
+def test_an_accelerator_refuses_the_same_and_does_not_wait_for_it(ignored, scores, tmp_path, monkeypatch):
+    monkeypatch.setattr("mm_metrics.callbacks.book.on_their_way", lambda columns: (tree_map(on_host, columns), None))
+    data = Rows(n=96, seed=1)
+    data.label[5], data.label[40], data.label[13], data.label[14] = 9, -3, -100, -100
+    if not ignored:
+        data.label[13:15] = 7
+    batches, cards, books = list(loader(data)), [], []
+    run = SimpleNamespace(global_rank=0, world_size=1, current_epoch=0, testing=False, is_global_zero=True)
+    run.strategy = SimpleNamespace(barrier=lambda name: None)
+    run.sanity_checking, run.val_dataloaders, run.num_val_batches = False, batches, [len(batches)]
+    run.precision_plugin = SimpleNamespace(forward_context=nullcontext)
+    for kind, moved in ((Odd, lambda thing: thing), (OddThere, to_device)):
+        counter = monitor(ignore_index=-100 if ignored else None, scores=scores).counter
+        counter.books = tmp_path / kind.__name__
+        counter.books.mkdir()
+        with pretending() as log, torch.no_grad():
+            model = moved(seeded(kind).eval())
+            counter.begin(run)
+            for i, batch in enumerate(map(moved, batches)):
+                counter.watch(batch, i, 0)
+                model(batch)
+                counter.unwatch()
+                log.waits.clear()
+                counter.count(run, model, batch, i, 0)
+                assert i == 0 or len(log.waits) <= 1, (
+                    log.waits
+                )  # the one of the ablation, for a batch that is as it was
+            cards += [(card, refused) for _, _, card, refused in counter.cards(run, model)]
+        books.append(read_table(counter.books / "val.samples.parquet").sort_by("index"))
+    (here, noted), (there, noted_there) = cards
+    assert (here, noted) == (there, noted_there)
+    assert books[0].equals(books[1])
+    assert books[0].num_rows == here.samples + 2 * ignored
+    assert noted.samples == (11 if ignored else 13)
+    assert noted.unknown == (2 if ignored else 4)
+    assert here.samples == 96 - noted.unknown

@@ -54,7 +54,7 @@ class Book:
         true = labels.target
         if numeric and target is not None:
             true = target.reshape(-1, 1).float()
-        elif labels.ignored is not None:
+        elif labels.ignored is not None and self.header["ignore_index"] is not None:
             true = torch.where(labels.ignored, self.header["ignore_index"], true)
         columns: dict[str, Any] = {"target": true if by_label else true[:, 0], "index": numbers, "group": group}
         columns |= {f"by_{column}": (by or {})[column] for column, _ in self.header["by"]}

@@ -27,7 +27,6 @@ from mm_metrics.callbacks.thresholds import Thresholds
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
 from mm_metrics.counts.labels import Labels
-from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.metrics.base import answered
 from mm_metrics.sampler import GlobalIndex
@@ -191,9 +190,13 @@ class Counter:
             rows = rows.some(good)
             labels = self._labels(loader, masks, rows)
         if labels.bad_prediction is not None and labels.bad_target is not None and self.tolerant:
-            loader.pending.append(((labels.bad_prediction | labels.bad_target).any(), batch_idx, masks, rows))
+            odd = labels.bad_prediction | labels.bad_target  # (N,)
+            loader.pending.append((odd.any(), batch_idx, masks, rows, labels))
+            labels = labels._replace(ignored=odd.unsqueeze(1) | (False if labels.ignored is None else labels.ignored))
             if sum(part[3].preds.nbytes for part in loader.pending) > _PENDING or len(loader.pending) >= 64:
                 self._settle(loader)
+        else:
+            loader.write(masks, rows, labels)
         if not (metric.task.by_class or metric.task.ordinal) and self.watched.from_logits:
             loader.widen(rows.preds)
         if own in masks and len(rows.target) and rows.each == each:  # some positions of a sample are no sample
@@ -207,17 +210,12 @@ class Counter:
         return bool(preds.isnan().reshape(*preds.shape[:2], -1).any(-1).all(1).any())
 
     def _labels(self, loader: Loader, masks: tuple[int, ...], rows: Rows) -> Labels:
-        metric, book = loader.metric, loader.book
+        metric = loader.metric
         at = [(metric.layout.masks or ()).index(mask) for mask in masks]
         preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-        labels = metric.count(
+        return metric.count(
             preds, rows.target, rows.slices, rows.numbers, rows.group, rows.by, rows=at, counted=rows.counted
         )
-        if book is not None and len(rows.target):
-            N, device = rows.preds.shape[1], rows.preds.device
-            group = read_truth(metric.modalities, (), N, device, rows.target, group=rows.group).group
-            book.add(masks, preds, labels, rows.slices, rows.numbers, group, rows.counted, rows.target, rows.by)
-        return labels
 
     def _take(
         self, refused: Refused, batch_idx: int, masks: tuple[int, ...], rows: Rows, loader: Loader
@@ -229,17 +227,20 @@ class Counter:
         if bool(good.all()):
             return None
         if len(missed.target) and self.tolerant:
-            self._labels(loader, masks, missed)
+            loader.write(masks, missed, self._labels(loader, masks, missed))
         return good
 
     def _settle(self, loader: Loader) -> None:
         """On an accelerator nothing was looked at yet: take what the metric had to refuse, by one look for many."""
         flags, view = [part[0] for part in loader.pending], loader.metric.layout.view
         odd = torch.stack(flags).tolist() if flags else []
-        for (_, batch_idx, masks, rows), some in zip(loader.pending, odd, strict=True):
+        for (_, batch_idx, masks, rows, labels), some in zip(loader.pending, odd, strict=True):
             good = self._take(loader.refused, batch_idx, masks, rows, loader) if some else None
             if good is not None:
                 view(loader.metric.counts, "samples").sub_((~good).sum())
+                rows = rows.some(good)
+                labels = loader.metric.reader.read(rows.preds, rows.target, eager=False)
+            loader.write(masks, rows, labels)
         if any(odd):
             view(loader.metric.counts, "refused").zero_()
         loader.pending = []

@@ -14,7 +14,10 @@ from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.callbacks.units import Units
+from mm_metrics.counts.labels import Labels
+from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
+from mm_metrics.metrics.base import answered
 from mm_metrics.sampler import GlobalIndex
 
 
@@ -26,9 +29,17 @@ class Loader:
         self.samples = SampleTracker(metric.modalities, metric.reader, metric.layout.masks or ())
         self.refused, self.units, self.waiting = Refused(), Units(), Waiting()
         self.book: Book | None = None
-        self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows]] = []
+        self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows, Labels]] = []
         self.batches = self.seen = 0
         self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
+
+    def write(self, masks: tuple[int, ...], rows: Rows, labels: Labels) -> None:
+        """Rows that were counted as these labels into the book."""
+        if self.book is not None and len(rows.target):
+            preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
+            N, device = preds.shape[1], preds.device
+            group = read_truth(self.metric.modalities, (), N, device, rows.target, group=rows.group).group
+            self.book.add(masks, preds, labels, rows.slices, rows.numbers, group, rows.counted, rows.target, rows.by)
 
     def widen(self, preds: Tensor) -> None:
         """Remember the lowest and the highest score, without a stall."""

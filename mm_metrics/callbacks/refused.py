@@ -24,7 +24,7 @@ class Refused:
     told: list[str] = field(default_factory=list)
 
     def __add__(self, other: Refused) -> Refused:
-        told = self.told + other.told
+        told = (self.told + other.told)[: _TOLD + 1]
         return Refused(self.samples + other.samples, self.unknown + other.unknown, self.hidden | other.hidden, told)
 
     def note(self, batch_idx: int, why: str, n: int, unknown: int = 0, numbers: list[int] | None = None) -> None:

@@ -84,7 +84,7 @@ class SampleTracker:
         if self.numbered:
             self.lowest = _best(self.lowest, [found.byte(), number], KEPT)
         which = torch.arange(found.shape[1], device=found.device).expand_as(found)
-        best = _best([], [torch.where(found, sure[whose], -1.0), number, place, which], WORST)
+        best = _best([], [torch.where(found, torch.stack([sure[k] for k in whose]), -1.0), number, place, which], WORST)
         unasked = torch.full_like(said[0], _UNASKED)[best[3]]
         asked = torch.stack([said[at[mask]][best[3]] if mask in at else unasked for mask in self.masks], dim=2)
         self.worst = _best(self.worst, [*best[:3], target[best[3]], asked], WORST)

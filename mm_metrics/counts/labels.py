@@ -130,7 +130,7 @@ class Reader:
             bad_target = None if eager else bad_target | (checked != checked.round())  # type: ignore[operator]
         return Labels(
             predicted,
-            checked.long(),
+            checked.long() if eager else checked.long().clamp(0, self.C - 1),  # what is marked may index all the same
             ignored,
             None if bad_prediction is None else bad_prediction.reshape(*preds.shape[:2], -1).any(2).any(0),
             None if bad_target is None else bad_target.any(1),
