@@ -206,8 +206,8 @@ def test_an_accelerator_refuses_the_same_and_does_not_wait_for_it(ignored, score
         books.append(read_table(counter.books / "val.samples.parquet").sort_by("index"))
     (here, noted), (there, noted_there) = cards
     assert (here, noted) == (there, noted_there)
-    assert books[0].equals(books[1])
-    assert books[0].num_rows == here.samples + 2 * ignored
+    assert str(books[0].to_pydict()) == str(books[1].to_pydict())  # where NaN is NaN
+    assert books[0].num_rows == here.samples
     assert noted.samples == (11 if ignored else 13)
     assert noted.unknown == (2 if ignored else 4)
     assert here.samples == 96 - noted.unknown

@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset, IterableDataset, RandomSampler, SubsetRandomSampler
 
 from mm_metrics import ModalityAblation
-from mm_metrics.callbacks import ModalityDynamics
+from mm_metrics.callbacks import ModalityDynamics, truth
 from mm_metrics.callbacks.gradients import EncoderGradients
-from mm_metrics.callbacks.learning import Part, Seen, Thresholds, findings, seen
+from mm_metrics.callbacks.learning import Seen, Thresholds, findings, seen
 from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
@@ -154,7 +154,7 @@ def test_right_and_likely_in_other_tasks(task):
     preds, target = torch.randn(shape), torch.randint(2, shape[1:])
     target[:5] = -1
     reading = Reader(task, num_labels=3 if task == "multilabel" else None, from_logits=True, ignore_index=-1)
-    told = seen(Modalities(("text", "audio")), reading, [Part(range(4), preds, None, None, target)])
+    told = seen(Modalities(("text", "audio")), range(4), reading, [truth.Rows(preds, target)])
     kept = target[5:]
     assert told.right[:, :5].isnan().all()
     for k in range(4):
@@ -164,7 +164,7 @@ def test_right_and_likely_in_other_tasks(task):
         assert float(told.accuracy()[k]) == pytest.approx(float(hits.mean()))
         assert float(-told.likelihood[k, 5:].mean()) == pytest.approx(float(loss))
     as_probabilities = Reader(task, num_labels=reading.num_labels, ignore_index=-1)
-    same = seen(told.modalities, as_probabilities, [Part(range(4), preds.double().sigmoid(), None, None, target)])
+    same = seen(told.modalities, range(4), as_probabilities, [truth.Rows(preds.double().sigmoid(), target)])
     assert torch.allclose(same.likelihood, told.likelihood, equal_nan=True)
 
 

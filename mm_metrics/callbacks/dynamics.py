@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,8 +12,9 @@ from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, relative_speeds
 from mm_metrics.callbacks.logged import log_final
 from mm_metrics.callbacks.prober import Prober, Watched, is_sharded
+from mm_metrics.callbacks.ranks import Once
 from mm_metrics.callbacks.subset import FixedSubset
-from mm_metrics.callbacks.truth import truth_of
+from mm_metrics.callbacks.truth import rows_of, truth_of
 from mm_metrics.counts.labels import Reader
 from mm_metrics.verdict import Finding
 
@@ -99,14 +99,13 @@ class ModalityDynamics(Callback):
                 raise ValueError(f"{name}={value!r}: expected a fraction in 0…1")
         self.watched = Watched.of(locals())
         self.modalities = self.watched.modalities
+        self._say = Once()
         self._prober = Prober(self.watched, self._say)
         self.every_n_epochs, self.samples = every_n_epochs, samples
         self.history: list[dict[str, Any]] = []
         self.findings: list[Finding] = []
         self.began: dict[tuple[str, str], int] = {}
         self._speeds: dict[str, float] = {}
-        self._said: set[str] = set()
-        self._main = True
         self._forget()
 
     def _forget(self) -> None:
@@ -120,7 +119,7 @@ class ModalityDynamics(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin with another run."""
-        self._main = trainer.is_global_zero
+        self._say.main = trainer.is_global_zero
         if stage == "fit":
             self._forget()
         if stage == "fit" and not trainer.global_step:  # a checkpoint's own are loaded after this
@@ -249,13 +248,13 @@ class ModalityDynamics(Callback):
         """Every sample under every coalition; None without samples."""
         parts = []
         for batch in subset.batches(trainer, pl_module):
-            truth = truth_of(self.watched, batch)
-            parts.append(learning.Part(*self._prober(batch), truth.target).cpu())
+            shown, truth = self._prober(batch), truth_of(self.watched, batch)
+            parts.append(rows_of(self.watched, shown, truth, None, shown.preds.shape[1]).to("cpu"))
         if not parts:
             return None
         assert self._prober.ablation is not None
         self._prober.ablation.forget()
-        return learning.seen(self.modalities, Reader(**self.watched.reading(parts[0].preds)), parts)
+        return learning.seen(self.modalities, shown.rows, Reader(**self.watched.reading(parts[0].preds)), parts)
 
     def _row(self, train: learning.Seen, val: learning.Seen | None, epoch: int) -> dict[str, float]:
         row = {f"{name}/discrepancy": value for name, value in learning.discrepancy(train).items()}
@@ -288,13 +287,6 @@ class ModalityDynamics(Callback):
         self.history.append({"epoch": epoch, **row})
         self.began = {(f.kind, f.modality): self.began.get((f.kind, f.modality), epoch) for f in found}
         self.findings = found
-
-    def _say(self, message: str) -> None:
-        """Once per message, on rank zero."""
-        if message not in self._said:
-            self._said.add(message)
-            if self._main:
-                warnings.warn(message, stacklevel=3)
 
 
 def _first(loaders: Any) -> Any:

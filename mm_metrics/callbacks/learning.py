@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from mm_metrics import contributions
+from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
 from mm_metrics.uncertainty import Contribution, Estimate, normal_quantile
@@ -68,29 +69,16 @@ class Seen:
         return self.modalities.table(self.masks)
 
 
-class Part(NamedTuple):
-    """A batch's answers, as `mm_metrics.callbacks.prober.Shown` has them, and its target."""
+def seen(modalities: Modalities, masks: Sequence[int], task: Reader, parts: Sequence[Rows]) -> Seen:
+    """Read batches that the coalitions `masks` answered, whose slices are what is there.
 
-    rows: Sequence[int]
-    preds: Tensor  # (K, N, ...)
-    counted: Tensor | None  # (K, N)
-    presence: Tensor | None  # (N, M)
-    target: Tensor  # (N, ...)
-
-    def cpu(self) -> Part:
-        """The same off the device."""
-        counted, presence = (None if part is None else part.cpu() for part in (self.counted, self.presence))
-        return Part(self.rows, self.preds.detach().cpu(), counted, presence, self.target.cpu())
-
-
-def seen(modalities: Modalities, task: Reader, parts: Sequence[Part]) -> Seen:
-    """Read batches; samples with an ignored target, or a prediction that is not finite, are left out.
+    Samples with an ignored target, or a prediction that is not finite, are left out.
 
     Raises TypeError or ValueError for predictions and targets of a shape or type that do not fit the task.
     """
     preds, target = torch.cat([part.preds for part in parts], dim=1), torch.cat([part.target for part in parts])
     N = len(target)
-    there = [part.presence for part in parts if part.presence is not None]
+    there = [part.slices for part in parts if part.slices is not None]
     answered = [part.counted for part in parts if part.counted is not None]
     labels = task.read(preds, target, eager=False)
     counted = torch.ones_like(labels.target, dtype=torch.bool) if labels.ignored is None else ~labels.ignored
@@ -98,7 +86,7 @@ def seen(modalities: Modalities, task: Reader, parts: Sequence[Part]) -> Seen:
     for bad in (labels.bad_prediction, labels.bad_target):
         if bad is not None:
             weights = torch.where(bad.unsqueeze(1), torch.nan, weights)
-    counts = one_hot(labels.target.clamp(0, task.C - 1), task.C) * counted.unsqueeze(-1)  # (N, L, C)
+    counts = one_hot(labels.target, task.C) * counted.unsqueeze(-1)  # (N, L, C)
     guess = labels.target == counts.sum(0).argmax(-1)
     likelihood = log_likelihoods(preds, labels.target, task)
     parts_of = [  # (K, N), (K, N), (N,)
@@ -108,7 +96,7 @@ def seen(modalities: Modalities, task: Reader, parts: Sequence[Part]) -> Seen:
     if answered:
         parts_of[:2] = [torch.where(torch.cat(answered, dim=1), value, torch.nan) for value in parts_of[:2]]
     has = torch.cat(there) != 0 if there else torch.ones(N, len(modalities), dtype=torch.bool)
-    return Seen(modalities, tuple(parts[0].rows), parts_of[0], parts_of[1], has, parts_of[2])
+    return Seen(modalities, tuple(masks), parts_of[0], parts_of[1], has, parts_of[2])
 
 
 def log_likelihoods(preds: Tensor, target: Tensor, task: Reader) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mm_metrics.callbacks.contents import showers
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
+from mm_metrics.callbacks.ranks import Once
 from mm_metrics.callbacks.run import Run, callbacks_of, is_history
 from mm_metrics.callbacks.thresholds import FROM_VALIDATION, Thresholds
 from mm_metrics.counts.plan import MAX_BYTES
@@ -146,6 +146,7 @@ class ModalityMonitor(Callback):
         check(given)
         carried = threshold == FROM_VALIDATION
         self.watched = Watched.of(given | {"by": without_auto(by), "threshold": 0.5 if carried else threshold})
+        self._say = Once()
         self.auto = Auto(by, self.watched, self._say)
         given["by"] = self.auto.by
         self.modalities = self.watched.modalities
@@ -168,8 +169,6 @@ class ModalityMonitor(Callback):
         self.gate = gate
         self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
-        self._said: set[str] = set()
-        self._main = True
 
     @property
     def scorecards(self) -> dict[str, Scorecard]:
@@ -196,13 +195,13 @@ class ModalityMonitor(Callback):
                 f"two ModalityMonitors of one Trainer have name={self.name!r} and would log the same keys: give each "
                 "its own, ModalityMonitor(..., name='emotion')"
             )
-        self._main = trainer.is_global_zero
+        self._say.main = trainer.is_global_zero
         if self._trainer is not None and self._trainer() is not trainer:
             self.run.forget()
-            self._said.clear()
+            self._say.said.clear()
         self._trainer = weakref.ref(trainer)
         folder = folder_of(trainer) if self.output_dir is None else self.output_dir
-        enabled = self._main and not getattr(trainer, "fast_dev_run", False)
+        enabled = self._say.main and not getattr(trainer, "fast_dev_run", False)
         self.run.output = Output(folder, self._say, enabled, self.name)
         self.counter.detach()
         self.counter.books = None
@@ -278,13 +277,13 @@ class ModalityMonitor(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave nothing behind on the module."""
         self.counter.unwatch()
-        if self._main:
+        if self._say.main:
             self.run.send()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the model: the callback may be copied, pickled or used with another."""
         self.counter.detach()
-        if self._main:
+        if self._say.main:
             self.run.send()
         for name in ("log", "log_dict"):  # the module's own, which Lightning hangs on every callback
             vars(self).pop(name, None)
@@ -321,10 +320,3 @@ class ModalityMonitor(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to a run that is under way."""
         return {key: value for key, value in vars(self).items() if key not in ("log", "log_dict")} | {"_trainer": None}
-
-    def _say(self, message: str) -> None:
-        """Once per message, on rank zero."""
-        if message not in self._said:
-            self._said.add(message)
-            if self._main:
-                warnings.warn(message, stacklevel=3)

@@ -1,7 +1,8 @@
-"""What ranks have to agree on before they add up."""
+"""What ranks have to agree on before they add up, and what the first of them says."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch.distributed as dist
@@ -24,6 +25,19 @@ def agreed(what: str, values: list[Any]) -> Any:
             f"ranks have different {what}, {sorted(map(str, known))}: every rank runs one model on one task"
         )
     return next(iter(known), None)
+
+
+class Once:
+    """Says a message once, on rank zero; every rank remembers what was said."""
+
+    def __init__(self) -> None:
+        self.main, self.said = True, set[str]()
+
+    def __call__(self, message: str) -> None:
+        if message not in self.said:
+            self.said.add(message)
+            if self.main:
+                warnings.warn(message, stacklevel=3)
 
 
 def place(strategy: Any, rank: int, world_size: int) -> tuple[int, int]:
