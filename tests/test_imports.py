@@ -49,7 +49,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 5218,
     "ablation": 2544,
-    "callbacks": 2640,
+    "callbacks": 2639,
     "render": 1717,
     "predictions": 1800,
     "leakage": 1490,
