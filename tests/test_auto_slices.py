@@ -8,7 +8,8 @@ import torch
 
 from mm_metrics import properties
 from mm_metrics.callbacks import ModalityMonitor
-from mm_metrics.callbacks.auto import Waiting
+from mm_metrics.callbacks.auto import Auto, Waiting
+from mm_metrics.callbacks.prober import Shown, Watched
 
 from .pretend import pretending, to_device
 from .toys import MODALITIES, Rows, loader, seeded, trainer
@@ -149,3 +150,29 @@ def test_a_property_that_several_could_have_names_its_modality(tmp_path):
     for by in ({"colour": "auto"}, {"smell.loudness": "auto"}, {"loudness": "aut"}):
         with pytest.raises(ValueError, match=r"by\["):
             monitor(by=by)
+
+
+def test_entries_of_every_form_and_those_that_are_absent():
+    waves = [torch.rand(5), torch.rand(9)]
+    batch = {
+        "words": ["", "four"],
+        "mask": torch.tensor([[1, 1], [1, 0]]),
+        "wave": waves,
+        "image": None,
+        "still": torch.zeros(0, 3),
+    }
+    inputs = {"text": ("words", "mask"), "audio": "wave", "image": "image", "video": "absent", "still": "still"}
+    columns = ("length", "duration", "image.brightness", "video.sharpness", "still.loudness", "missing")
+    said = []
+    auto = Auto(dict.fromkeys(columns, "auto"), Watched(inputs, 2), said.append)
+    has = torch.tensor([[1, 1, 0, 0, 0], [0, 1, 0, 0, 0]])
+    shown = Shown((31,), torch.zeros(1, 2, 2), None, has)
+    values = auto.values(batch, shown)
+    assert values["length"][0] == 0
+    assert values["length"][1].isnan()  # it lacks the text
+    assert values["duration"].tolist() == [5, 9]
+    assert all(values[name].isnan().all() for name in columns[2:5])
+    assert values["missing"].tolist() == [3, 4]
+    auto.cut([{name: [value.float()] for name, value in values.items()}])
+    assert auto.cuts == {"length": (0, 0), "duration": (5, 9)}
+    assert auto.waits  # of what no sample has there are no cut points yet

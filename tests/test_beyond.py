@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, Scorecard, scores
+from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, QualityGate, Scorecard, scores, words
+from mm_metrics.logging import logged_keys, summary_keys
 from mm_metrics.ranking import RANKINGS, bin_of
+from mm_metrics.render import page
 
 EXACT = ("brier", "log_loss", "calibration_error")
 
@@ -383,3 +385,35 @@ def test_nearly_equal_scores_stay_bounded_and_widen_what_is_made_of_them():
     assert card.bound("auroc", "none") == 0.5
     drop = card.contributions("auroc")["text"].drop
     assert drop.high - drop.low > 1
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("multiclass", "f1_weighted"), ("binary", "balanced_accuracy"), ("multilabel", "auroc_weighted")]
+)
+def test_a_name_with_its_average_goes_wherever_a_name_goes(task, name, tmp_path):
+    def counted(seed):
+        random = torch.Generator().manual_seed(seed)
+        sizes = {"binary": {}, "multilabel": {"num_labels": 3}, "multiclass": {"num_classes": 3}}[task]
+        target = torch.randint(
+            sizes.get("num_classes", 2), (120, 3) if task == "multilabel" else (120,), generator=random
+        )
+        shape = (4, 120) if task == "binary" else (4, 120, 3)
+        told = torch.nn.functional.one_hot(target, 3) if task == "multiclass" else target
+        metric = CoalitionConfusionMatrix(
+            ("text", "audio"), task=task, scores=("auroc",), from_logits=True, bootstrap=20, **sizes
+        )
+        metric.update(torch.randn(shape, generator=random) + 2 * told, target, index=torch.arange(120))
+        return metric.scorecard(headline=name, scores=["accuracy", name])
+
+    new, old = counted(0), counted(1)
+    value = new.score(name)
+    assert new.estimate(name).low <= value <= new.estimate(name).high
+    keys = logged_keys(new, new.verdict(), "val", True, ("accuracy", name), name)
+    assert keys[f"val/all/{name}"] == value
+    assert keys[f"val/drop/text/{name}"] == new.contributions(name)["text"].drop.value
+    assert f"val/text/{name}/low" in summary_keys(new, "val", ("accuracy", name), name)
+    assert (new - old).score(name) == pytest.approx(value - old.score(name))
+    assert words.label(name) in new.table()
+    assert words.label(name) in page.write(tmp_path / "page.html", new).read_text()
+    if name in QualityGate.__dataclass_fields__:
+        assert new.verdict(QualityGate(**{name: (0.99, 1.0)})).level == "bad"

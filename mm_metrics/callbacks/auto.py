@@ -108,7 +108,7 @@ class Auto:
                 entry = torch.nn.utils.rnn.pad_sequence(entry, batch_first=True)
             if isinstance(entry, Tensor) and (axis := axes.get(key, axes.get(modality, 0))):
                 entry = entry.movedim(axis, 0)
-            if fits(entry):
+            if not (isinstance(entry, Tensor) and entry.numel() == 0) and fits(entry):  # without rows it is absent
                 yield entry
 
     def cut(self, parts: list[dict[str, list[Tensor]]]) -> None:
