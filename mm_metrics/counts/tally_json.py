@@ -39,7 +39,7 @@ _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float6
 def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
     """The card as JSON text; written to `path` whole or not at all, where one is given."""
     layout = card.layout
-    raw = card.counts.numpy().astype("<i8").tobytes()  # large ones are mostly zeros, which pack well and slowly
+    raw = card.counts.numpy().astype("<i8").tobytes()  # large ones pack slowly, for little
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -56,7 +56,7 @@ def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
         "layout": {"by": list(map(list, layout.by)), **{name: getattr(layout, name) for name in _OF_LAYOUT}},
         "info": finite(card.info),
         "sha256": hashlib.sha256(raw).hexdigest(),
-        "counts": base64.b64encode(zlib.compress(raw, 6 if len(raw) < 2**25 else 1)).decode(),
+        "counts": base64.b64encode(zlib.compress(raw, 6 if len(raw) < 2**20 else 2)).decode(),
     }  # fmt: skip
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False, allow_nan=False)
     if path is not None:
