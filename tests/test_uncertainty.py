@@ -444,3 +444,13 @@ def test_matthews_without_a_single_event_is_open():
     low, high = metric.scorecard().interval("matthews")
     assert low < -0.5
     assert high > 0.5
+
+
+def test_a_label_that_was_not_seen_leaves_the_others_as_they_are():
+    target = (torch.arange(60).unsqueeze(1) % torch.tensor([2, 3, 61]) == 1).long()
+    target[:, 2] = 0
+    metric = CoalitionConfusionMatrix(("text",), task="multilabel", num_labels=3, bootstrap=100, coalitions=["all"])
+    metric.update(torch.where(torch.arange(60).unsqueeze(1) < 20, 0, target)[None], target)
+    first, _, unseen = metric.scorecard().class_estimates("f1").values()
+    assert first.high < 0.95
+    assert math.isnan(unseen.value)
