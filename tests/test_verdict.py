@@ -416,10 +416,17 @@ def test_an_ordinal_card_is_held_to_the_bars_of_its_numbers(bars, level, firm):
     verdict = card.verdict(QualityGate(**bars))
     assert verdict.level == level
     assert firm in (None, verdict.firm)
-    assert card.verdict().level == "bad"
     bad = [part for part in verdict.findings if part.level == "bad"]
     assert {part.score for part in bad} == ({next(iter(bars))} if level == "bad" else set())
     assert bars != {"mae": {"audio": (0.4, 0.2)}} or [part.modality for part in bad] == ["audio"]
+
+
+@pytest.mark.parametrize(("noise", "level"), [(0.2, "good"), (4.0, "bad")])
+def test_sentiment_is_held_to_two_classes_where_no_bar_is_given(noise, level):
+    """Seven classes are hit by few of the best models, which would all be bad."""
+    verdict = sentiments(noise).verdict()
+    assert verdict.level == level
+    assert {part.score for part in verdict.findings} <= {"acc2", "f1_acc2"}
 
 
 def test_slices_of_the_same_classes_and_other_errors_are_both_judged():

@@ -21,7 +21,8 @@ class QualityGate:
     Of errors (`mae`, `rmse`, `eer`, `brier`, `log_loss`, `calibration_error`) less is better, and the good bar is the
     lower: ``mae=(0.9, 0.6)`` is bad above 0.9 and good below 0.6. Each score may be a mapping by modality (or
     ``"all"``), with the default for what it leaves out; a score without a default is asked where it has a bar alone.
-    An ordinal task is held to the bars that were given alone, once one is of another score than those with defaults.
+    An ordinal task is held to the bars that were given alone, once one is of another score than those with defaults;
+    with edges="mosi" Acc-2 and its F1 are, by default, held to the bars of accuracy and F1.
     No threshold adapts itself. The defaults are the project's own; they suit no task in particular. Raises ValueError
     for thresholds that a score can't reach or in the wrong order.
 

@@ -71,12 +71,18 @@ def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None
 
 
 def notes(
-    card: Tally, gate: QualityGate, level: str, firm: bool, advice: tuple[Rule, int] | None, unknown: bool
+    card: Tally,
+    gate: QualityGate,
+    default: bool,
+    level: str,
+    firm: bool,
+    advice: tuple[Rule, int] | None,
+    unknown: bool,
 ) -> Iterator[str]:
     """Whose bar it is, what guessing would score, what the intervals rest on, and what would settle what is open."""
     if not card.other and (none := card.outside()):
         yield f"{none:,} of {card.support():,} answers ({none / card.support():.1%}) are no class, and count as misses."
-    yield _bars(gate, card.kind.ordinal)
+    yield _bars(gate, card.kind.ordinal, default)
     if card.support() and not card.judged:
         guess = "always saying no to every label" if card.kind.by_label else "guessing the majority class"
         yield f"For comparison, {guess} would score accuracy {words.score(card.majority('accuracy'))}."
@@ -154,7 +160,7 @@ def _answered_apart(card: Tally) -> str:
     )
 
 
-def _bars(gate: QualityGate, ordinal: bool) -> str:
+def _bars(gate: QualityGate, ordinal: bool, default: bool) -> str:
     """The bars that were given, else the default ones."""
     said = []
     for score in gate.given:
@@ -168,7 +174,8 @@ def _bars(gate: QualityGate, ordinal: bool) -> str:
         others = (
             "no other score has a bar" if gate.asked(ordinal) == gate.given else "all others are mm_metrics' default"
         )
-        return f"The bars that were given: {'; '.join(said)}; {others}."
+        whose = "mm_metrics' default bars" if default else "The bars that were given"
+        return f"{whose}: {'; '.join(said)}; {others}."
     accuracy, recall = (tuple(map(words.score, gate.bars(score, "all"))) for score in ("accuracy", "recall"))
     return (
         f"The bar is mm_metrics' default (good above accuracy {accuracy[1]} and recall {recall[1]}, bad below "
