@@ -303,7 +303,8 @@ def t_quantile(confidence: float, df: float | None = None) -> float:
     whole = max(1, math.floor(df))
     if whole > _EXPAND_FROM:  # Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5)
         second = (5 * normal**5 + 16 * normal**3 + 3 * normal) / 96
-        return normal + (normal**3 + normal) / (4 * whole) + second / whole**2
+        third = (3 * normal**7 + 19 * normal**5 + 17 * normal**3 - 15 * normal) / 384
+        return normal + (normal**3 + normal) / (4 * whole) + second / whole**2 + third / whole**3
     low, high = normal, 2 * normal
     while t_share(high, df) < confidence:
         low, high = high, 2 * high

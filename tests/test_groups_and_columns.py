@@ -206,3 +206,19 @@ def test_shards_of_the_same_groups_add_up_and_the_same_samples_do_not(numbered):
             whole + card(order[40:], other)
         for i in range(0, 40, 2):
             card(order[i : i + 1]) + card(order[i + 1 : i + 2])
+
+
+def test_a_number_twice_in_a_batch_is_refused_unless_it_stands_for_groups(data):
+    index = torch.arange(N) // 2
+    for metric in (
+        ModalityRecall(NAMES, num_classes=3),
+        ModalityConfusionMatrix(NAMES, num_classes=3, bootstrap=20),
+    ):
+        with pytest.raises(ValueError, match=r"index has 0 more than once.*group="):
+            metric.update(data["preds"][0], data["target"], index=index)
+        assert int(metric.counts.sum()) == 0
+        metric.update(data["preds"][0], data["target"], index=index, group=index)
+        metric.reset()
+        metric.update(data["preds"][0], data["target"], index=torch.where(index > 0, torch.arange(N), -1))  # copies
+    with pytest.raises(ValueError, match="index has 0"):
+        CoalitionConfusionMatrix(NAMES, num_classes=3).update(data["preds"], data["target"], index=index)

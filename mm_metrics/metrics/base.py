@@ -175,7 +175,21 @@ class ModalityMetric(Metric):
             by: ``{column: (N,) codes or strings}``, the values of the columns that slices are asked by.
         """
         preds = self.numbers(preds, target)
+        self.refuse_twice(index, group)
         self.count(preds.unsqueeze(0) if isinstance(preds, Tensor) else preds, target, presence, index, group, by)
+
+    def refuse_twice(self, index: object, group: object) -> None:
+        """Raise ValueError where two samples of a batch have one number; on an accelerator with validate_args=True."""
+        if group is not None or not isinstance(index, Tensor) or index.ndim != 1:
+            return
+        if self.validate_args or index.device.type == "cpu":
+            ordered = index[index != COPY].sort().values
+            twice = ordered[1:][ordered[1:] == ordered[:-1]]
+            if len(twice):
+                raise ValueError(
+                    f"index has {int(twice[0])} more than once, and a sample counts once: number each by itself, and "
+                    "say by group= which belong together"
+                )
 
     def numbers(self, preds: Any, target: Any) -> Any:
         """Answers in words as the numbers of their classes, on the target's device; anything else as it is."""

@@ -86,6 +86,7 @@ class CoalitionConfusionMatrix(ModalityMetric):
                 came = f"{counted.dtype} of {tuple(counted.shape)}" if isinstance(counted, Tensor) else type(counted)
                 raise ValueError(f"counted is a bool tensor of shape {shape}, got {came}")
             preds = answered(preds, counted)
+        self.refuse_twice(index, group)
         self.count(preds, target, presence, index, group, by, rows, counted)
 
     def _stacked(self, preds: Mapping[str, Tensor]) -> tuple[list[int], Tensor]:

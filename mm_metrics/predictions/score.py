@@ -47,7 +47,7 @@ class Predictions(Options):
         """
         counting = Counting(replace(self, skip_bad=False), self.columns(_names(rows)))
         counting.block(rows, first)
-        counting.ids.refuse_twice(self.id)
+        counting.ids.refuse_twice()
         # Blocks may well hold equal counts: what tells them apart is where they begin.
         return card_of(counting.counter, self, {}, part=f"{first}:{counting.rows}")
 
@@ -116,7 +116,7 @@ class Counting:
     def __init__(self, how: Options, columns: Columns) -> None:
         self.how, self.columns, self.rows = how, columns, 0
         self.counter = metric(how, tuple(columns.predictions))
-        self.bad, self.outside, self.ids = BadRows(how.skip_bad), Outside(), Ids()
+        self.bad, self.outside, self.ids = BadRows(how.skip_bad), Outside(), Ids(how.id)
         self.info: dict[str, Any] = {}
 
     def file(self, source: Source, first: int) -> None:
@@ -154,7 +154,7 @@ class Counting:
 
     def scored(self, files: Sequence[Source], notes: list[str]) -> Scored:
         """The card with its notes; ValueError where nothing was counted."""
-        self.ids.refuse_twice(self.how.id)
+        self.ids.refuse_twice()
         bad = self.bad.notes()
         if not int(self.counter.layout.view(self.counter.counts, "samples")):
             raise ValueError(f"no row was counted: {bad[0] if bad else 'there is none'}")

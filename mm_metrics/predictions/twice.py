@@ -14,14 +14,17 @@ from mm_metrics.predictions.strays import place
 class Ids:
     """The ids of all rows by their hashes, 16 bytes a row."""
 
+    column: str | None
     parts: list[tuple[Source | None, np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def add(self, source: Source | None, rows: np.ndarray, ids: np.ndarray | None) -> None:
         """Remember rows ``(N,)`` of a file, or among rows in memory, with their ids ``(N, 2)``, if any."""
         if ids is not None and len(ids):
             self.parts.append((source, rows, ids[:, 0].copy()))
+            if len(np.unique(ids[:, 0])) < len(ids):
+                self.refuse_twice()
 
-    def refuse_twice(self, column: str | None) -> None:
+    def refuse_twice(self) -> None:
         """Raise ValueError for the first row whose id came before, naming both."""
         if not self.parts:
             return
@@ -33,7 +36,7 @@ class Ids:
             first = int(np.flatnonzero(numbers == numbers[second])[0])
             raise ValueError(
                 f"{self._place(second)}: its id came before, in {self._place(first)}: every id once, so that no "
-                f"sample counts twice; rows that belong together have their own column, --group {column}"
+                f"sample counts twice; where {self.column} names what rows belong to, it is --group {self.column}"
             )
 
     def _place(self, at: int) -> str:
