@@ -80,7 +80,7 @@ class ModalityMonitor(Callback):
             ``loudness/low``, ``middle``, ``high``; and missing, how many modalities a sample lacks. See
             `mm_metrics.properties`.
         scores: what is logged of every slice; by default accuracy, precision, recall and F1.
-        headline: the score that drops and Shapley values speak of, beside accuracy.
+        headline: the score that drops and Shapley values speak of, beside accuracy: F1, of an ordinal task MAE.
         bins: of the histograms that AUROC and its like come from.
         edges: of an ordinal task, see `mm_metrics.CoalitionConfusionMatrix`.
         extract: of a `predict` that answers in words, which `class_names` tells apart: a regular expression, or a
@@ -134,7 +134,7 @@ class ModalityMonitor(Callback):
         group: Any = None,
         by: Mapping[str, Any] | None = None,
         scores: Sequence[str] | None = None,
-        headline: str = "f1",
+        headline: str | None = None,
         bins: int = 512,
         edges: Any = None,
         sample_axis: Mapping[str, int] | None = None,
@@ -142,6 +142,7 @@ class ModalityMonitor(Callback):
         show: Mapping[str, Callable[[Any], Any]] | str | None = None,
         extract: str | Callable[[str], Any] | None = None,
     ) -> None:
+        headline = ("mae" if task == "ordinal" else "f1") if headline is None else headline
         given = dict(locals())
         check(given)
         carried = threshold == FROM_VALIDATION

@@ -20,6 +20,7 @@ from mm_metrics.scores import SCORES
 from mm_metrics.uncertainty import mixed_numbers
 
 TOP = re.compile(r"top([1-9]\d*)")
+_OF_CLASSES = (*RANKINGS, "calibration_error", "brier", "log_loss", "top5")
 _MOST_LOSS = 64.0  # of one sample's log loss, in nats
 
 
@@ -51,8 +52,10 @@ def needed(scores: tuple[str, ...], reader: Reader) -> dict[str, object]:
             sums.append(score)
         elif TOP.fullmatch(score):
             raise ValueError(f"scores has {score!r}, which is of more than two classes: it needs task='multiclass'")
-        elif score not in (*SCORES, *((*ORDINAL_SCORES, *MOSI_SCORES) if reader.task.ordinal else ())):
-            raise ValueError(f"scores has {score!r}, which no card of task={reader.task.name!r} tells: leave it out")
+        elif score not in (
+            known := (*SCORES, *((*ORDINAL_SCORES, *MOSI_SCORES) if reader.task.ordinal else _OF_CLASSES))
+        ):
+            raise ValueError(f"scores has {score!r}, which is not known: one of {', '.join(known)}")
     return need | {"sums": tuple(dict.fromkeys(sums))}
 
 

@@ -31,9 +31,13 @@ class Scored(Counted):
 
     @property
     def headline(self) -> str:
-        """The score that drops, tables and pictures are about: F1, or what `info` names; accuracy where that is all."""
+        """The score that drops, tables and pictures are about: F1, of numbers MAE, or what `info` names.
+
+        Accuracy where that is all.
+        """
+        default = "mae" if "mae" in self.further else "f1"
         try:
-            asked, average = self.named(str(self.info.get("headline", "f1")))
+            asked, average = self.named(str(self.info.get("headline", default)))
         except ValueError:
             return "f1"
         return "accuracy" if self.judged else "f1" if average == "none" else str(self.info.get("headline", asked))
