@@ -49,7 +49,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 5250,
     "ablation": 2544,
-    "callbacks": 2639,
+    "callbacks": 2640,
     "render": 1717,
     "predictions": 1803,
     "leakage": 1490,

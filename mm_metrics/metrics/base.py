@@ -180,7 +180,7 @@ class ModalityMetric(Metric):
 
     def refuse_twice(self, index: object, group: object) -> None:
         """Raise ValueError where two samples of a batch have one number; on an accelerator with validate_args=True."""
-        if group is not None or not isinstance(index, Tensor) or index.ndim != 1 or index.dtype != torch.int64:
+        if group is not None or not isinstance(index, Tensor) or index.ndim != 1 or index.dtype.is_floating_point:
             return
         if self.validate_args or index.device.type == "cpu":
             ordered = index[index != COPY].sort().values
