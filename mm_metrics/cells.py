@@ -6,8 +6,9 @@ import hashlib
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+_GROUPS = ("group", "speaker", "subject", "patient", "participant", "actor", "video", "dialogue", "session")
 YES, NO = ("1", "true"), ("0", "false")
 
 
@@ -20,6 +21,16 @@ class UnreadableError(ValueError):
 
     def __str__(self) -> str:
         return str(self.args[1])
+
+
+def unused_group(names: Iterable[object]) -> str | None:
+    """Of columns, or a batch's keys, the first that by its name says whose a sample is: a speaker, a video.
+
+    >>> unused_group(["target", "Speaker_ID"]), unused_group(["target", 3])
+    ('Speaker_ID', None)
+    """
+    plain = {str(name): str(name).lower().removesuffix("id").rstrip("_- ") for name in names}
+    return next((name for name, said in plain.items() if said in _GROUPS), None)
 
 
 def as_text(cell: object) -> str | None:

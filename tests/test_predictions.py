@@ -1212,3 +1212,15 @@ def test_probabilities_that_are_none_are_refused(cell, said):
         how.score_rows({"target": ["a", "b"], "prediction": ["0.2|0.3|0.5", cell]})
     with pytest.raises(ValueError, match="scores"):
         Predictions(("text",), task="ordinal", edges=(0.0,), scores=("auroc",))
+
+
+def test_a_column_of_speakers_that_is_not_used_is_said(tmp_path):
+    data = table().assign(speaker=[i // 4 for i in range(N)])
+    data.to_csv(tmp_path / "a.csv", index=False)
+    how = {"modalities": MODALITIES, "classes": WORDS, "bootstrap": 20}
+    card = Predictions(**how).score_files([tmp_path / "a.csv"]).card
+    assert card.info["unused_group"] == "speaker"
+    assert "group='speaker'" in "".join(card.verdict().notes)
+    for more in ({"group": "speaker"}, {"by": ["speaker"]}):
+        card = Predictions(**how, **more).score_files([tmp_path / "a.csv"]).card
+        assert "unused_group" not in card.info

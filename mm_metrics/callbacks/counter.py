@@ -26,6 +26,7 @@ from mm_metrics.callbacks.samples import RANK
 from mm_metrics.callbacks.thresholds import Thresholds
 from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
+from mm_metrics.cells import unused_group
 from mm_metrics.counts.labels import Labels
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.metrics.base import answered
@@ -65,6 +66,7 @@ class Counter:
         """Let go of the model, the batches and the metrics: another run may bring others."""
         self.prober.forget()
         self.loaders: dict[int, Loader] = {}
+        self.unused_group: str | None = None  # a key of the batch that says whose a sample is
         self._before: tuple[Any, Truth | None] = (None, None)
         self._means = self.prober.wants_means
         self._begun = False  # whether a batch was answered: what fails before is how the monitor was set up
@@ -142,6 +144,8 @@ class Counter:
         N, device, found = shown.preds.shape[1], shown.preds.device, self.auto.values(batch, shown)
         truth = replace(truth, by={**(truth.by or {}), **found}) if found else truth
         if loader is None:
+            keys = batch if isinstance(batch, Mapping) and self.watched.group is None and truth.unit is None else ()
+            self.unused_group = unused_group(keys)
             loader = self.loader(trainer, pl_module, i, rows_of(self.watched, shown, truth, None, N).preds)
         at = loader.index.seen, loader.index.batches
         numbers, n = loader.index(N, device)

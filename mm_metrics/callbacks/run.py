@@ -171,6 +171,8 @@ def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dic
         "encoders": {} if ablation is None else {name: list(found) for name, found in ablation.encoders.items()},
         "versions": {"mm_metrics": __version__, "torch": torch.__version__},
     }
+    if counter.unused_group is not None:
+        info["unused_group"] = counter.unused_group
     tested = None if trainer.state.fn == "fit" else getattr(trainer, "ckpt_path", None)
     return info | ({} if tested is None else {"checkpoint": str(tested)})
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mm_metrics.cells import unused_group
 from mm_metrics.predictions.classes import Found, completed
 from mm_metrics.predictions.columns import Columns, shown
 from mm_metrics.predictions.options import Options
@@ -117,7 +118,6 @@ class Counting:
         self.how, self.columns, self.rows = how, columns, 0
         self.counter = metric(how, tuple(columns.predictions))
         self.bad, self.outside, self.ids = BadRows(how.skip_bad), Outside(), Ids(how.id)
-        self.info: dict[str, Any] = {}
 
     def file(self, source: Source, first: int) -> None:
         """Count a file whose first row has a number among all rows."""
@@ -163,6 +163,9 @@ class Counting:
             info["skipped_rows"] = dict(self.bad.kinds)
         if self.bad.answers:
             info["skipped_answers"] = dict(self.bad.answers)
+        rest = [name for name in files[0].columns() if name not in self.columns.wanted] if files else []
+        if self.how.group is None and (unused := unused_group(rest)):
+            info["unused_group"] = unused
         if self.how.headline != "f1":
             info["headline"] = self.how.headline
         card = card_of(self.counter, self.how, info)

@@ -105,7 +105,15 @@ def notes(
         elif groups is not None:
             yield f"The {card.support():,} samples come in {words.count(groups, 'group')}, and intervals count those."
         elif not card.grouped:
-            yield "Samples are taken as independent: where several are of one speaker or video, say so with group=."
+            known = card.info.get("unused_group")
+            which = (
+                "several are of one speaker or video, say so with group="
+                if known is None
+                else (
+                    f"several share {words.clean(known)!r}, which was there, say so with group={words.clean(known)!r}"
+                )
+            )
+            yield f"Samples are taken as independent: where {which}."
     apart = _answered_apart(card)
     if apart:
         yield apart

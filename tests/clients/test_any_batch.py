@@ -233,6 +233,10 @@ def test_groups_columns_scores_and_headline(tmp_path):
     assert {"val/drop/text/auroc", "val/shapley/audio/auroc", "val/ablation/none/auroc"} <= set(logged)
     assert not [key for key in logged if key.startswith(("val/drop/text/f1", "val/all/recall"))]
     assert logged["val/class/0/recall/low"] <= logged["val/class/0/recall"]
+    assert "unused_group" not in card.info
+    plain = monitor()
+    trainer(tmp_path, plain).validate(model, loader(data), verbose=False)
+    assert plain.scorecards["val"].info["unused_group"] == "speaker"
     with pytest.raises(ValueError, match="scores has 'best', which is not known: one of accuracy"):
         monitor(scores=("accuracy", "best"))
 
