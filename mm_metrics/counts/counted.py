@@ -44,6 +44,11 @@ class Counted:
         content = repr((self.layout, self.task, self.seed, self.shards)).encode() + self.counts.numpy().tobytes()
         return frozenset({hashlib.sha256(content).hexdigest()[:16]})
 
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """What was worked out of the counts and is asked for again: a few numbers a question."""
+        return {}
+
     @property
     def kind(self) -> Task:
         """What the task is, as a value."""

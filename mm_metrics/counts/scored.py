@@ -235,6 +235,14 @@ class Scored(Counted):
     def spread(self, score: str, slice: Slice = "all", average: str | None = "default") -> Tensor | None:
         """``(R, K)`` the same of every bootstrap replicate; None where none were kept."""
         name, average = self.named(score, average)
+        if average in ("none", None):
+            return self._spread(name, slice, average)
+        key = "spread", name, slice if isinstance(slice, str) else tuple(slice), average
+        if key not in self.memo:
+            self.memo[key] = self._spread(name, slice, average)
+        return self.memo[key]
+
+    def _spread(self, name: str, slice: Slice, average: str | None) -> Tensor | None:
         if name in self.further:
             return beyond.replicates(self, name, slice, average)
         sums = self.replicate_sums(slice)

@@ -172,18 +172,31 @@ class Tally(Scored):
         Equal class sizes in every cell, and in every replicate, tell; without replicates, that a coalition answered
         what all did, or in each cell none or as many as any.
         """
+        key = "answered", slice if isinstance(slice, str) else tuple(slice)
+        if key not in self.memo:
+            self.memo[key] = self._answered(slice)
+        return self.memo[key]
+
+    def _answered(self, slice: Slice) -> Tensor:
         inside = torch.as_tensor(self.layout.cell_weights(slice)) != 0
         cells = self.cell_class_sums.actual[:, inside].flatten(1)  # (K, cells * L * C)
         parts = [cells]
         if self.layout.R:
             resampled = self.replicate_sums(slice) or self.replicate_sums()
             assert resampled is not None
-            parts.append(resampled.actual.movedim(1, 0).flatten(1))  # (K, R * L * C)
+            parts.append(resampled.actual.movedim(1, 0))  # (K, R, L, C)
         elif shared := self.shared(slice):
             support = self.weighted(self.cell_class_sums.actual, slice, 1).sum(-1).amax(-1)  # (K,)
             some = ((cells > 0) & (cells < cells.amax(0))).any(1) & (support > shared)
             parts.append(torch.where(some, torch.arange(1, 1 + len(support)), 0).unsqueeze(1))
-        return torch.cat(parts, dim=1).unique(dim=0, return_inverse=True)[1]
+        different: list[int] = []  # one coalition of each kind; mostly there is one, and a look at each is enough
+        numbers = []
+        for k in range(len(cells)):
+            same = (n for n, other in enumerate(different) if all(torch.equal(part[k], part[other]) for part in parts))
+            number = next(same, len(different))
+            different += [k] * (number == len(different))
+            numbers.append(number)
+        return torch.tensor(numbers)
 
     def shared(self, slice: Slice = "all") -> int | None:
         """Samples that every coalition answered, of those counted together; None where that was not kept."""
