@@ -42,7 +42,7 @@ def finding(rule: Rule, card: Tally, paradox: bool) -> str:
 
 def measured(rule: Rule, card: Tally) -> str:
     """What a rule measured, where and on how much: ``audio recall 0.12 [.08, .18] on 150 audio events``."""
-    return f"{_subject(rule)}{words.label(rule.score)} {_value(rule)}{_on(rule, card)}"
+    return f"{_subject(rule, card)}{words.label(rule.score)} {_value(rule)}{_on(rule, card)}"
 
 
 def _value(rule: Rule) -> str:
@@ -233,9 +233,9 @@ def overconfident(name: str, excess: Estimate) -> str:
     )
 
 
-def _subject(rule: Rule) -> str:
+def _subject(rule: Rule, card: Tally) -> str:
     if rule.class_name is not None:
-        return f"class {rule.class_name!r} "
+        return f"{card.kind.noun} {rule.class_name!r} "
     return "overall " if rule.slice == "all" else f"{rule.slice} "
 
 
