@@ -21,6 +21,7 @@ _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 # Poisson(1) in 4,096 equally likely draws, 1509 of them 0, 1503 of them 1, and so on: rounded so that mean and
 # variance are exactly 1. From these draws on the weight is at least 1, 2, …
 _POISSON_STEPS = tuple(accumulate((1509, 1503, 754, 252, 63, 13)))
+_POISSON: dict[torch.device, Tensor] = {}  # the weight of each draw
 _T_UP_TO, _EXPAND_FROM = 1000, 120  # degrees of freedom: Student's t is normal to a thousandth, and nearly so
 _DRAW_BITS = 12
 _DRAWS_PER_HASH = 5
@@ -65,11 +66,12 @@ def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
     blocks = torch.arange(-(-replicates // _DRAWS_PER_HASH), device=index.device) * _signed(_GOLDEN)
     hashed = _splitmix(_splitmix(index + key).unsqueeze(-1) + blocks)  # (N, blocks)
     shifts = torch.arange(_DRAWS_PER_HASH, device=index.device) * _DRAW_BITS
-    draws = ((hashed.unsqueeze(-1) >> shifts) & (2**_DRAW_BITS - 1)).to(torch.int16)  # (N, blocks, draws)
-    weights = torch.zeros(draws.shape, dtype=torch.uint8, device=index.device)
-    for step in _POISSON_STEPS:  # comparisons, as a table would have to be copied to the device: a stall
-        weights += draws >= step
-    return weights.flatten(1)[:, :replicates]
+    draws = (hashed.unsqueeze(-1) >> shifts) & (2**_DRAW_BITS - 1)  # (N, blocks, draws)
+    if index.device not in _POISSON:  # made on the device: to copy a table there would be a stall
+        every = torch.arange(2**_DRAW_BITS, device=index.device)
+        _POISSON[index.device] = torch.stack([every >= step for step in _POISSON_STEPS]).sum(0, dtype=torch.uint8)
+    weights = _POISSON[index.device].index_select(0, draws.flatten())
+    return weights.view(draws.shape).flatten(1)[:, :replicates]
 
 
 def mixed_numbers(numbers: Tensor) -> Tensor:

@@ -1,16 +1,15 @@
 """Each sample's bootstrap weights, added to the sums of what it counts in: by class, bin, level and total.
 
-    weights (N, R) of the numbers (N,); for each coalition and each of X numbers a sample
-    rows (K, N, X) ─ and cells (W, N) ─▶ sums (rows · cells + 1, R) ─ cells to slices ─▶ view (K, rows, A, R)
+    weights (N, R) of the numbers (N,), in each slice that holds the sample (N, A, R), or else by cell (W, N)
+    rows (K, N, X) of n, by coalition ─▶ sums (K, n, A, R) ─▶ the views (K, …, A, R)
 
 Sums of weights are exact in float32, and of weighted fixed-point numbers in int64; no matrix product rounds them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +20,16 @@ from mm_metrics.moments import LEVELS
 from mm_metrics.uncertainty import poisson_weights
 
 _AT_ONCE = 4096  # samples; float32 holds the sums of that many weights exactly
-_SUMS_AT_ONCE = 2**21  # numbers that stay near the processor
+_SUMS_AT_ONCE = 2**21  # numbers that stay near the processor; an accelerator takes many at a time
+_SUMS_AT_ONCE_THERE = 2**27
+
+
+class _Weights(NamedTuple):
+    """A batch's weights ``(N, A, R)``, and where its samples lie: in G cells ``(W, N)``; A or G is 1."""
+
+    each: Tensor
+    where: Cells | None
+    G: int
 
 
 def add_replicates(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[int] | None, key: int) -> None:
@@ -29,106 +37,105 @@ def add_replicates(counts: Tensor, layout: Layout, batch: Batch, rows: Sequence[
     N = batch.predicted.shape[1]
     for start in range(0, N, _AT_ONCE):
         part = batch if N <= _AT_ONCE else batch.part(slice(start, start + _AT_ONCE))
-        assert part.numbers is not None
-        weights = poisson_weights(part.numbers, layout.R, key)
-        where = part.cells(layout)
-        if not layout.replicate_slices:
-            where = Cells(torch.zeros_like(part.numbers).unsqueeze(0), None)
+        weights = _weights(layout, part, key)
         ks = range(layout.K) if rows is None else rows
-        _add_class_sums(counts, layout, part, where, weights.float(), ks)
+        _add_class_sums(
+            layout.view(counts, "replicates"), layout, part, weights._replace(each=weights.each.float()), ks
+        )
         if part.measures is not None:
-            _add_measures(counts, layout, part, where, weights, ks)
+            _add_measures(counts, layout, part, weights, ks)
 
 
-def _add_class_sums(
-    counts: Tensor, layout: Layout, batch: Batch, where: Cells, weights: Tensor, ks: Sequence[int]
-) -> None:
+def _weights(layout: Layout, batch: Batch, key: int) -> _Weights:
+    assert batch.numbers is not None
+    each = poisson_weights(batch.numbers, layout.R, key).unsqueeze(1)  # (N, 1, R)
+    if layout.replicate_slices and layout.by:
+        return _Weights(each, batch.cells(layout), layout.G)
+    if layout.replicate_slices and batch.present is not None:
+        inside = torch.cat([torch.ones_like(batch.present[:, :1]), batch.present], dim=1)
+        each = each * inside.unsqueeze(-1)
+    return _Weights(each, None, 1)
+
+
+def _add_class_sums(view: Tensor, layout: Layout, batch: Batch, weights: _Weights, ks: Sequence[int]) -> None:
     """Hits, predictions and actual samples of each class."""
     L, C = layout.L, layout.C
     predicted, target = batch.predicted, batch.target  # (K, N, L), (N, L)
-    label = torch.arange(L, device=target.device) * (3 * C)
-    drop = batch.dropped(L)
-    wrong = predicted != target
-    rows = (label + target, label + C + predicted, label + 2 * C + target)
-    kept = torch.zeros_like(wrong) if drop is None else drop
-    drops = (wrong | kept, (predicted < 0) | kept, kept)
-    row = torch.cat([row.expand_as(predicted) for row in rows], dim=-1)  # (K, N, 3 * L): one launch for all three
-    out = torch.cat([drop.expand_as(predicted) for drop in drops], dim=-1)
-    _add(layout.view(counts, "replicates"), layout, row, out, where, weights, ks)
+    drop, device = batch.dropped(L), target.device
+    # Wrong answers and then right ones, with a row before each for answers of -1: what is added once counts for both.
+    row = (predicted + 1).add_(predicted == target, alpha=C + 1)
+    actual = target.unsqueeze(0)
+    if L > 1:
+        row = row + torch.arange(L, device=device) * (2 * (C + 1))
+        actual = actual + torch.arange(L, device=device) * C
+    held = torch.cat([sums for _, sums in _sums(actual, L * C, drop, weights)]).unflatten(1, (L, C))
+    for part, sums in _sums(row, L * 2 * (C + 1), drop, weights):
+        wrong, right = sums.unflatten(1, (L, 2, C + 1))[:, :, :, 1:].unbind(2)  # (k, L, C, A, R)
+        third = (held if len(held) == 1 else held[part]).expand_as(right)
+        _add(view, torch.stack([right, wrong + right, third], dim=2), ks[part])
 
 
-def _add_measures(
-    counts: Tensor, layout: Layout, batch: Batch, where: Cells, weights: Tensor, ks: Sequence[int]
-) -> None:
+def _add_measures(counts: Tensor, layout: Layout, batch: Batch, weights: _Weights, ks: Sequence[int]) -> None:
     """Histograms of the score, tables of confidence and totals."""
-    measures = batch.measures
+    measures, device = batch.measures, weights.each.device
     assert measures is not None
-    device = weights.device
+
+    def add(name: str, row: Tensor, drop: Tensor | None, weights: _Weights, values: Tensor | None = None) -> None:
+        view = layout.view(counts, name).flatten(1, -3)  # (K, n, A, R)
+        for part, sums in _sums(row, view.shape[1], drop, weights, values):
+            _add(view, sums, ks[part])
+
     if measures.bins is not None and measures.actual is not None:
         H, B = layout.curves, layout.replicate_bins
         coarse = measures.bins * B // layout.bins
         row = (torch.arange(H, device=device) * 2 + measures.actual) * B + coarse
-        view = layout.view(counts, "replicate_curves")
-        _add(view, layout, row, batch.dropped(H), where, weights.float(), ks)
-    whole = weights.long()
+        add("replicate_curves", row, batch.dropped(H), weights._replace(each=weights.each.float()))
+    whole = weights._replace(each=weights.each.long())
     if measures.level is not None and measures.hit is not None and measures.confidence is not None:
-        H, view = layout.levels, layout.view(counts, "replicate_levels")
-        row = (torch.arange(H, device=device) * LEVELS + measures.level) * 3
+        row = (torch.arange(layout.levels, device=device) * LEVELS + measures.level) * 3
         for i, value in enumerate((None, measures.hit, measures.confidence)):
-            _add(view, layout, row + i, batch.dropped(H), where, whole, ks, value)
+            add("replicate_levels", row + i, batch.dropped(layout.levels), whole, value)
     if measures.totals is not None:
         row = torch.arange(len(layout.sums), device=device).expand_as(measures.totals)
-        view = layout.view(counts, "replicate_totals")
-        _add(view, layout, row, batch.dropped(1), where, whole, ks, measures.totals)
+        add("replicate_totals", row, batch.dropped(1), whole, measures.totals)
 
 
-def _add(
-    view: Tensor,
-    layout: Layout,
-    rows: Tensor,
-    drop: Tensor | None,
-    where: Cells,
-    weights: Tensor,
-    ks: Sequence[int],
-    values: Tensor | None = None,
-) -> None:
-    """Add `weights` ``(N, R)``, times `values` ``(K, N, X)``, to `view` ``(K, …, A, R)`` at `rows` ``(K, N, X)``.
+def _sums(
+    rows: Tensor, n: int, drop: Tensor | None, weights: _Weights, values: Tensor | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Some coalitions at a time, the sums ``(k, n, A, R)`` int64 of the weights, times `values` ``(K, N, X)``.
 
-    On a CPU one number at a time, whose weights then need no copies; on an accelerator in one launch.
+    `rows` ``(K, N, X)``, or ``(1, N, X)`` where all have the same, are numbers below n; what is to `drop` has none.
     """
-    (K, N, _), R, on_cpu = rows.shape, weights.shape[1], weights.device.type == "cpu"
-    n = math.prod(view.shape[1:-2])
-    cells = 1 if not layout.replicate_slices else layout.G
-    gone = any_of(
-        None if drop is None else drop.unsqueeze(1), None if where.absent is None else where.absent[None, :, :, None]
-    )
-    step = min(K, max(1, _SUMS_AT_ONCE // (n * cells * R))) if on_cpu else K
+    each, where, G = weights
+    N, A, R = each.shape
+    gone = None if drop is None else drop.unsqueeze(1)
+    at = rows.unsqueeze(1)  # (K, W, N, X)
+    if where is not None:
+        at = at * G + where.cell.unsqueeze(-1)
+        gone = any_of(gone, None if where.absent is None else where.absent[None, :, :, None])
+    K = max(len(at), 1 if gone is None else len(gone))
+    at, most = at.expand(K, -1, -1, -1), _SUMS_AT_ONCE if at.device.type == "cpu" else _SUMS_AT_ONCE_THERE
+    step = max(1, most // (A * R * max(n * G, at[0].numel())))
     for start in range(0, K, step):
-        part = slice(start, start + step)
-        k = torch.arange(len(rows[part]), device=rows.device).view(-1, 1, 1, 1)
-        spare = len(k) * n * cells  # the last row, of what is not to be counted
-        at = (rows[part].unsqueeze(1) + k * n) * cells + where.cell.unsqueeze(-1)  # (K, W, N, X)
+        part = at[start : start + step]
+        k, spare = len(part), len(part) * n * G  # the last row, of what is not to be counted
+        if k > 1:
+            part = part + torch.arange(k, device=at.device).view(-1, 1, 1, 1) * (n * G)
         if gone is not None:
-            at = torch.where(gone if len(gone) == 1 else gone[part], spare, at)
-        sums = weights.new_zeros(spare + 1, R)
-        if on_cpu:
-            order = at.permute(0, 1, 3, 2).contiguous()  # (K, W, X, N)
-            for i, w, x in product(*map(range, order.shape[:3])):
-                weighted = weights if values is None else weights * values[start + i, :, x, None]
-                sums.index_add_(0, order[i, w, x], weighted)
-        else:
-            weighted = weights.view(1, 1, N, 1, R).expand(*at.shape, R)
-            if values is not None:
-                weighted = weighted * values.unsqueeze(1).unsqueeze(-1)
-            sums.index_add_(0, at.flatten(), weighted.reshape(-1, R))
-        added = _sliced(layout, sums[:-1].view(len(k) * n, cells, R)).view(len(k), *view.shape[1:])
-        if list(ks[part]) == list(range(ks[start], ks[start] + len(k))):
-            view[ks[start] : ks[start] + len(k)] += added
-        else:
-            for row, one in zip(ks[part], added, strict=True):
-                view[row] += one
+            part = torch.where(gone if len(gone) == 1 else gone[start : start + k], spare, part)
+        weighted = each.view(1, 1, N, 1, A * R)
+        if values is not None:
+            weighted = weighted * values[start : start + k].unsqueeze(1).unsqueeze(-1)
+        sums = weighted.new_zeros(spare + 1, A * R)
+        sums.index_add_(0, part.flatten(), weighted.expand(*part.shape, -1).reshape(-1, A * R))
+        yield slice(start, start + k), sums[:-1].view(k, n, G * A, R).long()
 
 
-def _sliced(layout: Layout, sums: Tensor) -> Tensor:
-    """``(n, cells, R)`` to ``(n, A, R)`` int64: cells to slices, unless slices are asked by columns too."""
-    return (sums if layout.by or not layout.replicate_slices else layout.by_slice(sums)).long()
+def _add(view: Tensor, sums: Tensor, ks: Sequence[int]) -> None:
+    """Add sums of some coalitions ``(k, …)`` to the coalitions `ks` of the view; A may be 1 for all slices."""
+    if list(ks) == list(range(ks[0], ks[0] + len(ks))):
+        view[ks[0] : ks[0] + len(ks)] += sums
+    else:
+        for row, one in zip(ks, sums, strict=True):
+            view[row] += one
