@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch.nn import Module
@@ -42,7 +43,7 @@ class Site:
     reaches: bool = True
     written: bool = False
 
-    @property
+    @cached_property
     def module(self) -> Module:
         """The encoder."""
         return self.chain[0].module

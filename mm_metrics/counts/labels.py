@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -66,7 +67,7 @@ class Reader:
         if len(thresholds) not in (1, self.L) or not all(0 <= t <= 1 for t in thresholds):
             raise ValueError(f"threshold={self.threshold!r}: a fraction in 0…1, or one for each of {self.L} labels")
 
-    @property
+    @cached_property
     def task(self) -> Task:
         """What the task is."""
         return task_of(self.kind)

@@ -66,7 +66,7 @@ class Layout:
         if self.masks is None:
             object.__setattr__(self, "masks", (self.modalities.full,))
 
-    @property
+    @cached_property
     def K(self) -> int:
         """Coalitions."""
         assert self.masks is not None
