@@ -70,8 +70,7 @@ def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
     if index.device not in _POISSON:  # made on the device: to copy a table there would be a stall
         every = torch.arange(2**_DRAW_BITS, device=index.device)
         _POISSON[index.device] = torch.stack([every >= step for step in _POISSON_STEPS]).sum(0, dtype=torch.uint8)
-    weights = _POISSON[index.device].index_select(0, draws.flatten())
-    return weights.view(draws.shape).flatten(1)[:, :replicates]
+    return _POISSON[index.device].index_select(0, draws.flatten()).view(draws.shape).flatten(1)[:, :replicates]
 
 
 def mixed_numbers(numbers: Tensor) -> Tensor:

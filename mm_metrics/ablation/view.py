@@ -71,7 +71,7 @@ class View:
     def _hidden(self, flags: tuple[bool, ...], write: bool, path: Path, leaf: Any) -> Any:
         """A leaf under one coalition, whatever its form."""
         if path in self.presence or path not in self.modality:
-            plain = hide(
+            return hide(
                 leaf,
                 self.N,
                 (flags,),
@@ -81,7 +81,6 @@ class View:
                 {(): self.presence[path]} if path in self.presence else {},
                 write,
             )
-            return plain
         m, stand_in = self.modality[path], self.stand_ins[path]
         there = self.having(m)
         if flags[m] and there is None:
