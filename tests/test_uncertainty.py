@@ -288,6 +288,19 @@ def test_intervals_hold_the_truth_of_rare_classes_few_samples_and_groups(n, popu
         assert held.mean() >= 0.9, (name, "drop", held.mean())
 
 
+@pytest.mark.parametrize(("n", "share"), [(30, 0.04), (30, 0.08), (60, 0.04)])
+@pytest.mark.parametrize("kept", [1, 0.9])
+def test_drops_of_a_score_that_few_samples_move_hold_the_truth(n, share, kept):
+    """Often no sample is right with all and wrong without; of acc2_nonzero only those `kept` count."""
+    random = torch.Generator().manual_seed(0)
+    counts = (torch.rand(200, n, generator=random) < kept).double()
+    lost = (torch.rand(200, n, generator=random) < share) * counts
+    weights = torch.poisson(torch.ones(100, 200, n), generator=random)
+    replicates = (weights * lost).sum(-1) / (weights * counts).sum(-1)
+    low, high = uncertainty.difference_interval(lost.sum(-1) / counts.sum(-1), replicates, n)
+    assert ((low <= share) & (share <= high)).double().mean() >= 0.9
+
+
 def test_three_missed_events_leave_f1_open():
     target = torch.zeros(300, dtype=torch.int64)
     target[:3] = 1

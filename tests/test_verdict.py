@@ -157,6 +157,18 @@ def test_firm_for_bad_is_rarely_wrong():
     assert level <= 12
 
 
+@pytest.mark.parametrize("family_wise", [False, True])
+def test_firm_for_good_is_rarely_wrong(family_wise):
+    """A model of recall .79, at a bar of .80, seen on 400."""
+    random = np.random.default_rng(0)
+    gate = QualityGate(accuracy=0.6, f1=0.6, recall=(0.5, 0.8), family_wise=family_wise)
+    verdicts = [
+        binary_card(tp := random.binomial(200, 0.79), 200 - tp, 2, 198, bootstrap=60).verdict(gate) for _ in range(60)
+    ]
+    assert sum(verdict.level == "good" for verdict in verdicts) > 10
+    assert sum(verdict.level == "good" and verdict.firm for verdict in verdicts) <= 4
+
+
 def test_a_class_of_no_samples_does_not_undecide_thousands():
     confusion = np.diag([500] * 10 + [0])
     confusion[0, 10] = 3  # thrice taken for a class that does not occur

@@ -18,12 +18,11 @@ from mm_metrics.counts.tally import Tally
 from mm_metrics.ranking import RANKINGS
 from mm_metrics.uncertainty import (
     Estimate,
-    difference_error,
+    difference_interval,
     holm,
     least_size,
     p_below,
     samples_needed,
-    t_quantile,
 )
 from mm_metrics.verdict import sentences
 from mm_metrics.verdict.explain import explanations
@@ -129,15 +128,13 @@ def _gaps(card: Tally, gate: QualityGate, slice: str, average: str) -> list[Esti
     behind = [scores.behind(score, sums, card.kind, average) for score in both]
     values = [scores.score(score, sums, card.kind, average) for score in both]
     spreads = [card.replicate_scores(score, None, slice, average) for score in both]
-    gap = (values[0] - values[1]).flatten()
-    half = torch.full_like(gap, torch.nan)
+    gap = (values[0] - values[1]).flatten().abs()
+    low = high = torch.full_like(gap, torch.nan)
     if spreads[0] is not None and spreads[1] is not None:
         total = torch.stack([least_size(part.weights, part.sizes).flatten() for part in behind]).amin(0)
-        groups = card.clusters(slice)
         spread = (spreads[0] - spreads[1]).reshape(len(spreads[0]), -1)  # (R, C), of the whole (R, 1)
-        error = difference_error(spread, total, groups)
-        half = error * t_quantile(gate.confidence, None if groups is None else groups - 1)
-    ends = torch.stack([gap.abs(), (gap.abs() - half).clamp(min=0), (gap.abs() + half).clamp(max=1)], dim=1)
+        low, high = difference_interval(gap, spread, total, gate.confidence, card.clusters(slice))
+    ends = torch.stack([gap, low.clamp(min=0), high.clamp(max=1)], dim=1)
     return [Estimate(*row) for row in ends.tolist()]
 
 
