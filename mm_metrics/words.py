@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 
-from mm_metrics.tasks import LOWER_IS_BETTER
+from mm_metrics.tasks import EXTENTS, LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate
 
 ABSENT = "–"
@@ -86,6 +86,20 @@ def estimate(number: Estimate, unlike: float = math.nan) -> str:
     if math.isnan(number.value):
         return "not defined"
     return f"{score(number.value, unlike)} {interval(number.low, number.high)}".rstrip()
+
+
+def unit(score: str) -> str:
+    """What a difference of 0.01 is: a point, of 0…1; of a score without a largest value, such as MAE, a hundredth.
+
+    >>> unit("f1_weighted"), unit("mae")
+    ('point', 'hundredth')
+    """
+    return "hundredth" if math.isinf(EXTENTS.get(score, (0, 1))[1]) else "point"
+
+
+def points_of(score: str) -> str:
+    """``points of F1``, ``hundredths of MAE``."""
+    return f"{unit(score)}s of {label(score)}"
 
 
 def points_estimate(number: Estimate) -> str:

@@ -47,10 +47,10 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5279,
+    "core": 5283,
     "ablation": 2544,
     "callbacks": 2646,
-    "render": 1717,
+    "render": 1720,
     "predictions": 1806,
     "leakage": 1490,
 }
@@ -159,7 +159,7 @@ def test_each_wing_keeps_its_size():
         name = path.relative_to(ROOT).parts[0]
         wings[name if name in wings else "core"] += code_lines(path)
     assert {name: lines for name, lines in wings.items() if lines > BOUNDS[name]} == {}
-    assert sum(wings.values()) <= 15_474
+    assert sum(wings.values()) <= 15_481
 
 
 def loaded(statement: str) -> set[str]:

@@ -8,8 +8,9 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
-from mm_metrics import words
+from mm_metrics import CoalitionConfusionMatrix, words
 from mm_metrics.counts.tally import Tally
 from mm_metrics.extras import install
 from mm_metrics.render import console, loggers, page, sections, tables
@@ -299,3 +300,20 @@ def test_same_card_same_page(tmp_path):
 def test_no_cards_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="cards is empty"):
         page.write(tmp_path / "report.html", {})
+
+
+def test_cards_of_numbers_are_compared_in_hundredths_of_their_own_unit(tmp_path):
+    random = torch.Generator().manual_seed(0)
+    y = torch.randn(100, generator=random).clamp(-3, 3)
+
+    def card(noise):
+        metric = CoalitionConfusionMatrix(("text", "audio"), task="ordinal", edges="mosi", bootstrap=20)
+        metric.update(y + noise * torch.randn(4, 100, generator=random), y, index=torch.arange(100))
+        return metric.scorecard()
+
+    new, old = card(0.2), card(0.4)
+    page.write(tmp_path / "report.html", {"old": old, "new": new})
+    written = (tmp_path / "report.html").read_text()
+    assert "Hundredths of MAE" in written
+    assert "hundredths of MAE" in new.table()
+    assert "oints of MAE" not in new.table() + (new - old).table() + written

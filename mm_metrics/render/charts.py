@@ -64,7 +64,7 @@ def contributions(told: Tables) -> Sheet:
     columns = {name: [row[i + 1] for row in told.contributions.rows] for i, name in enumerate(_GIVEN)}
     known = {name: part for name, part in columns.items() if any(value.value == value.value for value in part)}
     shown = [name for name in (_GIVEN[0], _GIVEN[2]) if name in known] or [_GIVEN[1]]
-    return bars(told.contributions, {name: columns[name] for name in shown}, words.label(told.score))
+    return bars(told.contributions, {name: columns[name] for name in shown}, told.score)
 
 
 _GIVEN = ("drop without it", "gain alone", "Shapley value")
@@ -73,12 +73,12 @@ _GIVEN = ("drop without it", "gain alone", "Shapley value")
 def interactions(told: Tables) -> Sheet:
     """The pairs of modalities that interact most, in points: more, or less, than each adds alone."""
     rows = told.interactions.rows[:_PAIRS]
-    return bars(Table((), rows), {"interaction": [row[1] for row in rows]}, words.label(told.score), 26)
+    return bars(Table((), rows), {"interaction": [row[1] for row in rows]}, told.score, 26)
 
 
-def bars(table: Table, series: Mapping[str, Sequence[Number]], label: str, columns: int = 22) -> Sheet:
+def bars(table: Table, series: Mapping[str, Sequence[Number]], score: str, columns: int = 22) -> Sheet:
     """Differences of a score, in points, one group of bars a row of the table."""
-    return draw.bars([row[0] for row in table.rows], series, f"points of {label}", columns=columns)
+    return draw.bars([row[0] for row in table.rows], series, words.points_of(score), columns=columns)
 
 
 def history(

@@ -49,7 +49,7 @@ def text(
     True
     """
     told = tables.of(card, verdict, samples)
-    verdict, label = told.verdict, words.label(told.score)
+    verdict = told.verdict
     page = _Page(max(50, width), bool(color))
     if named:
         page.sentence(f"{told.name}, {words.count(told.card.samples, 'sample')}", "dim")
@@ -64,7 +64,7 @@ def text(
         omitted = len(told.coalitions) - len(told.telling)
         if omitted > 0:
             page.sentence(f"and {omitted} more coalitions: card.score({told.score!r}, coalition=…)", "dim")
-        page.table(told.contributions, f"What each modality gives, in points of {label}")
+        page.table(told.contributions, f"What each modality gives, in {words.points_of(told.score)}")
     groups = told.findings
     if groups:
         page.gap()
@@ -85,12 +85,12 @@ def difference(comparison: Comparison, *, width: int = 80, color: bool | None = 
     page = _Page(max(50, width), bool(color))
     how = "the same samples" if comparison.paired else "not the same samples, or other numbers or seeds: unpaired"
     new, old = (card.support() for card in (comparison.new, comparison.old))
-    page.sentence(f"New less old, in points: {new:,} and {old:,} samples, {how}.", "bold")
+    page.sentence(f"New less old, in points of 0.01: {new:,} and {old:,} samples, {how}.", "bold")
     page.table(tables.differences(comparison, comparison.new.slices), "Differences by slice, with 95% intervals")
     score = comparison.new.headline
     gains = tables.gains(comparison.contributions(score))
     if any(math.isfinite(cell.value) for row in gains.rows for cell in row[1:]):
-        page.table(gains, f"What each modality gives more, in points of {words.label(score)}")
+        page.table(gains, f"What each modality gives more, in {words.points_of(score)}")
     return page.end()
 
 

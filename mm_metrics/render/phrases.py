@@ -29,7 +29,7 @@ def worth(gains: Mapping[str, Contribution], score: str = "f1", columns: int = 2
     said: dict[bool, list[str]] = {True: [], False: []}
     for i, (name, estimate) in enumerate(ranked):
         value = sign * estimate.value
-        unit = "" if i else f" {_unit(value)} of {words.label(score)}"
+        unit = "" if i else f" {words.unit(score)}{_plural(value)} of {words.label(score)}"
         said[words.distinguishable(estimate)].append(f"{shortened(name, columns)} {_rounded(value)}{unit}")
     line = f"{opening} " + " · ".join(said[True] + said[False])
     if said[False]:
@@ -43,8 +43,8 @@ def _rounded(value: float) -> str:
     return points(value, 0 if abs(value) >= 0.01 else 1)
 
 
-def _unit(value: float) -> str:
-    return "point" if _rounded(value) in ("+1", "−1") else "points"
+def _plural(value: float) -> str:
+    return "" if _rounded(value) in ("+1", "−1") else "s"
 
 
 def next_step(told: Tables) -> str:

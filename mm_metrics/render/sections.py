@@ -122,14 +122,14 @@ def _thinned(curve: Curve) -> list[str]:
 
 
 def _contributions(told: Tables) -> Picture:
-    label = words.label(told.score)
+    given = f"{words.unit(told.score).title()}s of {words.label(told.score)}"
     drops = any(row[1].value == row[1].value for row in told.contributions.rows)
-    what = f"Points of {label} lost without each modality" if drops else f"Points of {label} that each modality gains"
+    what = f"{given} lost without each modality" if drops else f"{given} that each modality gains"
     alt = f"{what}: {_said(told.contributions, 1 if drops else 2)}"
     return Picture(
         "What each modality gives",
         alt,
-        [(f"Points of {label}", told.contributions)],
+        [(given, told.contributions)],
         svg.inline(charts.contributions(told), alt),
         "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none.",
     )
@@ -149,12 +149,14 @@ def _coalitions(told: Tables) -> Picture:
 
 
 def _interactions(told: Tables) -> Picture:
-    label = words.label(told.score)
-    alt = f"Interactions in points of {label}: {_said(told.interactions, 1)}"
+    alt = f"Interactions in {words.points_of(told.score)}: {_said(told.interactions, 1)}"
     return Picture(
         "Together or instead",
         alt,
-        [(f"Points of {label}", told.interactions), ("Of all modalities", told.together)],
+        [
+            (f"{words.unit(told.score).title()}s of {words.label(told.score)}", told.interactions),
+            ("Of all modalities", told.together),
+        ],
         svg.inline(charts.interactions(told), alt),
         "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other.",
     )
@@ -199,12 +201,13 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
         return made
     made.paired = comparison.paired
     score = new.score
-    title, label = f"{new.name} less {old.name}", words.label(score)
+    title = f"{new.name} less {old.name}"
     scores_of = tables.differences(comparison, new.distinct)
-    made.pictures = [_differences(scores_of, ("recall", "F1"), f"{title}: scores by slice", "score")]
+    drawn = [name for name in ("recall", "F1") if name in scores_of.columns] or scores_of.columns[1:3]
+    made.pictures = [_differences(scores_of, drawn, f"{title}: scores by slice", "score")]
     gains = tables.gains(comparison.contributions(score) if old.gains and new.gains else {})
     if any(row[1].value == row[1].value for row in gains.rows):
-        made.pictures.append(_differences(gains, gains.columns[1::2], f"{title}: what each modality gives", label))
+        made.pictures.append(_differences(gains, gains.columns[1::2], f"{title}: what each modality gives", score))
     if not new.kind.positive and new.card.knows("recall"):
         classes = tables.class_differences(comparison)
         shown = classes.columns[1:] if len(classes.rows) > 1 else ()
@@ -213,10 +216,10 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
     return made
 
 
-def _differences(table: Table, shown: Sequence[str], title: str, label: str) -> Picture:
+def _differences(table: Table, shown: Sequence[str], title: str, score: str) -> Picture:
     series = {name: [row[table.columns.index(name)] for row in table.rows] for name in shown}
     alt = f"{title}, differences in points: {_said(table, table.columns.index(shown[0]), shown[0])}"
-    return Picture(title, alt, [("Points", table)], svg.inline(charts.bars(table, series, label), alt))
+    return Picture(title, alt, [("Points", table)], svg.inline(charts.bars(table, series, score), alt))
 
 
 def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], score: str) -> list[Picture]:
@@ -229,7 +232,7 @@ def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], scor
             series = {slice: f"{stage}/{slice}/{name}" for slice in ("all", *modalities)}
             made.append(lines(rows, series, keys, f"{stage}: {words.label(name)} by slice"))
         series = {name: f"{stage}/drop/{name}/{score}" for name in modalities}
-        label = f"points of {words.label(score)}"
+        label = words.points_of(score)
         made.append(lines(rows, series, keys, f"{stage}: drop without a modality", label, points=True))
     return [picture for picture in made if picture is not None]
 

@@ -77,8 +77,8 @@ def losses(comparison: Comparison, found: Sequence[Change], tolerance: float = 0
         ]
         message = (
             f"{'overall' if change.slice == 'all' else change.slice} {words.label(change.score)} "
-            f"{words.points(change.value)} points {interval} against last: {words.score(was[0])}, was "
-            f"{words.score(was[1])}"
+            f"{words.points(change.value)} {words.unit(change.score)}s {interval} against last: "
+            f"{words.score(was[0])}, was {words.score(was[1])}"
         )
         estimate = Estimate(change.value, change.low, change.high)
         level = "undecided" if unknown else "bad"

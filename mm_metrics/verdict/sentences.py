@@ -193,10 +193,10 @@ def _bars(gate: QualityGate, ordinal: bool, default: bool) -> str:
 
 def unused(name: str, given: Contribution, score: str) -> str:
     """A modality that gives nothing."""
+    lost, alone = (words.points_estimate(part) for part in (given.drop, given.unimodal_gain))
     return (
-        f"{name} is not used: without it {words.label(score)} loses {words.points_estimate(given.drop)} points on the "
-        f"samples that have it, and alone it gives {words.points_estimate(given.unimodal_gain)}; is its encoder "
-        "trained at all?"
+        f"{name} is not used: without it {words.label(score)} loses {lost} {words.unit(score)}s on the samples that "
+        f"have it, and alone it gives {alone}; is its encoder trained at all?"
     )
 
 
@@ -204,7 +204,7 @@ def dominant(name: str, shapley: Estimate, total: float, score: str) -> str:
     """A modality that carries nearly all."""
     return (
         f"{name} carries {shapley.value / total:.0%} of what the model knows (Shapley value "
-        f"{words.points_estimate(shapley)} of {100 * total:.0f} points of {words.label(score)}): "
+        f"{words.points_estimate(shapley)} of {100 * total:.0f} {words.points_of(score)}): "
         "the others are hardly used"
     )
 
