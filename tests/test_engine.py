@@ -88,5 +88,5 @@ def test_an_id_twice_is_named_as_on_one_machine(cluster, tmp_path):
         data.to_csv(tmp_path / f"{name}.csv", index=False)
     how, files = Predictions(("text",), classes=("x", "y"), id="qid"), [tmp_path / "a.csv", tmp_path / "b.csv"]
     for score_files in (how.score_files, lambda files: engine.score_files(how, files)):
-        with pytest.raises(ValueError, match=r"b\.csv, line 3: its id came before, in .*a\.csv, line 3:"):
+        with pytest.raises(ValueError, match=r"b\.csv, line 3, column 'qid': its id came before, in .*a\.csv, line 3:"):
             score_files(files)

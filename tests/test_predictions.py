@@ -379,9 +379,11 @@ def test_an_id_twice_is_refused_and_both_rows_are_named(suffix, skip_bad, tmp_pa
     save(data[200:], tmp_path / f"b.{suffix}")
     how = Predictions(MODALITIES, bootstrap=0, id="qid", skip_bad=skip_bad, block_rows=60)
     line = {"csv": ("line 52", "line 9"), "jsonl": ("line 51", "line 8"), "parquet": ("row 51", "row 8")}[suffix]
-    with pytest.raises(ValueError, match=rf"b\.{suffix}, {line[0]}: its id came before, in .*a\.{suffix}, {line[1]}:"):
+    with pytest.raises(
+        ValueError, match=rf"b\.{suffix}, {line[0]}, column 'qid': its id came before, in .*a\.{suffix}, {line[1]}:"
+    ):
         how.score_files([tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"])
-    with pytest.raises(ValueError, match="row 250: its id came before, in row 7:"):
+    with pytest.raises(ValueError, match="row 250, column 'qid': its id came before, in row 7:"):
         score_blocks([data[:100].to_dict("list"), data[100:].to_dict("list")], how)
     data.loc[250, "qid"] = "q250"
     assert score_blocks([data.to_dict("list")], how).samples == N

@@ -35,8 +35,8 @@ class Ids:
             second = int(again.min())
             first = int(np.flatnonzero(numbers == numbers[second])[0])
             raise ValueError(
-                f"{self._place(second)}: its id came before, in {self._place(first)}: every id once, so that no "
-                f"sample counts twice; where {self.column} names what rows belong to, it is --group {self.column}"
+                f"{self._place(second)}, column {self.column!r}: its id came before, in {self._place(first)}: every id "
+                f"once, so that no sample counts twice; where {self.column} names what rows belong to, it is --group {self.column}"
             )
 
     def _place(self, at: int) -> str:
