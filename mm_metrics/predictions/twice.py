@@ -36,7 +36,7 @@ class Ids:
             first = int(np.flatnonzero(numbers == numbers[second])[0])
             raise ValueError(
                 f"{self._place(second)}, column {self.column!r}: its id came before, in {self._place(first)}: every id "
-                f"once, so that no sample counts twice; where {self.column} names what rows belong to, it is --group {self.column}"
+                f"once, so that no sample counts twice; what rows have in common is --group {self.column}"
             )
 
     def _place(self, at: int) -> str:
