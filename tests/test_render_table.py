@@ -150,6 +150,11 @@ def test_worth_line_of_a_modality_that_harms():
     assert phrases.worth(given(a=Estimate(-0.05, -0.07, -0.03))) == "Without a +5 points of F1"
 
 
+def test_an_error_rises_without_what_helps():
+    gains = {"text": Contribution(Estimate(0.41, 0.3, 0.5), *[Estimate(math.nan, math.nan, math.nan)] * 2)}
+    assert phrases.worth(gains, "mae") == "Without text +41 hundredths of MAE"
+
+
 def test_worth_of_heads_is_what_each_gains_alone():
     assert phrases.worth(tables.of(card(coalitions=["text", "image", "audio"])).gains).startswith("Alone text +")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from mm_metrics import words
 from mm_metrics.render import confusion
 from mm_metrics.render.tables import Tables
+from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
 from mm_metrics.verdict import Finding
 from mm_metrics.words import clean, count, points, shortened
@@ -25,6 +26,7 @@ def worth(gains: Mapping[str, Contribution], score: str = "f1", columns: int = 2
     if not drops and not alone:
         return ""
     parts, sign, opening = (drops, -1, "Without") if drops else (alone, 1, "Alone")
+    sign = -sign if score in LOWER_IS_BETTER else sign  # an error rises by what is lost
     ranked = sorted(parts.items(), key=lambda item: (not words.distinguishable(item[1]), -abs(item[1].value)))
     said: dict[bool, list[str]] = {True: [], False: []}
     for i, (name, estimate) in enumerate(ranked):
