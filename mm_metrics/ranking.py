@@ -82,14 +82,12 @@ def average_precision(counts: Tensor) -> Bounded:
     return Bounded((high + low) / 2, (high - low) / 2)
 
 
-def of_equal_scores(name: str, counts: Tensor) -> Tensor:
-    """What a score is where all samples have one score, so that nothing is ordered; ``(..., 2, B)`` to ``(...)``.
+def prevalence(counts: Tensor) -> Tensor:
+    """The share of positives ``(..., 2, B)`` to ``(...)``: average precision where all samples have one score.
 
-    >>> of_equal_scores("average_precision", torch.tensor([[3, 0], [1, 0]])), of_equal_scores("auroc", torch.ones(2, 1))
-    (tensor(0.2500, dtype=torch.float64), tensor(0.5000, dtype=torch.float64))
+    >>> prevalence(torch.tensor([[3, 0], [1, 0]]))
+    tensor(0.2500, dtype=torch.float64)
     """
-    if name != "average_precision":
-        return RANKINGS[name](counts).value  # the middle of all that could be
     negative, positive = counts.double().sum(-1).unbind(-1)
     return torch.where(positive > 0, positive / (negative + positive), torch.nan)
 

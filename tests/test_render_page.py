@@ -315,5 +315,8 @@ def test_cards_of_numbers_are_compared_in_hundredths_of_their_own_unit(tmp_path)
     page.write(tmp_path / "report.html", {"old": old, "new": new})
     written = (tmp_path / "report.html").read_text()
     assert "Hundredths of MAE" in written
+    models = sections.compared([tables.of(old), tables.of(new)], "val").models
+    assert models.columns[2:5] == ("MAE ↓", "Pearson correlation", "Acc-2")
+    assert models.rows[0][2].value == pytest.approx(new.score("mae"))
     assert "hundredths of MAE" in new.table()
     assert "oints of MAE" not in new.table() + (new - old).table() + written

@@ -21,7 +21,7 @@ from mm_metrics.moments import (
     mosi_scores,
     ordinal_scores,
 )
-from mm_metrics.ranking import RANKINGS, Bounded, of_equal_scores
+from mm_metrics.ranking import RANKINGS, Bounded, prevalence
 from mm_metrics.scores import AVERAGES
 
 
@@ -95,7 +95,9 @@ def _ranked(name: str, curves: Tensor, ties: Tensor | None, average: str | None)
     if ties is not None:
         n, hashed, squared = ties.unbind(-1)
         equal = n * squared == hashed * hashed  # modulo 2^64: all samples have one score, and are not ordered at all
-        value = torch.where(equal, of_equal_scores(name, curves), found.value)
+        value = found.value  # the middle of all orders, which is exact where there is none; but for one:
+        if name == "average_precision":
+            value = torch.where(equal, prevalence(curves), value)
         found = Bounded(value, torch.where(equal & ~value.isnan(), 0.0, found.bound))
     if average in ("none", None):
         return found

@@ -167,8 +167,7 @@ def _said(table: Table, column: int, opening: str = "") -> str:
     parts = []
     for row in table.rows[:8]:
         value = row[column]
-        unit = " points" if value.points else ""
-        parts.append(f"{opening} {row[0]} {value.text}{unit} {value.interval}".strip())
+        parts.append(f"{opening} {row[0]} {value.text} {value.interval}".strip())
     return ", ".join(parts) + (f" and {len(table.rows) - 8} more" if len(table.rows) > 8 else "") + "."
 
 
@@ -189,9 +188,9 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
     """The cards of a stage, the oldest first; why not where they measure different things."""
     old, new = told[0], told[-1]
     slices = [name for name in new.distinct if all(name in one.slices for one in told)][1:]
-    scores = ("accuracy", "f1", "recall")
-    columns = [*((score, "all") for score in scores), *(("recall", name) for name in slices)]
-    heads = [words.label(score) if slice == "all" else f"{slice} recall" for score, slice in columns]
+    scores = tables.slice_scores(new.card)[:3] if new.kind.ordinal else ("accuracy", "f1", "recall")
+    columns = [*((s, "all") for s in scores), *((scores[0 if new.kind.ordinal else 2], name) for name in slices)]
+    heads = [f"{'' if slice == 'all' else slice} {words.heading(score)}".strip() for score, slice in columns]
     rows = [(one.name, one.supports["all"], *(one.estimate(s, slice=x) for s, x in columns)) for one in told]
     made = Compared(stage, Table(("model", "n", *heads), rows[::-1]), new.name, old.name)
     try:
@@ -218,8 +217,10 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
 
 def _differences(table: Table, shown: Sequence[str], title: str, score: str) -> Picture:
     series = {name: [row[table.columns.index(name)] for row in table.rows] for name in shown}
-    alt = f"{title}, differences in points: {_said(table, table.columns.index(shown[0]), shown[0])}"
-    return Picture(title, alt, [("Points", table)], svg.inline(charts.bars(table, series, score), alt))
+    alt = f"{title}, differences in {words.unit(score)}s: {_said(table, table.columns.index(shown[0]), shown[0])}"
+    return Picture(
+        title, alt, [(f"{words.unit(score).title()}s", table)], svg.inline(charts.bars(table, series, score), alt)
+    )
 
 
 def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], score: str) -> list[Picture]:

@@ -144,9 +144,8 @@ class Tables:
     def coalition_scores(self, names: Sequence[str]) -> Table:
         """The headline score and accuracy of coalitions."""
         scores = tuple(dict.fromkeys((self.score, "accuracy")))
-        return Table(
-            ("shown", *map(words.label, scores)), [(name, *(self.estimate(s, name) for s in scores)) for name in names]
-        )
+        rows = [(name, *(self.estimate(score, name) for score in scores)) for name in names]
+        return Table(("shown", *map(words.heading, scores)), rows)
 
     @cached_property
     def majority(self) -> float:
