@@ -44,9 +44,7 @@ def ordinal_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:
     tensor(1., dtype=torch.float64)
     """
     mean = {name: total.double() / count for name, total in sums.items()}
-    spread_y = (mean["target_2"] - mean["target"] ** 2).clamp(min=0)
-    spread_p = (mean["prediction_2"] - mean["prediction"] ** 2).clamp(min=0)
-    together = mean["product"] - mean["target"] * mean["prediction"]
+    spread_y, spread_p, together = spreads(mean)
     apart = spread_y + spread_p + (mean["target"] - mean["prediction"]) ** 2
     scale = (spread_y * spread_p).sqrt()
     return {
@@ -55,6 +53,20 @@ def ordinal_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:
         "pearson": torch.where(scale > 0, together / scale, torch.nan).clamp(-1, 1),
         "ccc": torch.where(apart > 0, 2 * together / apart, torch.nan).clamp(-1, 1),
     }
+
+
+def spreads(mean: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Variances of targets and predictions, and their covariance, from means of `ORDINAL` numbers, each ``(...)``.
+
+    A variance that rounding to fixed point, and to single precision, can give to equal numbers is 0.
+    """
+    found = []
+    for name in ("target", "prediction"):
+        square, middle = mean[f"{name}_2"], mean[name]
+        spread = square - middle**2
+        found.append(spread.where(spread > (1 + middle.abs()) / SCALE + square * 2**-23, 0.0))
+    together = mean["product"] - mean["target"] * mean["prediction"]
+    return found[0], found[1], together.where(found[0] * found[1] > 0, 0.0)
 
 
 def scaled_interval(

@@ -88,46 +88,47 @@ def estimate(number: Estimate, unlike: float = math.nan) -> str:
     return f"{score(number.value, unlike)} {interval(number.low, number.high)}".rstrip()
 
 
-def unit(score: str) -> str:
-    """What a difference of 0.01 is: a point, of 0…1; of a score without a largest value, such as MAE, a hundredth.
+def per(score: str) -> int:
+    """What a difference of 1 is said as: 100 points; as 1 of a score without a largest value, such as MAE.
 
-    >>> unit("f1_weighted"), unit("mae")
-    ('point', 'hundredth')
+    >>> per("f1_weighted"), per("mae")
+    (100, 1)
     """
-    return "hundredth" if math.isinf(EXTENTS.get(score, (0, 1))[1]) else "point"
+    return 1 if math.isinf(EXTENTS.get(score, (0, 1))[1]) else 100
 
 
-def points_of(score: str) -> str:
-    """``points of F1``, ``hundredths of MAE``."""
-    return f"{unit(score)}s of {label(score)}"
+def unit(score: str, many: bool = True) -> str:
+    """What differences of a score are in: ``points of F1``, ``MAE``."""
+    return f"point{'s' * many} of {label(score)}" if per(score) == 100 else label(score)
 
 
-def points_estimate(number: Estimate) -> str:
-    """A difference of scores in points with its interval.
+def points_estimate(number: Estimate, per: int = 100) -> str:
+    """A difference of scores in points, or in their own unit, with its interval.
 
-    >>> points_estimate(Estimate(-0.04, -0.06, -0.02))
-    '−4.0 [−6.0, −2.0]'
+    >>> points_estimate(Estimate(-0.04, -0.06, -0.02)), points_estimate(Estimate(0.12, 0.08, 0.16), per=1)
+    ('−4.0 [−6.0, −2.0]', '+0.12 [0.08, 0.16]')
     """
-    return f"{points(number.value)} {points_interval(number.low, number.high)}".rstrip()
+    return f"{points(number.value, per)} {points_interval(number.low, number.high, per)}".rstrip()
 
 
-def points(value: float, places: int = 1) -> str:
-    """A difference of fractions in points, with its sign.
+def points(value: float, per: int = 100, places: int | None = None) -> str:
+    """A difference of fractions in points, with its sign; in its own unit in as many places as it takes not to be 0.
 
-    >>> points(0.412), points(-0.0021), points(0.0), points(-0.41, 0)
-    ('+41.2', '−0.2', '0.0', '−41')
+    >>> points(0.412), points(-0.0021), points(0.0), points(-0.41, places=0), points(0.87, 1), points(-0.0021, 1)
+    ('+41.2', '−0.2', '0.0', '−41', '+0.87', '−0.002')
     """
     if not math.isfinite(value):
         return ABSENT
-    said = f"{100 * value:+.{places}f}"
-    return said.lstrip("+-") if float(said) == 0 else said.replace("-", "−")
+    digits = [places] if places is not None else [1] if per == 100 else [2, 3, 4] if value else [2]
+    said = [f"{per * value:+.{n}f}" for n in digits]
+    return next((one.replace("-", "−") for one in said if float(one)), said[0].lstrip("+-"))
 
 
-def points_interval(low: float, high: float) -> str:
+def points_interval(low: float, high: float, per: int = 100) -> str:
     """``[38.0, 44.2]`` in points; nothing where there is none."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"[{points(low).lstrip('+')}, {points(high).lstrip('+')}]"
+    return f"[{points(low, per).lstrip('+')}, {points(high, per).lstrip('+')}]"
 
 
 def distinguishable(estimate: Estimate) -> bool:
@@ -162,19 +163,11 @@ def shortened(name: object, columns: int) -> str:
     text = clean(name)
     if width(text) <= columns:
         return text
-    head, tail, room = "", "", columns - 1
-    front, back = iter(text), iter(reversed(text))
-    while True:
-        if width(head) <= width(tail):
-            grown = head + next(front)
-            if width(grown + tail) > room:
-                return f"{head}…{tail}"
-            head = grown
-        else:
-            grown = next(back) + tail
-            if width(head + grown) > room:
-                return f"{head}…{tail}"
-            tail = grown
+    half = len(text) // 2
+    head, tail = text[:half][: 2 * columns], text[half:][-2 * columns :]  # a name may be as long as a book
+    while width(head) + width(tail) >= columns:
+        head, tail = (head[:-1], tail) if width(head) > width(tail) else (head, tail[1:])
+    return f"{head}…{tail}"
 
 
 def count(number: int, noun: str) -> str:

@@ -156,7 +156,7 @@ def test_marks_of_a_judge_tell_what_is_lost_without_a_modality(capsys):
     assert "What each modality gives, in points of accuracy" in said
     assert main(["report", "card.json", "--output", "report.html"]) == 0
     page = Path("report.html").read_text()
-    assert "Points of accuracy lost without each modality" in page
+    assert "Lost without each modality, in points of accuracy: " in page
     assert "points of F1" not in page.lower()
 
 

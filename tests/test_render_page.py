@@ -302,7 +302,7 @@ def test_no_cards_is_an_error(tmp_path):
         page.write(tmp_path / "report.html", {})
 
 
-def test_cards_of_numbers_are_compared_in_hundredths_of_their_own_unit(tmp_path):
+def test_cards_of_numbers_are_compared_in_their_own_unit_which_no_correlation_shares(tmp_path):
     random = torch.Generator().manual_seed(0)
     y = torch.randn(100, generator=random).clamp(-3, 3)
 
@@ -314,9 +314,18 @@ def test_cards_of_numbers_are_compared_in_hundredths_of_their_own_unit(tmp_path)
     new, old = card(0.2), card(0.4)
     page.write(tmp_path / "report.html", {"old": old, "new": new})
     written = (tmp_path / "report.html").read_text()
-    assert "Hundredths of MAE" in written
-    models = sections.compared([tables.of(old), tables.of(new)], "val").models
+    assert "undredth" not in written
+    told = sections.compared([tables.of(old), tables.of(new)], "val")
+    models, (errors, scores, gains, _) = told.models, told.pictures
     assert models.columns[2:5] == ("MAE ↓", "Pearson correlation", "Acc-2")
     assert models.rows[0][2].value == pytest.approx(new.score("mae"))
-    assert "hundredths of MAE" in new.table()
+    assert errors.tables[0][1].columns == ("slice", "MAE ↓")
+    assert scores.tables[0][1].columns == ("slice", "Pearson correlation", "Acc-2", "F1 of Acc-2")
+    fall = new.score("mae") - old.score("mae")
+    assert all(words.points(fall, 1) in said for said in (errors.alt, errors.svg, written, (new - old).table()))
+    assert words.points(new.score("pearson") - old.score("pearson")) in scores.alt
+    assert words.points((new - old).contributions("mae")["text"].drop.value, 1) in gains.alt
+    for picture, unit in ((errors, "MAE"), (scores, "points"), (gains, "MAE")):
+        assert (f", differences in {unit}: " in picture.alt, f">{unit}</text>" in picture.svg) == (True, True)
+    assert ", in MAE\n" in new.table()
     assert "oints of MAE" not in new.table() + (new - old).table() + written

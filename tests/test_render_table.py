@@ -152,7 +152,7 @@ def test_worth_line_of_a_modality_that_harms():
 
 def test_an_error_rises_without_what_helps():
     gains = {"text": Contribution(Estimate(0.41, 0.3, 0.5), *[Estimate(math.nan, math.nan, math.nan)] * 2)}
-    assert phrases.worth(gains, "mae") == "Without text +41 hundredths of MAE"
+    assert phrases.worth(gains, "mae") == "Without text +0.41 MAE"
 
 
 def test_worth_of_heads_is_what_each_gains_alone():

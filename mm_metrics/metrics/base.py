@@ -304,6 +304,8 @@ class ModalityMetric(Metric):
         """
         if self._grouped and not self.layout.group_cells:
             info[UNCOUNTED] = True
+        if edges := self.reader.edges:
+            info.setdefault("edges", edges if isinstance(edges, str) else list(edges))
         synced = self._is_synced
         if not synced:
             self.sync(should_sync=self._to_sync)

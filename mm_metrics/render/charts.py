@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mm_metrics import words
-from mm_metrics.render import draw, phrases
+from mm_metrics.render import draw, fitted, phrases
 from mm_metrics.render.confusion import Cells
 from mm_metrics.render.curves import Curve
 from mm_metrics.render.draw import Sheet
@@ -23,13 +23,20 @@ def confusions(told: Tables, slices: Sequence[str] = ()) -> Sheet | None:
     return side_by_side([(cells, name, note) for cells, name, note in panels if cells is not None])
 
 
+def fits(told: Tables) -> Sheet | None:
+    """Predicted against true numbers of all slices that are not the whole, side by side; None of other tasks."""
+    lines = [(name, fitted.fit(told, name)) for name in told.distinct]
+    return _in_rows([fitted.panel(told, name, line, name, 160.0) for name, line in lines if line])
+
+
 def side_by_side(panels: Sequence[tuple[Cells, str, str]]) -> Sheet | None:
     """Confusions with their names and a note each, four in a row."""
-    if not panels:
+    return _in_rows([draw.heat(*panel, names=i % PANELS == 0, side=160.0) for i, panel in enumerate(panels)])
+
+
+def _in_rows(drawn: Sequence[Sheet]) -> Sheet | None:
+    if not drawn:
         return None
-    drawn = [
-        draw.heat(cells, name, note, names=i % PANELS == 0, side=160.0) for i, (cells, name, note) in enumerate(panels)
-    ]
     rows = [drawn[i : i + PANELS] for i in range(0, len(drawn), PANELS)]
     heights = [max(sheet.height for sheet in row) for row in rows]
     sheet = Sheet(max(sum(part.width + 10 for part in row) for row in rows), sum(heights) + 10 * len(rows))
@@ -60,25 +67,25 @@ def coalitions(told: Tables) -> Sheet:
 
 
 def contributions(told: Tables) -> Sheet:
-    """What is lost without each modality, and its Shapley value, in points; of heads what each gains alone."""
+    """What is lost without each modality, and its Shapley value; of heads what each gains alone."""
     columns = {name: [row[i + 1] for row in told.contributions.rows] for i, name in enumerate(_GIVEN)}
     known = {name: part for name, part in columns.items() if any(value.value == value.value for value in part)}
     shown = [name for name in (_GIVEN[0], _GIVEN[2]) if name in known] or [_GIVEN[1]]
-    return bars(told.contributions, {name: columns[name] for name in shown}, told.score)
+    return bars(told.contributions, {name: columns[name] for name in shown}, words.unit(told.score))
 
 
 _GIVEN = ("drop without it", "gain alone", "Shapley value")
 
 
 def interactions(told: Tables) -> Sheet:
-    """The pairs of modalities that interact most, in points: more, or less, than each adds alone."""
+    """The pairs of modalities that interact most: more, or less, than each adds alone."""
     rows = told.interactions.rows[:_PAIRS]
-    return bars(Table((), rows), {"interaction": [row[1] for row in rows]}, told.score, 26)
+    return bars(Table((), rows), {"interaction": [row[1] for row in rows]}, words.unit(told.score), 26)
 
 
-def bars(table: Table, series: Mapping[str, Sequence[Number]], score: str, columns: int = 22) -> Sheet:
-    """Differences of a score, in points, one group of bars a row of the table."""
-    return draw.bars([row[0] for row in table.rows], series, words.points_of(score), columns=columns)
+def bars(table: Table, series: Mapping[str, Sequence[Number]], unit: str, columns: int = 22) -> Sheet:
+    """Differences, one group of bars a row of the table."""
+    return draw.bars([row[0] for row in table.rows], series, unit, columns=columns)
 
 
 def history(

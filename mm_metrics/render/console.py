@@ -64,7 +64,7 @@ def text(
         omitted = len(told.coalitions) - len(told.telling)
         if omitted > 0:
             page.sentence(f"and {omitted} more coalitions: card.score({told.score!r}, coalition=…)", "dim")
-        page.table(told.contributions, f"What each modality gives, in {words.points_of(told.score)}")
+        page.table(told.contributions, f"What each modality gives, in {words.unit(told.score)}")
     groups = told.findings
     if groups:
         page.gap()
@@ -85,12 +85,14 @@ def difference(comparison: Comparison, *, width: int = 80, color: bool | None = 
     page = _Page(max(50, width), bool(color))
     how = "the same samples" if comparison.paired else "not the same samples, or other numbers or seeds: unpaired"
     new, old = (card.support() for card in (comparison.new, comparison.old))
-    page.sentence(f"New less old, in points of 0.01: {new:,} and {old:,} samples, {how}.", "bold")
-    page.table(tables.differences(comparison, comparison.new.slices), "Differences by slice, with 95% intervals")
+    page.sentence(f"New less old: {new:,} and {old:,} samples, {how}.", "bold")
+    for table in tables.differences(comparison, comparison.new.slices):
+        unit = " in points of 0.01" * (table.rows[0][1].per == 100)
+        page.table(table, f"Differences{unit} by slice, with 95% intervals")
     score = comparison.new.headline
-    gains = tables.gains(comparison.contributions(score))
+    gains = tables.gains(comparison.contributions(score), score)
     if any(math.isfinite(cell.value) for row in gains.rows for cell in row[1:]):
-        page.table(gains, f"What each modality gives more, in {words.points_of(score)}")
+        page.table(gains, f"What each modality gives more, in {words.unit(score)}")
     return page.end()
 
 
@@ -162,13 +164,14 @@ class _Page:
                 name = ""
             line = [(_padded(name, first), "")]
             for cell, (value, reach), w, wide, ranged in zip(row[1:], parts, widths, values, reaches, strict=True):
-                right = not (isinstance(cell, Number) and not cell.points)  # scores all start with "0." or "1."
+                right = not (isinstance(cell, Number) and not cell.per)  # scores all start with "0." or "1."
                 line.append((space + _padded(value, wide if ranged else w, right), ""))
                 if ranged:
                     line.append((_padded(f" {reach}", w - wide), "dim"))
             room = min(24, self.columns - first - sum(widths) - 2 * len(widths) - 2)
-            if bars and room > 8 and isinstance(row[1], Number) and row[1].value > 0:
-                line.append(("  " + "█" * round(room * row[1].value), "blue"))
+            if bars and room > 8 and row[1].value > 0:
+                longest = max(1.0, *(other[1].value for other in table.rows if other[1].value > 0))
+                line.append(("  " + "█" * round(room * row[1].value / longest), "blue"))
             self.lines.append(line)
 
     def end(self) -> str:

@@ -144,14 +144,14 @@ def bars(
     mark: float = math.nan,
     said: str = "",
 ) -> Sheet:
-    """Horizontal bars with intervals and their values, one group a label; differences are drawn in points.
+    """Horizontal bars with intervals and their values, one group a label; differences are drawn in their unit.
 
     Instead of labels, rows of dots ``shown`` ``(rows, M)`` under `heads` say which modalities there are. `mark` is a
     value for comparison, and `said` its name.
     """
     each = 24.0 if len(series) > 1 else 20.0
-    factor = 100.0 if any(value.points for values in series.values() for value in values) else 1.0
-    ends = [0.0] if factor > 1 else [0.0, 1.0]
+    per = max((value.per for values in series.values() for value in values), default=0)
+    factor, ends = per or 1, [0.0] if per else [0.0, 1.0]
     ends += [factor * end for values in series.values() for value in values for end in value[:3] if math.isfinite(end)]
     low, high = min(ends), max(ends)
     high = high if high > low else low + 1.0

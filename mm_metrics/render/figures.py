@@ -47,8 +47,9 @@ def contributions(card: Tally | Tables, ax: Axes | None = None) -> tuple[Figure,
 
 
 def drawn(told: Tables) -> dict[str, Figure]:
-    """The pictures that loggers get, each made once: confusions, coalitions and contributions, where there are any."""
+    """The pictures that loggers get, each made once: confusions, lines, coalitions, contributions, as there are any."""
     sheets = {"confusions": charts.titled(charts.confusions(told), "Confusion: rows are what was there")}
+    sheets["predicted"] = charts.titled(charts.fits(told), "Predicted against true: dashes are equal")
     if len(told.coalitions) > 1:
         sheets["coalitions"] = charts.titled(charts.coalitions(told), "Shown only these modalities")
         sheets["contributions"] = charts.titled(charts.contributions(told), "What each modality gives")
@@ -64,7 +65,7 @@ def summary(card: Tally | Tables, made: Mapping[str, np.ndarray] | None = None) 
     parts = {name: pixels(figure) for name, figure in drawn(told).items()} if made is None else made
     upper = [parts[name] for name in ("coalitions", "contributions") if name in parts]
     rows = [_beside(upper)] if upper else []
-    rows += [parts["confusions"]] if "confusions" in parts else []
+    rows += [parts[name] for name in ("predicted", "confusions") if name in parts]
     width = max([792 * DPI // 72, *(row.shape[1] for row in rows)])
     rows.insert(0, pixels(paint(charts.head(told, width * 72 / DPI))[0]))
     return np.concatenate([_padded(row, row.shape[0] + 16, width) for row in rows])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def send(loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, folder: Any, summary: str = "") -> None:
-    """Give the confusions, coalitions and contributions of a stage to every logger, as pictures.
+    """Give the confusions, coalitions, contributions and, of numbers, predicted against true to every logger.
 
     TensorBoard, Weights & Biases, MLflow and Comet take them as their own; W&B and MLflow the table of scores too; for
     any other logger PNG files are written to `folder`, the last ones of each stage; it gets none where that is None.

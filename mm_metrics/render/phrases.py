@@ -31,22 +31,15 @@ def worth(gains: Mapping[str, Contribution], score: str = "f1", columns: int = 2
     said: dict[bool, list[str]] = {True: [], False: []}
     for i, (name, estimate) in enumerate(ranked):
         value = sign * estimate.value
-        unit = "" if i else f" {words.unit(score)}{_plural(value)} of {words.label(score)}"
-        said[words.distinguishable(estimate)].append(f"{shortened(name, columns)} {_rounded(value)}{unit}")
+        number = points(value, 100, 0 if abs(value) >= 0.01 else 1) if words.per(score) == 100 else points(value, 1)
+        unit = "" if i else f" {words.unit(score, number not in ('+1', '−1'))}"
+        said[words.distinguishable(estimate)].append(f"{shortened(name, columns)} {number}{unit}")
     line = f"{opening} " + " · ".join(said[True] + said[False])
     if said[False]:
         many = len(said[False])
         whom = "" if many == 1 else "both " if many == 2 and not said[True] else f"the last {many}: "
         line += f" ({whom}not distinguishable from 0)"
     return line
-
-
-def _rounded(value: float) -> str:
-    return points(value, 0 if abs(value) >= 0.01 else 1)
-
-
-def _plural(value: float) -> str:
-    return "" if _rounded(value) in ("+1", "−1") else "s"
 
 
 def next_step(told: Tables) -> str:
@@ -130,5 +123,5 @@ def group(told: Tables, found: tuple[Finding, ...], most: int = 24) -> tuple[str
 
 def _said(found: Finding, gap: bool) -> str:
     if gap:
-        return points(found.value, 0).lstrip("+")
+        return points(found.value, places=0).lstrip("+")
     return words.estimate(Estimate(found.value, found.low, found.high), unlike=found.threshold)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
-from mm_metrics.render import charts, curves, draw, phrases, svg, tables
+from mm_metrics.render import charts, curves, draw, fitted, phrases, svg, tables
 from mm_metrics.render.charts import number
 from mm_metrics.render.curves import Curve
 from mm_metrics.render.tables import Number, Table, Tables
@@ -42,6 +42,7 @@ class Section:
     worst: Table | None = None  # classes of lowest recall, where there are more than two
     gains: list[Picture] = field(default_factory=list)
     coalitions: Picture | None = None
+    fits: list[Picture] = field(default_factory=list)
     confusions: list[Picture] = field(default_factory=list)
     confusion_note: str = ""
     curves: list[Picture] = field(default_factory=list)
@@ -67,6 +68,12 @@ def section(told: Tables) -> Section:
         made.gains = [_contributions(told), *([_interactions(told)] if told.interactions.rows else [])]
         made.coalitions = _coalitions(told)
     for slice in told.distinct[:_PANELS_SHOWN]:
+        support = words.count(told.supports[slice], "sample")
+        if line := fitted.fit(told, slice):
+            numbers = fitted.table(told, slice, line)
+            alt = f"Predicted against true on {slice}, {support}: {_said(numbers, 1)}"
+            drawn = svg.inline(fitted.panel(told, slice, line), alt)
+            made.fits.append(Picture(slice, alt, [("Numbers", numbers)], drawn, support))
         cells = told.cells(slice)
         if cells is None or not told.supports[slice]:
             continue
@@ -77,7 +84,6 @@ def section(told: Tables) -> Section:
         elif len(told.names) > 2:
             beside.append((f"{told.kind.nouns.capitalize()} of lowest recall", worst))
         alt = f"Confusion on {slice}: {_said(worst._replace(rows=worst.rows[:6]), 2, 'recall of')}"
-        support = words.count(told.supports[slice], "sample")
         made.confusions.append(Picture(slice, alt, beside, svg.inline(draw.heat(cells), alt), support))
     made.curves = _curves(told) if told.further.rows else []
     made.confusion_note = phrases.confusion_note(told)
@@ -122,14 +128,14 @@ def _thinned(curve: Curve) -> list[str]:
 
 
 def _contributions(told: Tables) -> Picture:
-    given = f"{words.unit(told.score).title()}s of {words.label(told.score)}"
+    unit = words.unit(told.score)
     drops = any(row[1].value == row[1].value for row in told.contributions.rows)
-    what = f"{given} lost without each modality" if drops else f"{given} that each modality gains"
-    alt = f"{what}: {_said(told.contributions, 1 if drops else 2)}"
+    what = "Lost without each modality" if drops else "Gained by each modality alone"
+    alt = f"{what}, in {unit}: {_said(told.contributions, 1 if drops else 2)}"
     return Picture(
         "What each modality gives",
         alt,
-        [(given, told.contributions)],
+        [(_capital(unit), told.contributions)],
         svg.inline(charts.contributions(told), alt),
         "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none.",
     )
@@ -149,14 +155,12 @@ def _coalitions(told: Tables) -> Picture:
 
 
 def _interactions(told: Tables) -> Picture:
-    alt = f"Interactions in {words.points_of(told.score)}: {_said(told.interactions, 1)}"
+    unit = words.unit(told.score)
+    alt = f"Interactions in {unit}: {_said(told.interactions, 1)}"
     return Picture(
         "Together or instead",
         alt,
-        [
-            (f"{words.unit(told.score).title()}s of {words.label(told.score)}", told.interactions),
-            ("Of all modalities", told.together),
-        ],
+        [(_capital(unit), told.interactions), ("Of all modalities", told.together)],
         svg.inline(charts.interactions(told), alt),
         "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other.",
     )
@@ -201,26 +205,32 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
     made.paired = comparison.paired
     score = new.score
     title = f"{new.name} less {old.name}"
-    scores_of = tables.differences(comparison, new.distinct)
-    drawn = [name for name in ("recall", "F1") if name in scores_of.columns] or scores_of.columns[1:3]
-    made.pictures = [_differences(scores_of, drawn, f"{title}: scores by slice", "score")]
-    gains = tables.gains(comparison.contributions(score) if old.gains and new.gains else {})
+    for table in tables.differences(comparison, new.distinct):
+        drawn = [name for name in ("recall", "F1") if name in table.columns] or table.columns[1:3]
+        what, unit = "scores", "points"
+        if table.rows[0][1].per == 1:
+            what, unit = "errors", " and ".join(name.removesuffix(" ↓") for name in drawn)
+        made.pictures.append(_differences(table, drawn, f"{title}: {what} by slice", unit))
+    gains = tables.gains(comparison.contributions(score) if old.gains and new.gains else {}, score)
     if any(row[1].value == row[1].value for row in gains.rows):
-        made.pictures.append(_differences(gains, gains.columns[1::2], f"{title}: what each modality gives", score))
+        what = f"{title}: what each modality gives"
+        made.pictures.append(_differences(gains, gains.columns[1::2], what, words.unit(score)))
     if not new.kind.positive and new.card.knows("recall"):
         classes = tables.class_differences(comparison)
         shown = classes.columns[1:] if len(classes.rows) > 1 else ()
         if shown:
-            made.pictures.append(_differences(classes, shown, f"{title}: {new.kind.nouns}", "score"))
+            made.pictures.append(_differences(classes, shown, f"{title}: {new.kind.nouns}", "points"))
     return made
 
 
-def _differences(table: Table, shown: Sequence[str], title: str, score: str) -> Picture:
+def _differences(table: Table, shown: Sequence[str], title: str, unit: str) -> Picture:
     series = {name: [row[table.columns.index(name)] for row in table.rows] for name in shown}
-    alt = f"{title}, differences in {words.unit(score)}s: {_said(table, table.columns.index(shown[0]), shown[0])}"
-    return Picture(
-        title, alt, [(f"{words.unit(score).title()}s", table)], svg.inline(charts.bars(table, series, score), alt)
-    )
+    alt = f"{title}, differences in {unit}: {_said(table, table.columns.index(shown[0]), shown[0])}"
+    return Picture(title, alt, [(_capital(unit), table)], svg.inline(charts.bars(table, series, unit), alt))
+
+
+def _capital(said: str) -> str:
+    return said[:1].upper() + said[1:]
 
 
 def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], score: str) -> list[Picture]:
@@ -233,8 +243,8 @@ def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], scor
             series = {slice: f"{stage}/{slice}/{name}" for slice in ("all", *modalities)}
             made.append(lines(rows, series, keys, f"{stage}: {words.label(name)} by slice"))
         series = {name: f"{stage}/drop/{name}/{score}" for name in modalities}
-        label = words.points_of(score)
-        made.append(lines(rows, series, keys, f"{stage}: drop without a modality", label, points=True))
+        title = f"{stage}: drop without a modality"
+        made.append(lines(rows, series, keys, title, words.unit(score), words.per(score)))
     return [picture for picture in made if picture is not None]
 
 
@@ -257,7 +267,7 @@ def lines(
     keys: Iterable[str],
     title: str,
     label: str = "",
-    points: bool = False,
+    per: int = 0,
 ) -> Picture | None:
     """Values over epochs with their bands, where the rows hold bounds; None where no row holds any of the keys."""
     series = {name: key for name, key in series.items() if key in keys}
@@ -266,12 +276,12 @@ def lines(
 
     def cells(row: Mapping[str, Any]) -> list[Number]:
         ends = [[number(row.get(f"{key}{end}")) for end in ("", "/low", "/high")] for key in series.values()]
-        return [Number(value, low, high, points) for value, low, high in ends]
+        return [Number(value, low, high, per) for value, low, high in ends]
 
     body = [(words.clean(row.get("epoch", i)), *cells(row)) for i, row in enumerate(rows)]
     table = Table(("epoch", *map(words.clean, series)), body[-_EPOCHS_SHOWN:])
     alt = f"{title} over {words.count(len(rows), 'epoch')}; at the end: " + ", ".join(
         f"{name} {value.text}" for name, value in zip(table.columns[1:], table.rows[-1][1:], strict=True)
     )
-    sheet = charts.history(rows, series, label, 100.0 if points else 1.0)
+    sheet = charts.history(rows, series, label, per or 1)
     return Picture(title, alt, [("By epoch", table)], svg.inline(sheet, alt))

@@ -17,7 +17,7 @@ from mm_metrics.counts.tally import Tally
 from mm_metrics.render import confusion
 from mm_metrics.render.confusion import Cells
 from mm_metrics.render.curves import Curve
-from mm_metrics.uncertainty import Contribution, Estimate
+from mm_metrics.uncertainty import Contribution
 from mm_metrics.verdict import Finding, QualityGate, Verdict, judge
 
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -27,22 +27,22 @@ WORST = 20  # classes listed
 
 
 class Number(NamedTuple):
-    """A value with its interval, as a fraction or, where it is a difference, in points."""
+    """A value with its interval: a score, or a difference that is said `per` 1, in points or its own unit."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
-    points: bool = False
+    per: int = 0  # 0 of a score
 
     @property
     def text(self) -> str:
         """The value as it is said."""
-        return words.points(self.value) if self.points else words.score(self.value)
+        return words.points(self.value, self.per) if self.per else words.score(self.value)
 
     @property
     def interval(self) -> str:
         """The interval as it is said; empty where there is none."""
-        return words.points_interval(self.low, self.high) if self.points else words.interval(self.low, self.high)
+        return words.points_interval(*self[1:]) if self.per else words.interval(self.low, self.high)
 
 
 class Table(NamedTuple):
@@ -159,8 +159,8 @@ class Tables:
 
     @cached_property
     def contributions(self) -> Table:
-        """Drop, gain alone and Shapley value of every modality, in points of the headline score."""
-        return gains(self.gains)
+        """Drop, gain alone and Shapley value of every modality, in the headline score's unit."""
+        return gains(self.gains, self.score)
 
     @cached_property
     def interactions(self) -> Table:
@@ -170,20 +170,21 @@ class Tables:
         for i, j in combinations(range(len(self.modalities)), 2):
             value, low, high = parts[i, j].tolist()
             if math.isfinite(value):
-                rows.append((f"{self.modalities[i]} × {self.modalities[j]}", Number(value, low, high, points=True)))
+                pair = f"{self.modalities[i]} × {self.modalities[j]}"
+                rows.append((pair, Number(value, low, high, words.per(self.score))))
         return Table(("pair", "interaction"), sorted(rows, key=lambda row: -abs(row[1].value)))
 
     @cached_property
     def together(self) -> Table:
         """Cooperation and interaction share (InterSHAP) of all modalities, where the coalitions counted tell them."""
         rows = []
-        for name, function, points in (
-            ("Cooperation (SHAPE)", contributions.cooperation, True),
-            ("Interaction share (InterSHAP)", contributions.interaction_share, False),
+        for name, function, per in (
+            ("Cooperation (SHAPE)", contributions.cooperation, words.per(self.score)),
+            ("Interaction share (InterSHAP)", contributions.interaction_share, 0),
         ):
             value, low, high = (float(part) for part in self.card.apply(function, self.score))
             if math.isfinite(value):
-                rows.append((name, Number(value, low, high, points)))
+                rows.append((name, Number(value, low, high, per)))
         return Table(("measure", "value"), rows)
 
     @cached_property
@@ -296,24 +297,25 @@ def of(card: Tally | Tables, verdict: Verdict | None = None, samples: Any = None
     return card if isinstance(card, Tables) else Tables(card, verdict, samples or (), name)
 
 
-def gains(given: Mapping[str, Contribution]) -> Table:
-    """Drop, gain alone and Shapley value of every modality, in points; of two cards, what they differ by."""
-    rows = [(name, *map(in_points, parts)) for name, parts in given.items()]
+def gains(given: Mapping[str, Contribution], score: str) -> Table:
+    """Drop, gain alone and Shapley value of every modality in a score's unit; of two cards, what they differ by."""
+    rows = [(name, *(Number(*part, words.per(score)) for part in parts)) for name, parts in given.items()]
     return Table(("modality", "drop without it", "gain alone", "Shapley value"), rows)
 
 
-def in_points(estimate: Estimate) -> Number:
-    """A difference of scores."""
-    return Number(estimate.value, estimate.low, estimate.high, points=True)
+def differences(comparison: Comparison, slices: Sequence[str]) -> list[Table]:
+    """New less old of the scores of slices, a table a unit: plain errors, and points.
 
-
-def differences(comparison: Comparison, slices: Sequence[str]) -> Table:
-    """New less old of the scores of slices, in points; slices that are the whole, or hold nothing, are left out."""
+    Slices that are the whole, or hold nothing, are left out.
+    """
     new, whole = comparison.new, comparison.new.support()
-    shown = slice_scores(new)
     told = [name for name in slices if name == "all" or 0 < new.support(name) < whole]
-    rows = [(name, *(in_points(comparison.estimate(s, new.whole, name)) for s in shown)) for name in told]
-    return Table(("slice", *map(words.heading, shown)), rows)
+    made = []
+    for per in (1, 100):
+        if shown := [score for score in slice_scores(new) if words.per(score) == per]:
+            rows = [(name, *(Number(*comparison.estimate(s, new.whole, name), per) for s in shown)) for name in told]
+            made.append(Table(("slice", *map(words.heading, shown)), rows))
+    return made
 
 
 def class_differences(comparison: Comparison, most: int = WORST) -> Table:
@@ -321,7 +323,7 @@ def class_differences(comparison: Comparison, most: int = WORST) -> Table:
     scores = ("recall", "f1")
     columns = [comparison.class_estimates(score) for score in scores]
     rows: list[tuple[Any, ...]] = [
-        (words.clean(name), *(in_points(column[name]) for column in columns))
+        (words.clean(name), *(Number(*column[name], 100) for column in columns))
         for name in comparison.new.names
         if math.isfinite(columns[0][name].value)
     ]

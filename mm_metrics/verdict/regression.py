@@ -70,17 +70,17 @@ def losses(comparison: Comparison, found: Sequence[Change], tolerance: float = 0
         unknown = math.isnan(change.p) and _gain(comparison, change.score, change.value) < -tolerance
         if not (change.fell or unknown):
             continue
-        interval = words.points_interval(change.low, change.high) or "(no interval: score both with bootstrap=200)"
+        per, estimate = words.per(change.score), Estimate(change.value, change.low, change.high)
+        interval = words.points_interval(*estimate[1:], per) or "(no interval: score both with bootstrap=200)"
         was = [
             sum(card.score(change.score, slice=change.slice) for card in side) / len(side)
             for side in (comparison.news, comparison.olds)
         ]
         message = (
             f"{'overall' if change.slice == 'all' else change.slice} {words.label(change.score)} "
-            f"{words.points(change.value)} {words.unit(change.score)}s {interval} against last: "
+            f"{words.points(change.value, per)}{' points' * (per == 100)} {interval} against last: "
             f"{words.score(was[0])}, was {words.score(was[1])}"
         )
-        estimate = Estimate(change.value, change.low, change.high)
         level = "undecided" if unknown else "bad"
         findings.append(Finding("regression", change.slice, change.score, *estimate, -tolerance, message, level))
     return findings

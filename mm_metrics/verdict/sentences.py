@@ -193,20 +193,18 @@ def _bars(gate: QualityGate, ordinal: bool, default: bool) -> str:
 
 def unused(name: str, given: Contribution, score: str) -> str:
     """A modality that gives nothing."""
-    lost, alone = (words.points_estimate(part) for part in (given.drop, given.unimodal_gain))
+    lost, alone = (words.points_estimate(part, words.per(score)) for part in (given.drop, given.unimodal_gain))
     return (
-        f"{name} is not used: without it {words.label(score)} loses {lost} {words.unit(score)}s on the samples that "
-        f"have it, and alone it gives {alone}; is its encoder trained at all?"
+        f"{name} is not used: on the samples that have it, what is lost without it is {lost} {words.unit(score)}, and "
+        f"alone it gives {alone}; is its encoder trained at all?"
     )
 
 
 def dominant(name: str, shapley: Estimate, total: float, score: str) -> str:
     """A modality that carries nearly all."""
-    return (
-        f"{name} carries {shapley.value / total:.0%} of what the model knows (Shapley value "
-        f"{words.points_estimate(shapley)} of {100 * total:.0f} {words.points_of(score)}): "
-        "the others are hardly used"
-    )
+    value, whole = words.points_estimate(shapley, words.per(score)), words.points(total, words.per(score))
+    share = f"{name} carries {shapley.value / total:.0%} of what the model knows"
+    return f"{share} (Shapley value {value} of {whole} {words.unit(score)}): the others are hardly used"
 
 
 def memorised(name: str, learned: Estimate, held: Estimate) -> str:
