@@ -21,26 +21,6 @@ def without_auto(by: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {name: values for name, values in (by or {}).items() if not _is_auto(values)} or None
 
 
-class Waiting:
-    """What of a loader's first epoch waits for the cut points: values, and batches in bounded memory."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[Tensor]] = {}
-        self.batches: list[tuple[tuple[int, ...], Rows, int]] = []
-        self.bytes = 0
-        self.full = False  # the epoch was too large to wait for its end
-
-    def note(self, found: Mapping[str, Tensor], n: int) -> None:
-        """Remember the values of a batch's first n samples."""
-        for column, value in found.items():
-            self.values.setdefault(column, []).append(value[:n])
-
-    def add(self, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
-        """Remember a batch that is not counted yet."""
-        self.batches.append((masks, rows, batch_idx))
-        self.bytes += rows.preds.nbytes
-
-
 class Auto:
     """The columns of `by` that are "auto": their values in a batch, and their cut points, equal on all ranks."""
 

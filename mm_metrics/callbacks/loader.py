@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mm_metrics.callbacks.auto import Waiting
 from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.contents import Contents
 from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.callbacks.units import Units
+from mm_metrics.callbacks.waiting import Run, Waiting
 from mm_metrics.counts.labels import Labels
 from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
@@ -29,7 +29,7 @@ class Loader:
         self.samples = SampleTracker(metric.modalities, metric.reader, metric.layout.masks or ())
         self.refused, self.units, self.waiting = Refused(), Units(), Waiting()
         self.book: Book | None = None
-        self.pending: list[tuple[Tensor, int, tuple[int, ...], Rows, Labels]] = []
+        self.pending: list[tuple[Tensor, Run, Labels]] = []  # on an accelerator, until it is known what could be scored
         self.batches = self.seen = 0
         self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,7 +40,8 @@ def truth_of(watched: Watched, batch: Any) -> Truth:
 class Rows(NamedTuple):
     """What of a batch is counted: K coalitions and N rows, less a sampler's copies; each position of a sequence is one.
 
-    ``numbers`` and ``slices`` are the samples', so each stands ``each`` times where a sample has so many positions.
+    ``numbers`` and ``slices`` are the samples', so each stands ``each`` times where a sample has so many positions; 0
+    says that not all of a sample's are there.
     """
 
     preds: Tensor  # (K, N, ...)
@@ -51,22 +54,47 @@ class Rows(NamedTuple):
     each: int = 1
     place: Tensor | None = None  # (N,), where the sample stood, on which rank
 
+    def mapped(self, change: Callable[[Any, int], Any]) -> Rows:
+        """Every entry that is there as ``change(entry, its axis of N)``."""
+
+        def one(name: str, value: Any) -> Any:
+            if value is None or name == "each":
+                return value
+            if name == "by":
+                return {column: change(entry, 0) for column, entry in value.items()}
+            return change(value, 1 if name in ("preds", "counted") else 0)
+
+        return Rows(*(one(name, value) for name, value in zip(self._fields, self, strict=True)))
+
+    @staticmethod
+    def joined(parts: Sequence[Rows]) -> Rows:
+        """The rows of several batches of one form, in order."""
+        entries = iter(zip(*(part.entries() for part in parts), strict=True))
+
+        def joined(_: Any, axis: int) -> Any:
+            values = next(entries)
+            return torch.cat(values, axis) if isinstance(values[0], Tensor) else [x for value in values for x in value]
+
+        return parts[0].mapped(joined)
+
+    def entries(self) -> list[Any]:
+        """Every entry that is there, in the order of `mapped`."""
+        found: list[Any] = []
+        self.mapped(lambda value, axis: found.append(value))
+        return found
+
     def to(self, device: Any) -> Rows:
         """The same on a device."""
-        by = None if self.by is None else {column: moved(value, device) for column, value in self.by.items()}
-        preds, target, slices, counted, numbers, group = (moved(part, device) for part in self[:6])
-        return self._replace(
-            preds=preds, target=target, slices=slices, counted=counted, numbers=numbers, group=group, by=by
-        )
+        return self.mapped(lambda value, axis: moved(value, device))
+
+    def copied(self) -> Rows:
+        """Copies that outlive the batch."""
+        return self.mapped(lambda value, axis: value.clone() if isinstance(value, Tensor) else copy(value))
 
     def some(self, which: Tensor) -> Rows:
-        """The rows that ``which`` ``(N,)`` bool names."""
-        by = None if self.by is None else {column: picked(value, which) for column, value in self.by.items()}
-        counted = None if self.counted is None else self.counted[:, which]
-        slices, numbers, group, place = (
-            picked(part, which) for part in (self.slices, self.numbers, self.group, self.place)
-        )
-        return Rows(self.preds[:, which], self.target[which], slices, counted, numbers, group, by, place=place)
+        """The rows that ``which`` ``(N,)`` bool or numbers names; of samples with several, no more whole ones."""
+        rows = self.mapped(lambda value, axis: value[:, which] if axis else picked(value, which))
+        return rows if self.each == 1 else rows._replace(each=0)
 
 
 def moved(value: Any, device: Any) -> Any:
@@ -75,9 +103,9 @@ def moved(value: Any, device: Any) -> Any:
 
 
 def picked(value: Any, which: Tensor) -> Any:
-    """Some of N entries in a tensor or a list, by ``(N,)`` bool or numbers; None stays None."""
-    if value is None or isinstance(value, Tensor):
-        return None if value is None else value[which]
+    """Some of N entries in a tensor or a list, by ``(N,)`` bool or numbers."""
+    if isinstance(value, Tensor):
+        return value[which]
     numbers = which.nonzero()[:, 0] if which.dtype == torch.bool else which
     return [value[i] for i in numbers.tolist()]
 
