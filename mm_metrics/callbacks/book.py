@@ -68,8 +68,8 @@ class Book:
             columns[column] = said if counted is None else (said, ~counted[k])
             columns[probable] = held[k] if counted is None else (held[k], ~counted[k])
         self._waiting.append(on_their_way(columns))
-        while len(self._waiting) > _HELD:
-            self._write(*self._waiting.pop(0))
+        while self._waiting and (len(self._waiting) > _HELD or self._waiting[0][1] is None):
+            self._write(*self._waiting.pop(0))  # what is on the host already may be the batch's own, which may change
 
     def finish(self, trainer: Any) -> None:
         """Close this rank's shard; rank zero joins them. Every rank calls it."""
