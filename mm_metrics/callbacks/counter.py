@@ -24,18 +24,14 @@ from mm_metrics.callbacks.ranks import agreed, gathered, place
 from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import RANK
 from mm_metrics.callbacks.thresholds import Thresholds
-from mm_metrics.callbacks.truth import Rows, Truth, rows_of, truth_of
+from mm_metrics.callbacks.truth import Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
 from mm_metrics.callbacks.waiting import Run
 from mm_metrics.cells import unused_group
-from mm_metrics.counts.labels import Labels
 from mm_metrics.metrics import CoalitionConfusionMatrix
-from mm_metrics.metrics.base import answered
 from mm_metrics.sampler import GlobalIndex
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tasks import task_of
-
-_PENDING = 2**26  # bytes of answers that wait, on an accelerator, for the word whether all could be scored
 
 
 class Counter:
@@ -153,143 +149,18 @@ class Counter:
         first = trainer.global_rank * RANK + loader.seen
         try:
             rows = rows_of(self.watched, shown, truth, numbers, n, first)
-            if n and self._counts and truth.unit is not None:
-                loader.units.take(shown.rows, rows, truth.unit)
+            if n and self._counts:
+                if self.auto.waits:
+                    loader.waiting.note(found, n)
+                if truth.unit is not None:
+                    loader.units.take(shown.rows, rows, truth.unit)
+                else:
+                    loader.take_in(shown.rows, rows, batch_idx)
+                    loader.contents.take(batch, N, first, n, loader.samples.places, shown.presence)
         except (LookupError, TypeError, ValueError):
             loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
             raise
-        if n and self._counts:
-            if self.auto.waits:
-                loader.waiting.note(found, n)
-            if truth.unit is None:
-                self._take_in(loader, shown.rows, rows, batch_idx)
-                loader.contents.take(batch, N, first, n, loader.samples.places, shown.presence)
-        loader.batches, loader.seen, self._begun = loader.batches + 1, loader.seen + n, True
-
-    def _take_in(self, loader: Loader, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
-        """Count a batch, or let it wait for others: for the cut points of slices, or since it is small."""
-        waiting = loader.waiting
-        if self.auto.waits:
-            loader.metric.reader.read(rows.preds, rows.target, eager=False)  # what is wrong in form is refused here
-            waiting.full |= waiting.bytes + rows.preds.nbytes > self.arguments["max_bytes"]
-            waits = not waiting.full
-        else:  # the first is counted at once, as it shows whether the monitor was set up well
-            waits = self.tolerant and loader.batches > 0 and not self.show and waiting.takes(rows)
-        waiting.add(masks, rows.copied() if waits else rows, batch_idx)
-        if not waits:
-            self._count_waiting(loader, known=not self.auto.waits)
-
-    def _count_waiting(self, loader: Loader, known: bool) -> None:
-        """Count what waits; in none of the slices by cut points where those are not `known`."""
-        for run in loader.waiting.taken():
-            self._add(loader, run._replace(rows=self.auto.coded(run.rows, known)))
-
-    def _add(self, loader: Loader, run: Run) -> None:
-        """Count batches as one, or each by itself where one of them is at fault; refuse one that is all wrong."""
-        if len(run.whose) > 1:
-            try:
-                labels = self._labels(loader, run.masks, run.rows)
-            except (LookupError, TypeError, ValueError):
-                for part in run.parts():
-                    self._add(loader, part)
-            else:
-                self._keep(loader, run, labels)
-            return
-        try:
-            self._add_one(loader, run)
-        except (LookupError, TypeError, ValueError) as error:
-            if not (self.tolerant and self._begun):
-                raise
-            (batch_idx, n), each = run.whose[0], run.rows.each
-            loader.refused.note(batch_idx, f"{type(error).__name__}: {error}", n // each, n // each)
-
-    def _add_one(self, loader: Loader, run: Run) -> None:
-        (masks, rows, whose), refused = run, Refused()
-        try:
-            labels = self._labels(loader, masks, rows)
-        except ValueError as error:
-            good = self._take(refused, run, loader)
-            if good is None or not (self.tolerant or refused == Refused()) or self._hopeless(rows):
-                raise self._explained(error, masks, rows.preds) from error
-            loader.refused += refused
-            rows = rows.some(good)
-            labels = self._labels(loader, masks, rows)
-        self._keep(loader, Run(masks, rows, whose), labels)
-
-    def _keep(self, loader: Loader, run: Run, labels: Labels) -> None:
-        """What else is known of rows that were counted."""
-        metric, (masks, rows, _) = loader.metric, run
-        if labels.bad_prediction is not None and labels.bad_target is not None and self.tolerant:
-            odd = labels.bad_prediction | labels.bad_target  # (N,)
-            loader.pending.append((odd.any(), run, labels))
-            labels = labels._replace(ignored=odd.unsqueeze(1) | (False if labels.ignored is None else labels.ignored))
-            if sum(one.rows.preds.nbytes for _, one, _ in loader.pending) > _PENDING or len(loader.pending) >= 64:
-                self._settle(loader)
-        else:
-            loader.write(masks, rows, labels)
-        if not (metric.task.by_class or metric.task.ordinal) and self.watched.from_logits:
-            loader.widen(rows.preds)
-        if self.prober.own in masks and len(rows.target) and rows.each:
-            loader.samples.update(labels, masks, self.prober.own, rows)
-
-    def _hopeless(self, rows: Rows) -> bool:
-        """Whether the first batch of all has a coalition without one answer: that is no accident."""
-        if self._begun or not rows.preds.dtype.is_floating_point:
-            return False
-        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-        return bool(preds.isnan().reshape(*preds.shape[:2], -1).any(-1).all(1).any())
-
-    def _labels(self, loader: Loader, masks: tuple[int, ...], rows: Rows) -> Labels:
-        metric = loader.metric
-        at = [(metric.layout.masks or ()).index(mask) for mask in masks]
-        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-        return metric.count(
-            preds, rows.target, rows.slices, rows.numbers, rows.group, rows.by, rows=at, counted=rows.counted
-        )
-
-    def _take(self, refused: Refused, run: Run, loader: Loader) -> Tensor | None:
-        """Count what of a batch can't be scored as what it is; which rows can be, None where it is all of them."""
-        layout, metric, (masks, rows, whose) = loader.metric.layout, loader.metric, run
-        scored = bool(layout.curves or layout.levels or layout.sums)
-        good, missed = refused.take(whose[0][0], masks, self.prober.own, rows, metric.reader, scored)
-        if bool(good.all()):
-            return None
-        if len(missed.target) and self.tolerant:
-            loader.write(masks, missed, self._labels(loader, masks, missed))
-        return good
-
-    def _settle(self, loader: Loader) -> None:
-        """On an accelerator nothing was looked at yet: take what the metric had to refuse, by one look for many."""
-        flags, view = [flag for flag, *_ in loader.pending], loader.metric.layout.view
-        odd = torch.stack(flags).tolist() if flags else []
-        for (_, run, labels), some in zip(loader.pending, odd, strict=True):
-            rows = run.rows
-            if some:
-                taken = [(self._take(loader.refused, part, loader), part.whose[0][1]) for part in run.parts()]
-                whole = rows.preds.new_ones(rows.preds.shape[1], dtype=torch.bool)
-                good = torch.cat([whole[:n] if which is None else which for which, n in taken])
-                view(loader.metric.counts, "samples").sub_((~good).sum())
-                rows = rows.some(good)
-                labels = loader.metric.reader.read(rows.preds, rows.target, eager=False)
-            loader.write(run.masks, rows, labels)
-        if any(odd):
-            view(loader.metric.counts, "refused").zero_()
-        loader.pending = []
-
-    def _explained(self, error: ValueError, masks: tuple[int, ...], preds: Tensor) -> ValueError:
-        """The same error, unless it is the hiding that makes the model answer NaN."""
-        broken = preds.isnan().flatten(1).any(1).tolist() if preds.dtype.is_floating_point else []
-        own = self.prober.own
-        if not any(broken) or self.prober.heads is not None or own not in masks or broken[masks.index(own)]:
-            return error
-        return ValueError(self._hint(masks[broken.index(True)]))
-
-    def _hint(self, mask: int) -> str:
-        return (
-            f"the model answers NaN when it is shown only {self.watched.modalities.name(mask)}, and does not when it "
-            f"is shown all: what stands in for the others, baseline={self.watched.baseline!r}, is none that it can "
-            "take, so give another"
-        )
+        loader.batches, loader.seen, loader.begun, self._begun = loader.batches + 1, loader.seen + n, True, True
 
     def loader(
         self, trainer: Trainer, pl_module: LightningModule, i: int, preds: Tensor | None, C: int | None = None
@@ -309,7 +180,16 @@ class Counter:
             ).to(pl_module.device)
         for warning in said:
             self.say(str(warning.message))
-        self.loaders[i] = loader = Loader(metric, index, Contents(self.watched, self.show, self.say))
+        self.loaders[i] = loader = Loader(
+            metric,
+            index,
+            Contents(self.watched, self.show, self.say),
+            self.prober,
+            self.auto,
+            self.tolerant,
+            self.arguments["max_bytes"],
+        )
+        loader.begun = self._begun
         if self.books is not None and not trainer.sanity_checking:
             name = stage_of(trainer) if i == 0 else f"{stage_of(trainer)}_{i}"
             loader.book = Book(self.books, name, trainer.global_rank, metric)
@@ -345,16 +225,16 @@ class Counter:
             units = sum((loaders[i][1] for _, loaders in facts if i in loaders), Units())
             for rows in units.batches(self.prober.masks, trainer.global_rank, trainer.world_size):
                 moved = self.auto.coded(rows.to(pl_module.device), known)
-                self._add(loader, Run(self.prober.masks, moved, ((0, len(moved.target)),)))
-            self._count_waiting(loader, known)
-            self._settle(loader)
+                loader.add(Run(self.prober.masks, moved, ((0, len(moved.target)),)))
+            loader.count_waiting(known)
+            loader.settle()
             if loader.book is not None:
                 loader.book.finish(trainer)
             refused = sum(gathered(loader.refused), Refused())
             if refused.samples:
                 info = {**info, "refused": refused.samples}
             if refused.hidden and self.prober.heads is None:
-                self.say(self._hint(min(refused.hidden)))
+                self.say(loader.hint(min(refused.hidden)))
             yield i, loader, loader.metric.scorecard(**info, **self.auto.info()), refused
 
     def due(self, trainer: Trainer) -> bool:
