@@ -235,6 +235,80 @@ def test_samples_may_hold_paths_bytes_and_mappings(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "{folder}/a clip.flac",
+        "file://{folder}/a%20clip.flac",
+        "file:{folder}/a%20clip.flac",
+        "FILE://localhost{folder}/a clip.flac",
+        "~/a clip.flac",
+        "link.flac",
+        "  ./a clip.flac\n",
+        "far/../a clip.flac",
+        "cafe\u0301.flac",
+        "caf\u00e9.flac",
+        "plain",
+    ],
+)
+def test_a_file_is_found_however_its_path_is_written(tmp_path, monkeypatch, name):
+    """As an entry in memory, and from a manifest's folder, which is not the program's."""
+    (tmp_path / "far").mkdir()
+    write(tmp_path / "a clip.flac", "flac", 1)
+    for copy in ("b.flac", "caf\u00e9.flac", "plain"):
+        shutil.copy(tmp_path / "a clip.flac", tmp_path / copy)
+    (tmp_path / "link.flac").symlink_to("a clip.flac")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = name.format(folder=tmp_path)
+    files = {split: tmp_path / f"{split}.jsonl" for split in ("train", "test")}
+    for path, clip in zip(files.values(), ("b.flac", name), strict=True):
+        path.write_text(json.dumps({"clip": clip}) + "\n")
+    assert from_files(files, ["clip"], near=False, progress=False).touched("test") == [0]
+    monkeypatch.chdir(tmp_path)
+    splits = {"train": [{"clip": "b.flac"}], "test": [{"clip": name}]}
+    assert find_leakage(splits, ["clip"], target=None, near=False, progress=False).touched("test") == [0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("clips/7", "7", "7.wav", "file://{folder}/clips/7", "gone.flac", "broken.bin", "~nobody/b.flac"),
+        *("b.flac.zip/b.flac", "zip://b.flac::c.zip", "hf://d/b.flac", "ftp://a/b"),
+    ],
+)
+def test_what_cannot_be_read_as_a_file_is_refused(tmp_path, monkeypatch, name):
+    """A folder, with an ending or not; a link to nothing; a part of an archive; an address; what may not be read."""
+    write(tmp_path / "b.flac", "flac", 1)
+    for folder in ("clips/7", "7", "7.wav"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(tmp_path / "b.flac", tmp_path / folder)
+    (tmp_path / "gone.flac").symlink_to("nowhere.flac")
+    shutil.make_archive(str(tmp_path / "b.flac"), "zip", tmp_path, "b.flac")
+    (tmp_path / "broken.bin").write_bytes(b"whatever")
+    given = Path.open
+
+    def opened(path, *how, **more):
+        if path.name == "broken.bin":
+            raise PermissionError(13, "Permission denied", str(path))
+        return given(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", opened)
+    files = manifests(tmp_path, {"train": [name.format(folder=tmp_path)], "test": ["b.flac"]})
+    with pytest.raises(ValueError, match=r"train.csv, row 1, column 'clip'"):
+        from_files(files, ["clip"], near=False, progress=False)
+
+
+def test_what_holds_nothing_is_like_nothing(tmp_path):
+    """Two empty files, and two recordings without a sample, are absent, and said to be."""
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(0, np.float32), 8000)
+    for name in ("c.mp4", "d.mp4"):
+        (tmp_path / name).touch()
+    files = manifests(tmp_path, {"train": ["a.wav", "c.mp4"], "test": ["b.wav", "d.mp4"]})
+    found = from_files(files, ["clip"], near=False, progress=False)
+    assert (found.findings, {row.how for row in found.compared}) == ((), {"nothing"})
+
+
+@pytest.mark.parametrize(
     "cell",
     [
         "gone.flac",

@@ -5,6 +5,7 @@ import dataclasses
 import gzip
 import itertools
 import json
+import math
 import random
 import re
 import subprocess
@@ -951,13 +952,42 @@ def test_logs_of_harnesses_are_read(tmp_path):
     ]
 
 
+def test_options_are_named_as_the_target_names_them(tmp_path):
+    """By words that were asked for as arguments, or in a list of one; with hashes and metrics, as harnesses write."""
+    asked = {
+        f"gen_args_{i}": {"arg_0": "Is it so?", "arg_1": f" {word}"} for i, word in enumerate(("yes", "no", "maybe"))
+    }
+    best, rest = [["-0.2", "True"], ["-3.5", "False"], ["-9.0", "False"]], {"filter": "none", "metrics": ["acc"]}
+    lines = [
+        logged(best, word, arguments=asked, acc=float(word == "yes"), doc_hash=f"h{n}", prompt_hash="p", **rest)
+        for n, word in enumerate(("yes", "no", "maybe", "yes"))
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    card = Predictions(("text",), bootstrap=0).score_files([tmp_path / "a.jsonl"]).card
+    assert dict(zip(card.class_names, card.confusion().tolist(), strict=True)) == {
+        "maybe": [0, 0, 1],
+        "no": [0, 0, 1],
+        "yes": [0, 0, 2],
+    }
+    (tmp_path / "b.jsonl").write_text("\n".join(logged(best, f"[{n}]", acc=float(n == 0)) for n in (0, 2, 1)))
+    card = Predictions(("text",), bootstrap=0).score_files([tmp_path / "b.jsonl"]).card
+    assert card.confusion().tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 0]]
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ([logged(["A"], "A", filter="strict"), logged(["A"], "A", filter="loose")], "each of the filters"),
+        (
+            [logged(["A"], "A", filter="strict"), logged(["A"], "A", filter="loose")],
+            "line 2: a sample is there more than once",
+        ),
         ([logged(["A", "B"], "A")], "line 1: filtered_resps holds 2 answers"),
-        ([logged([[-1.0, 0], [2.0, 0]], 0)], "line 1: filtered_resps holds log-likelihoods and losses"),
-        ([logged([[-1.0, 0], [-2.0, 0]], 1, acc=1.0)], "line 1: its acc is 1.0, and option 0"),
+        ([logged([["18", "20"]], "1")], "line 1: filtered_resps holds 2 answers"),
+        ([logged([[-1.0, 0], [2.0, 0]], 0)], "line 1: filtered_resps holds neither log-likelihoods nor losses"),
+        ([logged([[math.nan, 0], [2.0, 0]], 0)], "line 1: filtered_resps holds neither log-likelihoods nor losses"),
+        ([logged([[-1.0, 0], [-2.0, 0]], 1, acc=1.0)], "line 1: its acc is 1.0, and 0 is the best"),
+        ([logged([[-1.0, 0], [-2.0, 0]], "A")], "line 1: its target 'A' is no number, and no text of option 0"),
+        ([logged(["A"], "A", doc_hash="f0"), logged(["B"], "A", doc_hash="f0")], "line 2: a sample is there more than"),
     ],
 )
 def test_logs_that_say_two_things_are_refused(lines, said, tmp_path):

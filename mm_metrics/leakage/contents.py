@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -21,6 +23,7 @@ MEDIA = (
     "mp4 webm mkv avi mov mpg mpeg m4v flv wmv 3gp npy npz pt pth safetensors h5 hdf5 mat pkl"
 ).replace(" ", "|")
 ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://|data:[a-z]+/)\S+", re.IGNORECASE)
+LOCAL = re.compile(r"file:(?://(?:localhost(?=/))?)?", re.IGNORECASE)
 PATH = re.compile(
     rf".*\.(?:{MEDIA})[\s\"'\])}}]*"  # ends like a file of media
     rf"|\S*\.(?:{MEDIA})(?![a-z0-9])\S*"  # names a part of one: talk.wav:800:1600
@@ -34,6 +37,7 @@ SOUNDS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "RF64", "W6
 LARGEST = 2**27  # numbers of one decoded file; a larger one is compared by its bytes
 READ = 2**20  # bytes at a time
 LONGEST = 4096  # letters of a path
+PART = re.compile(r"[^\W_]")  # "." and ".." are words too
 FRAMES = ("GIF", "WEBP", "TIFF", "PNG", "AVIF")
 
 
@@ -47,13 +51,13 @@ class Entry:
     rate: float | None = None  # Hz
 
 
-def entry_of(value: Any, folder: Path = Path(), as_text: bool = False) -> Entry:
-    """The input that an entry of a sample stands for; paths start at ``folder``, else where the program runs.
+def entry_of(value: Any, folder: Path | None = None, as_text: bool = False) -> Entry:
+    """The input that an entry of a sample stands for; paths start at a manifest's ``folder``, else at the program's.
 
     A string or `Path` of a file is what the file holds, decoded where it can be; bytes are a file without a name, and
     a mapping is read as Hugging Face writes sounds and pictures (``array``, ``bytes``, ``path``). With ``as_text`` a
-    string is its letters, whatever it names. Raises ValueError for a remote address, for a path without a file, and
-    for what is no input.
+    string is its letters, whatever it names. Raises ValueError for a remote address, a folder, a path without a file,
+    and for what is no input.
 
     >>> entry_of("smoke on the second floor")
     Entry(value='smoke on the second floor', how='text', kind=None, rate=None)
@@ -81,21 +85,23 @@ def entry_of(value: Any, folder: Path = Path(), as_text: bool = False) -> Entry:
     return Entry(array, "text" if isinstance(array, str) else "value")
 
 
-def _named(text: str, folder: Path) -> Entry | None:
+def _named(text: str, folder: Path | None) -> Entry | None:
     """The file that a string names; None where it names none and does not look as if it did."""
     if (path := _found(text, folder)) is not None:
         return _file(path)
-    return _refuse(text, looks) if (looks := _looks(text)) else None
+    return _refuse(text, looks) if (looks := _looks(text, folder)) else None
 
 
-def _names(part: object, folder: Path) -> bool:
+def _names(part: object, folder: Path | None) -> bool:
     """Whether an entry of a list is or looks like a file."""
     text = os.fspath(part) if isinstance(part, os.PathLike) else part
-    return isinstance(text, str) and bool(_found(text, folder) or _looks(text))
+    return isinstance(text, str) and bool(_found(text, folder) or _looks(text, folder))
 
 
-def _looks(text: str) -> str | None:
+def _looks(text: str, folder: Path | None) -> str | None:
     """What a string looks like that is no text."""
+    if any(map(os.path.isdir, _places(text, folder))) and (folder is not None or "/" in text) and PART.search(text):
+        return "is a folder: name the files in it, a list of them where they are frames"
     if ADDRESS.fullmatch(text.strip()):
         return "is an address, and nothing is fetched: give the path of a file"
     is_path = len(text) <= LONGEST and PATH.fullmatch(text.strip())
@@ -106,12 +112,20 @@ def _refuse(text: str, what: str) -> Any:
     raise ValueError(f"{text.strip()[:200]!r} {what}, or say kinds={{…: 'text'}} to compare letters")
 
 
-def _found(text: str, folder: Path) -> Path | None:
-    name = text.strip().removeprefix("file://")
+def _found(text: str, folder: Path | None) -> Path | None:
+    return next((Path(path) for path in _places(text, folder) if os.path.isfile(path)), None)
+
+
+def _places(text: str, folder: Path | None) -> dict[str, None]:
+    """The paths that a string may mean: a file: address, ~, and an accented letter in either of Unicode's forms too."""
+    name = text.strip()
     if not name or len(name) > LONGEST:
-        return None
-    paths = dict.fromkeys((os.path.join(folder, name), name))  # one and the same where the folder is this one
-    return next((Path(path) for path in paths if os.path.isfile(path)), None)
+        return {}
+    if local := LOCAL.match(name):
+        name = unquote(name[local.end() :])
+    name = os.path.expanduser(name)
+    forms = [name] if name.isascii() else [name, normalize("NFC", name), normalize("NFD", name)]
+    return dict.fromkeys(os.path.join(start, form) for start in (folder or "", "") for form in forms)
 
 
 def _file(file: Path | bytes) -> Entry:

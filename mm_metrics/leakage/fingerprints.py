@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mm_metrics.leakage import inputs
 from mm_metrics.leakage.contents import entry_of
-from mm_metrics.leakage.files import PLACE, Place
+from mm_metrics.leakage.files import PLACE
 from mm_metrics.leakage.inputs import NOTHING, Input
 from mm_metrics.leakage.samples import Sample, each_sample, keys_of, streams
 
@@ -170,8 +169,8 @@ class _Column:
         if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
             self._keep("nothing", NOTHING)
             return
-        place = sample.get(PLACE, Place(Path(), 0))
-        entry = entry_of(value, place.path.parent, self.modality in self.plan.letters)
+        folder = sample[PLACE].path.parent if PLACE in sample else None
+        entry = entry_of(value, folder, self.modality in self.plan.letters)
         if isinstance(entry.value, bytes):  # of a file, whatever the others are: it can be equal, and not alike
             self._keep(entry.how if entry.value else "nothing", inputs.digest(entry.value) if entry.value else NOTHING)
             return

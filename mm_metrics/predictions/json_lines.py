@@ -7,6 +7,7 @@ reader fixes a column's type on its first block and its errors name no line.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
@@ -48,7 +49,7 @@ def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -
     with source.text("\n") as file:
         objects: list[dict[str, Any]] = []
         rows: list[int] = []
-        size, filters = 0, set()
+        size, filters, logged, again = 0, set(), set(), False
         row = -1
         for row, line in _lines(file):
             size += len(line)
@@ -56,16 +57,22 @@ def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -
                 content = _object(line)
                 if _HARNESS in content:
                     filters.add(as_text(content.get("filter")))
+                    if (digest := content.get("doc_hash")) is not None:  # lmms-eval names no filter
+                        again |= (sample := (repr(content.get("doc_id")), repr(digest))) in logged
+                        logged.add(sample)
+                    target = as_text(content.get("target")) or ""
+                    if target[:1] == "[" and target[1:-1].isdecimal():  # a list of one right option
+                        content["target"] = target = target[1:-1]
                     if "prediction" in wanted:
-                        content.setdefault("prediction", _response(content))
+                        content.setdefault("prediction", _response(content, target))
                 objects.append(content)
                 rows.append(row)
             except UnreadableError as error:
                 refuse(row, error)
-            if len(filters) > 1:
+            if len(filters) > 1 or again:
                 raise ValueError(
-                    f"{source.name} holds each sample once for each of the filters {', '.join(map(quoted, filters))}: "
-                    "keep the lines of one"
+                    f"{source.name}, {place(source, row)}: a sample is there more than once, as for each of "
+                    f"the filters {', '.join(map(quoted, filters))}: keep the lines of one"
                 )
             if len(objects) == block_rows or size > _BLOCK:
                 yield _block(rows, objects, wanted, row + 1)
@@ -117,24 +124,34 @@ def _object(line: str) -> dict[str, Any]:
     return content
 
 
-def _response(content: dict[str, Any]) -> Any:
-    """What a harness took for the answer: a text, or the number of the option with the best log-likelihood.
+def _response(content: dict[str, Any], target: str) -> Any:
+    """What a harness took for the answer: a text, or the option with the best log-likelihood as the target names it.
 
-    lm-evaluation-harness logs log-likelihoods, lmms-eval losses: of either the one nearest to 0 is the best.
+    lm-evaluation-harness logs log-likelihoods, lmms-eval losses: of either the one nearest to 0 is the best. A target
+    is the number of an option, or the text that was asked for as its argument.
     """
     answer = content[_HARNESS]
     while isinstance(answer, list) and len(answer) == 1:
         answer = answer[0]
     if not isinstance(answer, list):
         return answer
+    if not all(isinstance(option, list) and option for option in answer):
+        raise UnreadableError("several answers", f"{_HARNESS} holds {len(answer)} answers: one is due")
     try:
         values = [float(option[0]) for option in answer]  # pairs of a value and whether it was the greedy choice
-    except (TypeError, ValueError, LookupError):
-        raise UnreadableError("several answers", f"{_HARNESS} holds {len(answer)} answers: one is due") from None
-    if min(values) < 0 < max(values):
-        raise UnreadableError("mixed signs", f"{_HARNESS} holds log-likelihoods and losses")
-    best = min(range(len(values)), key=lambda option: abs(values[option]))
-    target, right = as_text(content.get("target")), content.get("acc")
-    if isinstance(right, int | float) and str(target).isdecimal() and (target == str(best)) != bool(right):
-        raise UnreadableError("another answer", f"its acc is {right}, and option {best} of {_HARNESS} is the best")
+    except (TypeError, ValueError):
+        values = [math.nan]
+    if any(map(math.isnan, values)) or min(values) < 0 < max(values):
+        raise UnreadableError("no likelihoods", f"{_HARNESS} holds neither log-likelihoods nor losses")
+    best: Any = min(range(len(values)), key=lambda option: abs(values[option]))
+    if target and not target.isdecimal():
+        asked = content.get("arguments")
+        text = asked.get(f"gen_args_{best}", {}).get("arg_1") if isinstance(asked, dict) else None
+        if text is None:
+            reason = f"its target {quoted(target)} is no number, and no text of option {best} is logged"
+            raise UnreadableError("unnamed option", reason)
+        best = text
+    right = content.get("acc")
+    if isinstance(right, int | float) and (target == as_text(best)) != bool(right):
+        raise UnreadableError("another answer", f"its acc is {right}, and {quoted(best)} is the best of {_HARNESS}")
     return best
