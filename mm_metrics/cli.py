@@ -33,15 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # a file's words on a terminal without their letters
-        try:
-            from mm_metrics.cli_options import parser
+        from mm_metrics.cli_options import parser
 
-            command_line = parser()
-        except ImportError as error:
-            from mm_metrics.extras import install
-
-            return _said(f"the command line needs jsonargparse ({error}): {install('jsonargparse')}", REFUSED)
-        settings = command_line.parse_args(list(sys.argv[1:] if arguments is None else arguments))
+        settings = parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
         return COMMANDS[settings.command](settings[settings.command])
     except SystemExit as stop:
         return 0 if stop.code in (0, None) else USAGE
@@ -65,18 +59,19 @@ def score(settings: Any) -> int:
     from mm_metrics.predictions import Predictions, cut
 
     options = settings.as_dict()
-    runs = list(_pairs(options.pop("run"), "--run COALITION=FILE, such as text-image=full.jsonl").items())
-    files, output, config = options.pop("files"), options.pop("output"), options.pop("config")
-    engine, workers = options.pop("engine"), options.pop("workers")
-    options["threshold"], chosen = cut.read(options["threshold"], _file)
+    files, output, config, engine, workers, run = _taken(
+        options, "files", "output", "config", "engine", "workers", "run"
+    )
+    runs = list(_pairs(run, "--run COALITION=FILE, such as text-image=full.jsonl").items())
+    options["threshold"], chosen = cut.read(
+        _by_name(options["threshold"], "one number or file, or LABEL=NUMBER"), _file
+    )
     with _written(output, [*files, *(path for _, path in runs), *(config or ())]) as (path, say):
         if len(files) == 1 and (card := _book(files[0], options["modalities"])):
             notes = ["The file is a book of samples: they are counted as they were, whatever else is asked for."]
         elif options["modalities"] is None:
             raise ValueError("--modalities NAME NAME … is due: their names, in order")
         else:
-            for name in ("classes", "modalities", "always", "by"):
-                options[name] = None if options[name] is None else tuple(options[name])
             predictions = Predictions(**options)
             if engine == "ray":
                 if runs or "-" in files:
@@ -110,14 +105,13 @@ def threshold(settings: Any) -> int:
     from mm_metrics.predictions import cut
 
     options = settings.as_dict()
-    file, output = options.pop("card"), options.pop("output")
-    card, slice, label = _card(file), options.pop("slice"), options.pop("label")
-    asked = {name: value for name, value in options.items() if name != "config" and value is not None}
+    file, output, slice, label, _ = _taken(options, "card", "output", "slice", "label", "config")
+    card, asked = _card(file), {name: value for name, value in options.items() if value is not None}
     if len(asked) != 1:
         raise ValueError(f"one bar is due, such as --recall 0.9: there are {len(asked)}")
     ((name, bar),) = asked.items()
     points = card.threshold(name, bar, slice, label)
-    points = points if isinstance(points, dict) else {"": points}
+    points = points if isinstance(points, dict) else {(label or "") if card.kind.by_label else "": points}
     with _written(output, [file]) as (path, say):
         for of, point in points.items():
             said = f"no threshold reaches {name} {bar:g}"
@@ -137,9 +131,8 @@ def gate(settings: Any) -> int:
     from mm_metrics.verdict.rules import LEVELS
 
     options = settings.as_dict()
-    paths, against = options.pop("card"), options.pop("against")
-    require, only, tolerance, output = (options.pop(name) for name in ("require", "only", "tolerance", "json"))
-    config, by = options.pop("config"), options.pop("by")
+    paths, against, only, tolerance = _taken(options, "card", "against", "only", "tolerance")
+    require, output, config, by = _taken(options, "require", "json", "config", "by")
     bars = QualityGate(**{**options, "critical": tuple(options["critical"])})
     if (only or tolerance) and not against:
         raise ValueError("--only and --tolerance are about falls: say --against LAST_CARD too")
@@ -187,25 +180,25 @@ def report(settings: Any) -> int:
 
 def leakage(settings: Any) -> int:
     """Manifests, or a data module, to what they share; 1 where it is anything."""
-    from mm_metrics.leakage import find_leakage, from_files
+    from mm_metrics.leakage import find_leakage
     from mm_metrics.leakage.modules import named
 
-    modalities = dict(text.split("=", 1) if "=" in text else (text, text) for text in settings.modalities)
-    group, near, bar, within = settings.group or None, settings.near, sys.stderr.isatty(), settings.within or None
-    kinds = _pairs(settings.kinds, "NAME=KIND, such as text=text")
-    if bool(settings.splits) == bool(settings.datamodule):
+    options = settings.as_dict()
+    given, module, output, _ = _taken(options, "splits", "datamodule", "output", "config")
+    if bool(given) == bool(module):
         raise ValueError("expected SPLIT=FILE, such as train=train.csv test=test.csv, or --datamodule module:Class")
-    files: dict[str, list[str]] = {}
-    if settings.datamodule:
-        data, keys = named(settings.datamodule)(), {name: tuple(key.split(",")) for name, key in modalities.items()}
-        found = find_leakage(data, keys, group, near, settings.target, bar, within=within, kinds=kinds)
+    modalities = dict(text.split("=", 1) if "=" in text else (text, text) for text in options["modalities"])
+    options["progress"] &= sys.stderr.isatty()
+    options["kinds"] = _pairs(options["kinds"] or (), "NAME=KIND, such as text=text")
+    options["sample_rate"] = _by_name(options["sample_rate"], "one rate, or NAME=RATE")
+    splits = _pairs(given, "SPLIT=FILE, such as train=train.csv")
+    files = {name: sorted(glob(path)) or [_file(path)] for name, path in splits.items()}
+    if module:
+        modalities = {name: tuple(key.split(",")) for name, key in modalities.items()}
     else:
-        splits = _pairs(settings.splits, "SPLIT=FILE, such as train=train.csv")
-        files = {name: sorted(glob(path)) or [_file(path)] for name, path in splits.items()}
-        found = from_files(
-            files, modalities, group, near, settings.target, bar, kinds, within, settings.engine, settings.workers
-        )
-    with _written(settings.output, chain(*files.values())) as (path, say):
+        options["batched"] = False
+    found = find_leakage(named(module)() if module else files, **options | {"modalities": modalities})
+    with _written(output, chain(*files.values())) as (path, say):
         say(str(found))
         if path:
             found.to_json(path)
@@ -227,15 +220,7 @@ def merge(settings: Any) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[Any], int]] = {
-    "score": score,
-    "gate": gate,
-    "diff": diff,
-    "threshold": threshold,
-    "report": report,
-    "leakage": leakage,
-    "merge": merge,
-}
+COMMANDS = {command.__name__: command for command in (score, gate, diff, threshold, report, leakage, merge)}
 
 
 @contextmanager
@@ -254,6 +239,10 @@ def _written(output: str | None, inputs: Iterable[Any]) -> Iterator[tuple[str, C
             shutil.copyfileobj(file, sys.stdout)
 
 
+def _taken(options: dict[str, Any], *names: str) -> list[Any]:
+    return [options.pop(name) for name in names]
+
+
 def _pairs(texts: Sequence[str], expected: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
@@ -262,6 +251,24 @@ def _pairs(texts: Sequence[str], expected: str) -> dict[str, str]:
             raise ValueError(f"{text!r}: expected {expected}, each once")
         pairs[name] = value
     return pairs
+
+
+def _by_name(given: Any, expected: str) -> Any:
+    """What words say: one value for all, or NAME=VALUE for each of some; numbers as such; None for nothing."""
+    words = given if isinstance(given, list) else [given]
+    if given is None or isinstance(given, dict):
+        return given
+    if len(words) == 1 and ("=" not in str(words[0]) or os.path.exists(words[0])):
+        return _number(words[0])
+    return {name: _number(text) for name, text in _pairs(words, expected).items()}
+
+
+def _number(text: Any) -> Any:
+    """A float where it is one, else as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _book(path: str, modalities: Sequence[str] | None) -> Scorecard | None:

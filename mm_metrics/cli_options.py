@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import inspect
 import re
-import textwrap
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-CUT_AT = "binary predictions are probabilities, positive above it; or what threshold --output wrote, or a scorecard"
+from mm_metrics.extras import install
+from mm_metrics.modalities import Modalities
+
+CUT_AT = """binary predictions, or multilabel ones with --scores, are probabilities, positive above it; a number, one by
+label, or what threshold --output wrote, or a scorecard"""
+SEVERAL = {Modalities, tuple, Sequence, Collection, Mapping}  # words on the command line
 OUTPUT = "the file to write; - is standard output"
-
-ABOUT = """What a multimodal model gets right on each modality, and what it would lose without it.
-
-  mm-metrics score predictions.csv --modalities text image audio --output card.json
-  mm-metrics gate card.json && echo ship it
-  mm-metrics report card.json --output report.html
-
-Exit codes: 0 done (gate: good), 1 bad, 2 mixed, 3 undecided; every error is 4 or more."""
 
 
 def parser() -> Any:
-    """The parser of every command; ImportError without jsonargparse."""
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    """What a multimodal model gets right on each modality, and what it would lose without it.
+
+      mm-metrics score predictions.csv --modalities text image audio --output card.json
+      mm-metrics gate card.json && echo ship it
+      mm-metrics report card.json --output report.html
+
+    Exit codes: 0 done (gate: good), 1 bad, 2 mixed, 3 undecided; every error is 4 or more.
+    """
+    try:
+        from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    except ImportError as error:
+        raise ImportError(f"the command line needs jsonargparse ({error}): {install('jsonargparse')}") from None
 
     class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
-    main = ArgumentParser(prog="mm-metrics", description=ABOUT, formatter_class=Help)
+    main = ArgumentParser(prog="mm-metrics", description=inspect.getdoc(parser), formatter_class=Help)
     commands = main.add_subcommands(required=True, dest="command")
     for name, (options, what) in COMMANDS.items():
-        about = textwrap.dedent("    " + str(options.__doc__)).strip()
-        command = ArgumentParser(description=about, formatter_class=Help)
+        command = ArgumentParser(description=inspect.getdoc(options), formatter_class=Help)
         command.add_argument("--config", action="config", help="read the options below from a YAML file")
         commands.add_subcommand(name, options(command), help=what)
     return main
@@ -55,6 +60,7 @@ def score_options(parser: Any) -> Any:
       mm-metrics score part-*.parquet --modalities text image --classes cat dog --output card.json
       mm-metrics score spam.csv --modalities text image --task binary --threshold 0.5 --positive spam
       mm-metrics score spam.csv --modalities text image --task binary --threshold cut.json
+      mm-metrics score calls.csv --modalities text audio --task multilabel --scores auroc --threshold speech=.3 siren=.6
       mm-metrics score part-*.parquet --modalities text image --classes 10 --engine ray --workers 4
       zcat test.csv.gz | mm-metrics score - --format csv --delimiter ';' --modalities text image --output -
 
@@ -85,8 +91,8 @@ def score_options(parser: Any) -> Any:
         "--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same numbers"
     )
     add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
-    add("--threshold", type=str | None, default=None, metavar="NUMBER|FILE", help=CUT_AT)
-    add_fields(parser, Options, hidden=("block_rows", "threshold"), optional=("modalities",))  # a book names them
+    add("--threshold", nargs="+", default=None, metavar="NUMBER|FILE|LABEL=NUMBER", help=CUT_AT)
+    add_arguments(parser, Options, hidden=("block_rows", "threshold"), optional=("modalities",))  # a book names them
     return parser
 
 
@@ -113,7 +119,7 @@ def gate_options(parser: Any) -> Any:
     add("--by", nargs="+", default=[], metavar="COLUMN[/VALUE]", help="slices that are surely weaker than all are bad")
     add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes: {OUTPUT}")
     add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
-    add_fields(parser, QualityGate)
+    add_arguments(parser, QualityGate)
     return parser
 
 
@@ -186,41 +192,43 @@ def leakage_options(parser: Any) -> Any:
       mm-metrics leakage train=train.csv test=test.csv --modalities text
       mm-metrics leakage train=train.csv test=test.csv --modalities text=report audio=recording --group speaker
       mm-metrics leakage all=all.csv --modalities audio                    copies within one split
+      mm-metrics leakage train=train.csv test=test.csv --modalities text=said audio --kinds text=text --sample-rate sr
       mm-metrics leakage --datamodule package.module:Data --modalities text=tokens,mask image=pixels
     """
+    from mm_metrics.leakage import find_leakage
+
     add = parser.add_argument
     add("splits", nargs="*", default=[], metavar="SPLIT=FILE", help="the one trained on first")
     add("--datamodule", type=str | None, default=None, metavar="MODULE:CLASS", help="a LightningDataModule instead")
-    add("--modalities", nargs="+", required=True, metavar="NAME[=COLUMN]", help="their names, and columns")
-    add("--group", nargs="+", default=[], metavar="COLUMN", help="a speaker, a patient, a source video")
-    add("--target", type=str | None, default="label", help="the label's column")
-    add("--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same answer")
-    add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
-    add("--within", action="store_true", help="look for copies inside each split too")
-    add("--near", type=bool, default=True, help="look for near copies too; needs the extra leakage")
-    add("--kinds", nargs="+", default=[], metavar="NAME=KIND", help="text, image, audio or other, where it is not seen")
+    add_arguments(parser, find_leakage, hidden=("splits",))
     add("--output", type=str | None, default=None, help="a JSON file for what was found; report --leakage takes it")
     return parser
 
 
-def add_fields(parser: Any, cls: type, hidden: Collection[str] = (), optional: Collection[str] = ()) -> None:
-    """Each field of a dataclass as an option, with its type, its default, and what the docstring says of it."""
-    hints, texts = get_type_hints(cls), _arguments(cls.__doc__ or "")
-    for field in dataclasses.fields(cls):
-        if field.name in hidden:
+def add_arguments(parser: Any, of: Any, hidden: Collection[str] = (), optional: Collection[str] = ()) -> None:
+    """Each argument of a class or function as an option, with its default, and what the docstring says of it.
+
+    By its type it is a flag for yes and no, or words for what holds several; else a value that jsonargparse reads.
+    """
+    from jsonargparse import ActionYesNo
+
+    hints, texts = get_type_hints(of), _arguments(of.__doc__)
+    for name, argument in inspect.signature(of).parameters.items():
+        if name in hidden:
             continue
-        name, hint = field.name, hints[field.name]
-        names = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
-        options: dict[str, Any] = {"help": texts[name].replace("%", "%%"), "default": field.default}
-        if field.default is dataclasses.MISSING:
-            options |= {"nargs": "+", "required": name not in optional, "default": None, "metavar": "NAME"}
-        elif hint is bool:
-            options["action"] = "store_true"
-        elif {hint, *get_args(hint)} & {tuple[str, ...], Sequence[str]}:
-            options |= {"nargs": "+", "metavar": "NAME"}
+        hint, default = hints[name], None if name in optional else argument.default
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        kinds = {get_origin(part) or part for part in parts}
+        options: dict[str, Any] = {"help": texts[name].replace("%", "%%"), "default": default}
+        if default is argument.empty:
+            options |= {"required": True, "default": None}
+        if kinds & SEVERAL and not kinds & {str, float, bool}:
+            options |= {"nargs": "+", "metavar": "NAME[=VALUE]" if Mapping in kinds else "NAME"}
+        elif bool in kinds and str not in kinds:
+            options["action"] = "store_true" if default is False else ActionYesNo
         else:
-            options["type"] = hint
-        parser.add_argument(*names, **options)
+            options["type"] = str | None if Hashable in kinds else hint
+        parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **options)
 
 
 def _arguments(doc: str) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """``mm-metrics`` on the command line: what it prints, what it writes and how it exits."""
 
 import dataclasses
+import functools
+import inspect
 import json
 import os
 import re
@@ -14,7 +16,7 @@ import pandas
 import pytest
 import torch
 
-from mm_metrics import CoalitionConfusionMatrix, QualityGate, Scorecard, cli, cli_options
+from mm_metrics import CoalitionConfusionMatrix, QualityGate, Scorecard, cli, cli_options, leakage
 from mm_metrics.callbacks.book import Book
 from mm_metrics.cli import main
 from mm_metrics.extras import install
@@ -398,6 +400,45 @@ def test_leakage(tmp_path, capsys):
     assert main(["leakage", "train=train.csv", "test=clean.csv", "--modalities", "audio", "--near", "false"]) >= 4
 
 
+def test_every_option_of_leakage_is_an_argument_and_reaches_it(tmp_path, monkeypatch):
+    """With its default; rates and kinds by modality, flags both ways, near copies of some modalities."""
+    seen = {}
+
+    @functools.wraps(leakage.find_leakage)
+    def caught(splits, **given):
+        seen.update(given)
+        return leakage.Leakage((), {})
+
+    parameters = inspect.signature(leakage.find_leakage).parameters
+    monkeypatch.setattr(leakage, "find_leakage", caught)
+    (tmp_path / "a.csv").write_text("said,heard,label\n")
+    base = ["leakage", "train=a.csv", "--modalities", "text=said", "audio=heard"]
+    assert main(base) == 0
+    defaults = {
+        name: parameter.default for name, parameter in parameters.items() if name not in ("splits", "modalities")
+    }
+    assert seen == defaults | {
+        "modalities": {"text": "said", "audio": "heard"}, "batched": False, "progress": False, "kinds": {},
+    }  # fmt: skip
+    more = [
+        "--near",
+        "[text]",
+        "--no_within",
+        "--presence",
+        "null",
+        "--sample-rate",
+        "audio=16000",
+        "text=sr",
+        "--kinds",
+    ]
+    assert main([*base, *more, "audio=audio", "--group", "who", "film", "--target", "null", "--engine", "ray"]) == 0
+    assert seen["sample_rate"] == {"audio": 16000.0, "text": "sr"}
+    assert (seen["near"], seen["within"], seen["presence"], seen["target"]) == (["text"], False, None, None)
+    assert (seen["group"], seen["engine"], seen["kinds"]) == (["who", "film"], "ray", {"audio": "audio"})
+    assert main([*base, "--sample_rate", "8000", "--within"]) == 0
+    assert (seen["sample_rate"], seen["within"]) == (8000.0, True)
+
+
 # Books of samples, differences and thresholds.
 
 
@@ -512,6 +553,52 @@ def test_a_threshold_is_chosen_on_one_file_and_scores_another(tmp_path, capsys):
         assert card.score("recall") == pytest.approx((probability >= cut)[truth == 1].mean())
     for file, data in (("cut.json", "val.csv"), ("val.json", "val.csv"), ("test.csv", "test.csv")):  # its own; none
         assert main([*score[:1], data, *score[2:], "--threshold", file]) == cli.REFUSED
+    assert "bug" not in capsys.readouterr().err
+
+
+def test_every_label_has_its_own_threshold(capsys):
+    """By the command line, by a file that a bar chose, and from a card."""
+    random, labels = np.random.default_rng(0), ("speech", "siren", "fire")
+    for name in ("val", "test"):
+        truth = random.integers(0, 2, (300, 3))
+        odds = torch.tensor(2.0 * truth - np.arange(1, 4) + random.normal(size=truth.shape), dtype=torch.float32)
+        metric = CoalitionConfusionMatrix(
+            ("text",), task="multilabel", num_labels=3, class_names=labels, scores=("auroc",), coalitions=["all"]
+        )
+        metric.update(odds.sigmoid()[None], torch.tensor(truth), index=torch.arange(300))
+        metric.scorecard().to_json(f"{name}.json")
+        cells = {"target": [[x for x, on in zip(labels, row, strict=True) if on] for row in truth]}
+        cells["prediction"] = odds.sigmoid().tolist()
+        pandas.DataFrame(cells).to_json(f"{name}.jsonl", orient="records", lines=True)
+    assert main(["threshold", "val.json", "--recall", "0.9", "--output", "cut.json"]) == 0
+    assert main(["threshold", "val.json", "--recall", "0.9", "--output", "one.json", "--label", "siren"]) == 0
+    score = ["score", "test.jsonl", "--modalities", "text", "--task", "multilabel", "--scores", "auroc", "--classes"]
+    score += [*labels, "--bootstrap", "0", "--output", "card.json", "--threshold"]
+    val = Scorecard.from_json("val.json")
+    points = [point.threshold for point in val.threshold("recall", 0.9).values()]
+    for given, cuts in (
+        (["speech=0.3", "fire=0.2"], [0.3, 0.5, 0.2]),
+        (["0.4"], [0.4] * 3),
+        (["cut.json"], points),
+        (["one.json"], [0.5, points[1], 0.5]),
+        (["val.json"], val.best_thresholds()[1]),
+    ):
+        assert main([*score, *given]) == 0
+        recalls = Scorecard.from_json("card.json").class_scores("recall").values()
+        assert list(recalls) == pytest.approx(
+            [(odds.sigmoid().numpy()[truth[:, i] == 1, i] > cut - 1e-4).mean() for i, cut in enumerate(cuts)], abs=1e-6
+        )
+    assert Scorecard.from_json("card.json").info["threshold"]["values"] == val.best_thresholds()[1]
+    for wrong in (
+        ["x=0.2"],
+        ["siren=2"],
+        ["siren=a"],
+        ["gone.json"],
+        ["0.1", "0.2"],
+        ["siren=.1", "siren=.2"],
+        ["a=b=.1"],
+    ):
+        assert main([*score, *wrong]) == cli.REFUSED
     assert "bug" not in capsys.readouterr().err
 
 

@@ -497,7 +497,10 @@ def test_ids_missing_in_a_run_are_said_and_the_others_counted(runs):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda lines: [*lines, lines[3]], r"blind\.csv, line 402: its id came before, in line 4"),
+        (
+            lambda lines: [*lines, lines[3]],
+            r"blind\.csv, line 402, column 'qid': its id came before, in .*blind\.csv, line 4:",
+        ),
         (
             lambda lines: ["qid,prediction,target\n", *(f"{line.strip()},siren\n" for line in lines[1:])],
             "its target is",

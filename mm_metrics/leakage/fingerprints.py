@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from mm_metrics.cells import as_bit, as_labels
 from mm_metrics.leakage import inputs
 from mm_metrics.leakage.contents import entry_of
 from mm_metrics.leakage.files import PLACE
@@ -166,7 +167,8 @@ class _Column:
 
     def add(self, number: int, sample: Sample) -> None:
         value = sample.get(self.keys[0])
-        if value is None or (isinstance(value, str) and not value.strip()) or _is_nan(value):
+        blank = (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
+        if value is None or blank:  # pandas puts NaN where there is nothing
             self._keep("nothing", NOTHING)
             return
         folder = sample[PLACE].path.parent if PLACE in sample else None
@@ -210,11 +212,6 @@ class _Column:
         return Read(_stacked(self.digests), self.compared, np.array(self.rows, dtype=np.int64), records)
 
 
-def _is_nan(value: object) -> bool:
-    """Whether it is what pandas puts where there is nothing."""
-    return isinstance(value, float) and value != value
-
-
 def _watch(elements: Iterator[Any], first: list[str]) -> Iterator[Any]:
     for element in elements:
         if not first:
@@ -228,13 +225,13 @@ def _presence(sample: Sample, plan: Plan) -> dict[str, bool]:
         return dict.fromkeys(plan.modalities, True)
     if isinstance(value, Mapping):
         return {modality: bool(value.get(modality, True)) for modality in plan.modalities}
-    row = np.asarray(inputs.plain(value)).reshape(-1)
+    row = as_labels(value) if isinstance(value, str) else np.asarray(inputs.plain(value)).reshape(-1).tolist()
     if len(row) != len(plan.modalities):
         raise ValueError(
             f"presence {plan.presence!r} has {len(row)} entries a sample, expected one for each of "
             f"{tuple(plan.modalities)}; presence=None ignores it"
         )
-    return {modality: bool(there) for modality, there in zip(plan.modalities, row, strict=True)}
+    return {modality: as_bit(there) for modality, there in zip(plan.modalities, row, strict=True)}
 
 
 def check_keys(name: str, plan: Plan, found: Fingerprints) -> None:

@@ -114,7 +114,7 @@ class Answers:
         if self.extract is not None:
             text = next(iter(extracted(text, self.extract)), text)
         code = self._codes.get(self.folded(text), len(self.classes))
-        if code == len(self.classes) and self.kind.positive and _is_fraction(text):
+        if code == len(self.classes) and self.kind.positive and 0 < _float(text) < 1:
             sentence = f"{quoted(cell)} is none of {self._listed()}; a probability needs threshold=0.5"
             raise UnreadableError("unknown answer", sentence)
         return code
@@ -220,27 +220,22 @@ def parsed(cells: list[Any], parse: Callable[[Any], Any]) -> tuple[list[Any], di
 
 
 def _probability(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _float(text)
     if not 0 <= value <= 1:
         raise UnreadableError("no probability", f"{quoted(text)} is no probability in 0…1")
     return value
 
 
 def _number(cell: object, what: str) -> float:
-    try:
-        value = float(as_text(cell) or "nan")
-    except ValueError:
-        value = math.nan
+    value = _float(as_text(cell) or "")
     if not math.isfinite(value):
         raise UnreadableError(f"no {what}", f"{quoted(cell)} is no number")
     return value
 
 
-def _is_fraction(text: str) -> bool:
+def _float(text: str) -> float:
+    """A number, or NaN."""
     try:
-        return 0 < float(text) < 1
+        return float(text)
     except ValueError:
-        return False
+        return math.nan

@@ -36,7 +36,8 @@ def presence_columns(header: Iterable[str], modalities: Modalities, renamed: Ren
         unknown = set(renamed) - set(modalities)
         if unknown:
             raise ValueError(f"presence names {sorted(unknown)}, the modalities are {modalities.names}")
-    named = {name: _name(renamed, "modality", name, f"presence_{name}") for name in modalities}
+    head, _, tail = _pattern("presence_{modality}" if isinstance(renamed, Mapping) else renamed, "modality")
+    named = {name: head + name + tail for name in modalities} | (dict(renamed) if isinstance(renamed, Mapping) else {})
     missing = [column for column in named.values() if column not in header]
     if len(missing) == len(named) and not isinstance(renamed, Mapping):
         return {}
@@ -86,13 +87,6 @@ def shown(names: Iterable[str]) -> str:
     """Column names fit for a message."""
     names = list(names)
     return ", ".join(repr(name[:60]) for name in names[:20]) + (", …" if len(names) > 20 else "")
-
-
-def _name(renamed: Renamed, key: str, name: str, default: str) -> str:
-    if isinstance(renamed, Mapping):
-        return renamed.get(name, default)
-    head, _, tail = _pattern(renamed, key)
-    return head + name + tail
 
 
 def _pattern(renamed: str, key: str) -> tuple[str, str, str]:

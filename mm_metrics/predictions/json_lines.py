@@ -19,9 +19,9 @@ from mm_metrics.predictions.reading import Block, Refuse, Source
 try:
     from msgspec.json import Decoder
 
-    _fast: Callable[[str], Any] | None = Decoder().decode
+    _fast: Callable[[str], Any] = Decoder().decode
 except ImportError:
-    _fast = None
+    _fast = json.loads
 
 _LONGEST_LINE = 16 * 2**20  # characters of one object
 _BLOCK = 64 * 2**20  # characters of the lines of a block
@@ -97,24 +97,16 @@ def _block(rows: list[int], objects: list[dict[str, Any]], wanted: list[str], en
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
-    row = 0
-    while line := file.readline(_LONGEST_LINE):
-        if line.strip():
-            yield row, line
-            row += 1
+    return enumerate(filter(str.strip, iter(lambda: file.readline(_LONGEST_LINE), "")))
 
 
 def _object(line: str) -> dict[str, Any]:
     """Raises `UnreadableError`, in words, for what is no JSON object."""
     if len(line) >= _LONGEST_LINE:
         raise UnreadableError("too long", f"it is longer than {_LONGEST_LINE:,} characters")
-    content = None
-    if _fast is not None:
-        try:
-            content = _fast(line)
-        except Exception:  # whatever it is, the standard library says it below, or reads the line
-            content = None
-    if content is None:
+    try:
+        content = _fast(line)
+    except Exception:  # whatever it is, the standard library says it, or reads the line
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -25,7 +25,8 @@ class Options:
         classes: names of the classes, or labels, as the files have them; one whole number N is 0 … N-1; left out, they
             are found in a first pass over the targets, and binary tasks take 0 and 1, false and true
         positive: the positive class of a binary task; the last one by default
-        threshold: binary predictions are probabilities, positive above it
+        threshold: binary predictions are probabilities, positive above it; multilabel ones too, with scores: one
+            for all labels, or by label, the others at .5
         ignore_case: "Yes" is "yes"
         extract: a regular expression for the part of an answer that counts: its first group that took
             part, or all that it matches
@@ -62,7 +63,7 @@ class Options:
     task: str = "multiclass"
     classes: tuple[str, ...] | None = None
     positive: str | None = None
-    threshold: float | None = None
+    threshold: float | Mapping[str, float] | None = None
     ignore_case: bool = False
     extract: str | None = None
     multiple_choice: bool = False
@@ -100,8 +101,17 @@ class Options:
             raise ValueError(f"always names {sorted(unknown)}, the modalities are {self.modalities.names}")
         if self.positive is not None and not self.kind.positive:
             raise ValueError(f"positive={self.positive!r} is for task=binary, this is {self.task}")
-        if self.threshold is not None and not (self.kind.positive and 0 <= self.threshold <= 1):
-            raise ValueError(f"threshold={self.threshold}: a fraction in 0…1, of probabilities with --task binary")
+        cuts = (
+            self.threshold
+            if isinstance(self.threshold, Mapping)
+            else {}
+            if self.threshold is None
+            else {"": self.threshold}
+        )
+        fits = self.scores if self.kind.by_label else self.kind.positive and not cuts.keys() - {""}
+        if cuts and not (fits and all(isinstance(cut, int | float) and 0 <= cut <= 1 for cut in cuts.values())):
+            need = "--task binary, or, by label too, --task multilabel with --scores"
+            raise ValueError(f"threshold={self.threshold}: a fraction in 0…1, of probabilities with {need}")
         if self.multiple_choice and not (self.kind.by_class and self.correct is None):
             raise ValueError("multiple_choice is for task=multiclass, and needs no correct, which says as much")
         if self.correct is not None:
@@ -174,11 +184,21 @@ class Options:
         return self.correct is not None or self.multiple_choice
 
     @property
+    def cut(self) -> float | list[float]:
+        """The threshold of probabilities, or one for each label."""
+        if not isinstance(self.threshold, Mapping):
+            return 0.5 if self.threshold is None else self.threshold
+        if unknown := set(self.threshold) - set(self.classes or ()):
+            raise ValueError(f"threshold names {sorted(unknown)}, the labels are {list(self.classes or ())[:20]}")
+        return [self.threshold.get(label, 0.5) for label in self.classes or ()]
+
+    @property
     def answers(self) -> Answers:
         """How cells become class numbers. Raises ValueError where no classes are known."""
         if self.classes is None:
             raise ValueError("classes=None: they are found in files only, name them to score rows")
-        return Answers(self.task, self.classes, self.threshold, self.ignore_case, self.extract, bool(self.scores))
+        cut = None if isinstance(self.threshold, Mapping) else self.threshold
+        return Answers(self.task, self.classes, cut, self.ignore_case, self.extract, bool(self.scores))
 
     def source(self, path: FilePath) -> Source:
         """A file that is read as these options say."""

@@ -24,7 +24,8 @@ def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -
     """The wanted columns as they are; words stay in dictionaries, so that a block is no larger than the file says."""
     pa = pyarrow()
     with _opened(source) as file:
-        words = [field.name for field in file.schema_arrow if field.name in wanted and _is_text(pa, field.type)]
+        text = {pa.string(), pa.binary()}
+        words = [field.name for field in file.schema_arrow if field.name in wanted and field.type in text]
     with _opened(source, read_dictionary=words, buffer_size=_BUFFER, pre_buffer=False) as file:
         meta, groups = file.metadata, range(file.num_row_groups) if source.groups is None else source.groups
         end = sum(meta.row_group(i).num_rows for i in range(groups[0])) if len(groups) else 0
@@ -56,7 +57,3 @@ def _opened(source: Source, **options: Any) -> Any:
     from pyarrow import parquet
 
     return parquet.ParquetFile(source.path, **options, **_LIMITS)
-
-
-def _is_text(pa: Any, type: Any) -> bool:
-    return pa.types.is_string(type) or pa.types.is_binary(type)

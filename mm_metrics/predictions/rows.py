@@ -182,7 +182,7 @@ def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
     elif kind.ordinal:
         sizes = {"edges": how.edges, "task": kind.name}
     if how.scores:
-        sizes |= {"scores": how.scores, "threshold": 0.5 if how.threshold is None else how.threshold}
+        sizes |= {"scores": how.scores, "threshold": how.cut}
         if kind.positive:
             sizes = {name: value for name, value in sizes.items() if name != "num_classes"} | {"task": kind.name}
     return CoalitionConfusionMatrix(

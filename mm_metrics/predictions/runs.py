@@ -13,6 +13,7 @@ from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.reading import FilePath, Source
 from mm_metrics.predictions.rows import Coded, coded, concatenated
 from mm_metrics.predictions.strays import BadRows, Outside
+from mm_metrics.predictions.twice import Ids
 
 
 @dataclass
@@ -64,8 +65,17 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
     whole = np.ones(U, dtype=bool)
 
     def agreed(what: str, values: Iterable[np.ndarray | None]) -> np.ndarray | None:
-        parts = [(run, place, part) for run, place, part in zip(runs, at, values, strict=True) if part is not None]
-        result, given = _agreed(parts, U, what)
+        """One value a sample from the files that give it; ValueError where two differ."""
+        result, given = None, np.zeros(U, dtype=bool)
+        for run, place, part in zip(runs, at, values, strict=True):
+            if part is None:
+                continue
+            result = np.zeros((U, *part.shape[1:]), dtype=part.dtype) if result is None else result
+            differ = given[place] & (result[place] != part).reshape(len(place), -1).any(1)
+            if differ.any():
+                where = run.source.place(int(run.coded.rows[differ.argmax()]))
+                raise ValueError(f"{run.source.name}, {where}: its {what} is another than in a file before")
+            result[place], given[place] = part, True
         whole[:] &= given | (result is None)
         return result
 
@@ -138,42 +148,14 @@ def _read(how: Options, source: Source, columns: Columns, bad: BadRows, outside:
         part, problems = coded(block, columns, how, 0, outside)
         bad.add(source, problems)
         parts.append(part.small(small))
-    return _Run(source, columns, concatenated(parts))
+    found, came = concatenated(parts), Ids(how.id)
+    came.add(source, found.rows, found.ids)
+    came.refuse_twice()
+    return _Run(source, columns, found)
 
 
 def _joined(runs: list[_Run]) -> tuple[list[np.ndarray], np.ndarray]:
     """Where each source's rows are among the ``(U, 2)`` different ids, which come out sorted."""
     each = [run.coded.ids for run in runs if run.coded.ids is not None]
-    ids = np.concatenate(each)
-    order = np.lexsort((ids[:, 1], ids[:, 0]))
-    new = np.ones(len(ids), dtype=bool)
-    new[1:] = (ids[order[1:]] != ids[order[:-1]]).any(1)
-    at = np.empty(len(ids), dtype=np.int64)
-    at[order] = np.cumsum(new) - 1
-    splits = np.split(at, np.cumsum(list(map(len, each)))[:-1])
-    for run, part in zip(runs, splits, strict=True):
-        _, first = np.unique(part, return_index=True)
-        if len(first) < len(part):
-            again = int(np.setdiff1d(np.arange(len(part)), first)[0])
-            before = int(np.flatnonzero(part == part[again])[0])
-            raise ValueError(
-                f"{run.source.name}, {run.source.place(int(run.coded.rows[again]))}: its id came before, in "
-                f"{run.source.place(int(run.coded.rows[before]))}: every id once"
-            )
-    return splits, ids[order[new]]
-
-
-def _agreed(
-    parts: list[tuple[_Run, np.ndarray, np.ndarray]], U: int, what: str
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """One value a sample from the files that give it, and ``(U,)`` where one does; ValueError where two differ."""
-    result, given = None, np.zeros(U, dtype=bool)
-    for run, at, values in parts:
-        if result is None:
-            result = np.zeros((U, *values.shape[1:]), dtype=values.dtype)
-        differ = given[at] & (result[at] != values).reshape(len(at), -1).any(1)
-        if differ.any():
-            place = run.source.place(int(run.coded.rows[differ.argmax()]))
-            raise ValueError(f"{run.source.name}, {place}: its {what} is another than in a file before")
-        result[at], given[at] = values, True
-    return result, given
+    ids, at = np.unique(np.concatenate(each), axis=0, return_inverse=True)
+    return np.split(at.reshape(-1), np.cumsum(list(map(len, each)))[:-1]), ids

@@ -123,10 +123,7 @@ class Counting:
         """Count a file whose first row has a number among all rows."""
         end = 0
         for block in source.blocks(self.columns.wanted, self.bad.unreadable(source), self.how.block_rows):
-            found, problems = coded(block, self.columns, self.how, first, self.outside)
-            self.bad.add(source, problems)
-            self.ids.add(source, found.rows, found.ids)
-            count(self.counter, found, self.how)
+            self._add(block, source, first)
             end = block.end
         self.rows = first + end
 
@@ -139,12 +136,15 @@ class Counting:
         N = sizes.pop()
         for start in range(0, N, self.how.block_rows):
             end = min(start + self.how.block_rows, N)
-            part = Block(np.arange(start, end), {name: cells[start:end] for name, cells in table.items()}, end)
-            found, problems = coded(part, self.columns, self.how, first, self.outside)
-            self.bad.add(None, [problem._replace(row=problem.row + first) for problem in problems])
-            self.ids.add(None, found.rows + first, found.ids)
-            count(self.counter, found, self.how)
+            part = {name: cells[start:end] for name, cells in table.items()}
+            self._add(Block(np.arange(first + start, first + end), part, first + end), None, 0)
         self.rows = first + N
+
+    def _add(self, block: Block, source: Source | None, first: int) -> None:
+        found, problems = coded(block, self.columns, self.how, first, self.outside)
+        self.bad.add(source, problems)
+        self.ids.add(source, found.rows, found.ids)
+        count(self.counter, found, self.how)
 
     def joined(self, joined: Joined) -> None:
         """Count runs that were joined."""

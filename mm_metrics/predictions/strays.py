@@ -96,12 +96,12 @@ class Outside:
                 text = "|".join(map(str, cell)) if isinstance(cell, list) else as_text(cell) or ""
             except ValueError:
                 text = repr(cell)
-            self._add(text[:60], count)
+            if text[:60] in self.examples or len(self.examples) < _MOST_REMEMBERED:
+                self.examples[text[:60]] += count
 
     def update(self, other: Outside) -> None:
         """Take over what was found in further files."""
-        for text, count in other.examples.items():
-            self._add(text, count)
+        self.note(other.examples, other.examples.values())
 
     def said(self, card: Scorecard) -> str:
         """Their share in every coalition, and the most frequent."""
@@ -114,7 +114,3 @@ class Outside:
                 shares.append(f"{number / answered:.1%} of {name} ({number:,} of {answered:,})")
         what = "name a label that is none" if card.kind.by_label else "are no class and count as a miss"
         return f"Answers that {what}: {', '.join(shares)}; such as {common}."
-
-    def _add(self, text: str, count: int) -> None:
-        if count and (text in self.examples or len(self.examples) < _MOST_REMEMBERED):
-            self.examples[text] += count
