@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 
@@ -11,7 +10,6 @@ import numpy as np
 from mm_metrics.extras import install
 from mm_metrics.leakage.fingerprints import Describe
 
-Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
 BLOCK = 8192  # samples a side
 THREADS = 2  # each unpacks its own block
 NEAR_KINDS = ("text", "image", "audio")
@@ -32,7 +30,7 @@ def pairs(kind: str, earlier: np.ndarray, later: np.ndarray) -> tuple[np.ndarray
 
     Goes block by block, so that what the comparison unpacks does not grow with the splits.
     """
-    compare: Compare = import_module(f"mm_metrics.leakage.near.{kind}").pairs
+    compare = import_module(f"mm_metrics.leakage.near.{kind}").pairs
     places = [(i, j) for i in range(0, len(earlier), BLOCK) for j in range(0, len(later), BLOCK)]
 
     def block(place: tuple[int, int]) -> np.ndarray:
