@@ -251,12 +251,13 @@ def test_samples_behind_the_findings(tmp_path):
     watcher, model = monitor(), seeded()
     trainer(tmp_path, watcher).fit(model, loader(), loader(data))
     batch = next(iter(loader(data, batch_size=120)))
-    shown = ModalityAblation(model, MODALITIES, encoders=None)(batch).argmax(-1)
+    sure, shown = ModalityAblation(model, MODALITIES, encoders=None)(batch).softmax(-1).max(-1)
     right = shown == batch["label"]
+    ranked = [(sure[k].round(decimals=4) - 1e-7 * torch.arange(120)).argsort(descending=True) for k in range(8)]
     rows = [json.loads(line) for line in (tmp_path / "modality" / "samples.jsonl").read_text().splitlines()]
     found = {(row["kind"], row["modality"]): row["samples"] for row in rows}
-    only_with_text = (right[7] & ~right[6]).nonzero().flatten().tolist()[:50]
-    only_without_audio = (~right[7] & right[3]).nonzero().flatten().tolist()[:50]
+    only_with_text = ranked[6][(right[7] & ~right[6])[ranked[6]]].tolist()[:50]
+    only_without_audio = ranked[7][(~right[7] & right[3])[ranked[7]]].tolist()[:50]
     assert found["right_only_with", "text"] == only_with_text
     assert found.get(("right_only_without", "audio"), []) == only_without_audio
 

@@ -12,9 +12,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from mm_metrics import ModalityAblation
+from mm_metrics import CoalitionConfusionMatrix, ModalityAblation
 from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.callbacks.contents import Contents
+from mm_metrics.callbacks.samples import SampleTracker
+from mm_metrics.callbacks.truth import Rows
 from mm_metrics.render import page
 from mm_metrics.render.samples import Sound
 from tests.toys import trainer
@@ -73,7 +75,7 @@ def run(
 
 
 def shown(watcher: ModalityMonitor) -> dict:
-    return {(one["kind"], one["modality"]): one for one in watcher.run.shown}
+    return {(one["kind"], one["class"] or one["modality"]): one for one in watcher.run.shown}
 
 
 def test_the_page_shows_the_worst_by_themselves(tmp_path):
@@ -109,7 +111,14 @@ def test_the_worst_are_the_most_confident_and_wrong(tmp_path):
         wanted["missed", name] = wanted["missed", "all"]
         wanted["right_only_with", name] = (right[7] & ~right[without], sure[without])
         wanted["right_only_without", name] = (right[without] & ~right[7], sure[7])
+    for c in range(3):
+        wanted["missed_class", str(c)] = (~right[7] & (batch["label"] == c), sure[7])
+        wanted["taken_for", str(c)] = (~right[7] & (said[7] == c), sure[7])
     found = shown(watcher)
+    of_classes = {(f.score == "precision", f.class_name) for f in watcher.verdicts["val"].findings if f.class_name}
+    assert (
+        {(kind == "taken_for", c) for kind, c in found if kind in ("missed_class", "taken_for")} == of_classes != set()
+    )
     assert ("missed", "all") in found
     assert len(found) >= 4
     for kind, one in found.items():
@@ -280,3 +289,52 @@ class Trained(Watching):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def tracked(task: str, order: Tensor, together: int, monkeypatch: pytest.MonkeyPatch, each: int = 1) -> list[dict]:
+    """What is kept of 300 samples that come in an order, some together, and are looked at some together."""
+    monkeypatch.setattr("mm_metrics.callbacks.samples._AT_ONCE", together)
+    generator = torch.Generator().manual_seed(4)
+    arguments = {"num_labels": 3} if task == "multilabel" else {} if task == "binary" else {"num_classes": 3}
+    metric = CoalitionConfusionMatrix(("text", "audio"), task=task, from_logits=True, by={"where": 2}, **arguments)
+    shape = (4, 300 * each, *([] if task == "binary" else [3]))
+    preds = (2 * torch.randn(shape, generator=generator)).round(decimals=1)  # many are equally sure
+    target = torch.randint(
+        2 if task != "multiclass" else 3, shape[1:] if task == "multilabel" else shape[1:2], generator=generator
+    )
+    where, slices = torch.arange(300) % 3, torch.rand(300, 2, generator=generator) < 0.7
+    tracker = SampleTracker(metric)
+    for numbers in order.split(23):
+        at = (numbers[:, None] * each + torch.arange(each)).flatten()
+        every = numbers.repeat_interleave(each)
+        rows = Rows(preds[:, at], target[at], slices[every], None, every, None, {"where": where[every]}, each, every)
+        tracker.update(metric.reader.read(rows.preds, rows.target), (0, 1, 2, 3), 3, rows)
+    return tracker.gathered(("a", "b", "c"), 3, lambda *kind: True)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "binary"])
+def test_neither_order_nor_how_many_are_looked_at_together_changes_what_is_kept(task, each, monkeypatch):
+    if task != "multiclass" and each > 1:
+        return
+    generator = torch.Generator().manual_seed(0)
+    whole = tracked(task, torch.arange(300), 10**6, monkeypatch, each)
+    assert len(whole) > 5
+    for together in (1, 100):
+        assert tracked(task, torch.randperm(300, generator=generator), together, monkeypatch, each) == whole
+    by_value = {one["modality"]: one["of"] for one in whole if one["kind"] == "missed"}
+    assert by_value["all"] == sum(by_value[f"where/{value}"] for value in ("0", "1", "other"))
+    if task == "multiclass" and each == 1:
+        for kind in ("missed_class", "taken_for"):
+            assert by_value["all"] == sum(one["of"] for one in whole if one["kind"] == kind)
+
+
+def test_rows_of_a_unit_say_why_nothing_of_them_is_shown(tmp_path):
+    data = Media(video=lambda i: i // 3)
+    data.label = data.label[torch.arange(60) // 3]
+    watcher, html = run(tmp_path, data, show="auto", unit="video", report=True)
+    assert watcher.run.shown
+    assert {part.why for content in contents(watcher) for part in content.values()} == {
+        "not kept: rows of one unit are pooled"
+    }
+    assert "rows of one unit are pooled" in html

@@ -14,6 +14,7 @@ from mm_metrics.ablation.batch import MissingKeyError, read_key
 from mm_metrics.callbacks.book import on_their_way
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.ranks import gathered
+from mm_metrics.callbacks.samples import SampleTracker
 from mm_metrics.render.samples import Unshown, plain, small
 
 MOST_HELD = 2**27  # bytes of entries on a rank
@@ -42,13 +43,13 @@ class Contents:
         self.held = 0  # bytes
         self._waiting: tuple[Any, ...] | None = None
 
-    def take(self, batch: Any, N: int, first: int, n: int, places: Tensor | None, presence: Tensor | None) -> None:
-        """Keep what a batch of N rows, the first n of them samples, holds of those at `places`, and nothing else.
+    def take(self, batch: Any, N: int, first: int, n: int, samples: SampleTracker, presence: Tensor | None) -> None:
+        """Keep what a batch of N rows, the first n of them samples, holds of the worst `samples`, and nothing else.
 
         On an accelerator the batch is held until the next one, when its places have come to the host.
         """
         self.settle()
-        if places is None or not self.show:
+        if not self.show or (places := samples.places) is None:
             return
         moved, arrived = on_their_way({"places": places})
         self._waiting = batch, N, range(first, first + n), presence, moved["places"], arrived
@@ -78,12 +79,15 @@ class Contents:
             self.kept[place] = entries
 
     def gathered(self, places: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """What the page shows of the samples at `places`, of all ranks; all call it together."""
+        """What the page shows of the samples at `places`, or why not, of all ranks; all call it together."""
         if not self.show:
             return {}
         self.settle()
-        mine = {place: self._shown(self.kept[place]) for place in dict.fromkeys(places) if place in self.kept}
-        return {place: content for rank in gathered(mine) for place, content in rank.items()}
+        places = list(dict.fromkeys(places))
+        mine = {place: self._shown(self.kept[place]) for place in places if place in self.kept}
+        pooled = "not kept: rows of one unit are pooled" if self.watched.unit else "not kept in the first validation"
+        made = dict.fromkeys(places, dict.fromkeys(self.show, Unshown(pooled)))
+        return made | {place: content for rank in gathered(mine) for place, content in rank.items()}
 
     def _entry(self, batch: Any, modality: str, N: int, row: int) -> Any:
         """A sample's entry, of several keys a tuple of them; None where the batch has none."""

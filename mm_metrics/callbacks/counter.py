@@ -156,7 +156,7 @@ class Counter:
                     loader.units.take(shown.rows, rows, truth.unit)
                 else:
                     loader.take_in(shown.rows, rows, batch_idx)
-                    loader.contents.take(batch, N, first, n, loader.samples.places, shown.presence)
+                    loader.contents.take(batch, N, first, n, loader.samples, shown.presence)
         except (LookupError, TypeError, ValueError):
             loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
             raise

@@ -41,7 +41,7 @@ class Loader:
         self.metric, self.index, self.contents, self.prober, self.auto = metric, index, contents, prober, auto
         self.watched, self.tolerant, self.max_bytes = prober.watched, tolerant, max_bytes
         self.begun = False  # whether a batch was answered: what fails before is how the monitor was set up
-        self.samples = SampleTracker(metric.modalities, metric.reader, metric.layout.masks or ())
+        self.samples = SampleTracker(metric)
         self.refused, self.units, self.waiting = Refused(), Units(), Waiting()
         self.book: Book | None = None
         self.pending: list[tuple[Tensor, Run, Labels]] = []  # on an accelerator, until it is known what could be scored

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, QualityGate, Verdict
 
 T = TypeVar("T")
-_LISTED = ("stage", "epoch", "kind", "modality", "message", "samples")
+_LISTED = ("stage", "epoch", "kind", "modality", "class", "message", "samples")
 _ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without ablation does not know
 
 
@@ -103,11 +104,10 @@ class Run:
             if told := refused.sentence(name, trainer.current_epoch, card.samples + refused.unknown):
                 self.say(told)
             loader.warn_of_probabilities(self.say)
-            weak = {finding.modality for finding in verdict.findings}
+            wanted = partial(_wanted, verdict.findings)
             found = [
                 {"stage": name, "epoch": trainer.current_epoch, **row}
-                for row in loader.samples.gathered(card.names, counter.prober.own)
-                if row["of"] and (row["kind"] != "missed" or row["modality"] in weak)
+                for row in loader.samples.gathered(card.names, counter.prober.own, wanted)
             ]
             contents = loader.contents.gathered(row["place"] for one in found for row in one["rows"])
             self.shown += [
@@ -155,6 +155,14 @@ class Run:
     def __getstate__(self) -> dict[str, Any]:
         """Without the folder of a run that is under way."""
         return {**vars(self), "output": None}
+
+
+def _wanted(findings: Sequence[Finding], kind: str, slice: str, name: str | None) -> bool:
+    """Whether a kind's samples stand behind a finding; those right only with, or without, a modality always do."""
+    if name is not None:
+        scores = ("precision",) if kind == "taken_for" else ("recall", "f1", "unbalanced")
+        return any(finding.class_name == name and finding.score in scores for finding in findings)
+    return kind != "missed" or any(finding.modality == slice for finding in findings)
 
 
 def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The samples behind a finding: a few numbers each, in memory that does not grow, the same on any number of ranks."""
+"""The samples behind a finding: a few each, in memory that does not grow, the same on any number of ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,111 +12,173 @@ from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import Labels, Reader
 from mm_metrics.counts.measure import logits_of
-from mm_metrics.modalities import Modalities
+from mm_metrics.counts.truth import read_truth
+from mm_metrics.metrics import CoalitionConfusionMatrix
 
 KEPT, WORST = 50, 10
 _MANY = 16  # coalitions, of which each sample's answers are kept; of more, those of one modality, or of one missing
+_CLASSES = 64  # that have samples of their own
+_AT_ONCE, _HELD = 4096, 2**24  # rows that are looked at together, and the bytes of answers that wait for it
 _UNASKED = -2
 RANK = 2**40  # places of one rank
+_OF_CLASS = ("missed_class", "taken_for")
 
 
 class SampleTracker:
-    """Keeps of each kind of finding the lowest `KEPT` numbers and the `WORST` samples, on the device, without a stall.
+    """Keeps of each kind of finding the `KEPT` samples that are surest and wrong, on the device, without a stall.
 
-    Kinds F, for S slices and M modalities: missed on a slice; right only with a modality; right only without it. In
-    binary tasks a miss is an event that was not seen, else any wrong answer.
+    Kinds F, for slices and modalities: missed on a slice; right only with a modality; right only without it; for
+    classes, or labels: missed, and taken for it. In binary tasks a miss is an event that was not seen, else any wrong
+    answer. Of samples that are equally sure the lower numbers come first, on any number of ranks.
     """
 
-    def __init__(self, modalities: Modalities, reader: Reader, masks: Sequence[int]) -> None:
-        self.modalities, self.reader = modalities, reader
-        M = len(modalities)
+    def __init__(self, metric: CoalitionConfusionMatrix) -> None:
+        self.modalities, self.reader = metric.modalities, metric.reader
+        M, masks, names = len(self.modalities), metric.layout.masks or (), self.modalities.names
         few = masks if len(masks) <= _MANY else [mask for mask in masks if mask.bit_count() in (0, 1, M - 1, M, M + 1)]
         self.masks = tuple(few)
-        self.kinds = [("missed", "all"), *(("missed", name) for name in modalities.names)]
-        self.kinds += [(kind, name) for kind in ("right_only_with", "right_only_without") for name in modalities.names]
-        self.lowest: list[Tensor] = []  # 1 where there is one (F, KEPT), number
-        self.worst: list[Tensor] = []  # how sure (F, WORST), number, place, target (F, WORST, L), said (F, WORST, K, L)
+        self.by = [part for part in metric.layout.by if part[0][0] != "_"]
+        classes = self.reader.L if self.reader.task.by_label else self.reader.C
+        self.classes = 0 if self.reader.task.positive or classes > _CLASSES else classes
+        self.kinds: list[tuple[str, str, int | None]] = [("missed", name, None) for name in ("all", *names)]
+        self.kinds += [("missed", f"{column}/{value}", None) for column, values in self.by for value in values]
+        self.kinds += [(kind, name, None) for kind in ("right_only_with", "right_only_without") for name in names]
+        self.kinds += [(kind, "all", c) for kind in _OF_CLASS for c in range(self.classes)]
+        self.held: list[tuple[Any, ...]] = []  # batches that nobody has looked at
+        self.form: tuple[Any, ...] = ()  # what they have in common
+        self.worst: list[Tensor] = []  # order (F, KEPT), number, place, target (F, KEPT, L), said (F, KEPT, K, L)
         self.counts: Tensor | int = 0  # (F,)
         self.numbered, self.positions = True, False  # whether numbers are known; whether a sample is several rows
 
     @property
     def places(self) -> Tensor | None:
         """``(F, WORST)`` the places of the worst samples, -1 where there is none; None before the first batch."""
-        return torch.where(self.worst[0] >= 0, self.worst[2], -1) if self.worst else None
+        self.settle()
+        return torch.where(self.worst[0] > -RANK, self.worst[2], -1)[:, :WORST] if self.worst else None
 
     def update(self, labels: Labels, masks: Sequence[int], own: int, rows: Rows) -> None:
-        """Look at one batch of `rows` that were read as `labels`, which the coalitions `masks` answered.
+        """Remember one batch of `rows` that were read as `labels`, which the coalitions `masks` answered.
 
         `own` is the mask of the model's own prediction. A sample is ``rows.each`` rows, right where all of them are.
         """
-        full, M, each = self.modalities.full, len(self.modalities), rows.each
+        preds, N, device = rows.preds.detach(), rows.preds.shape[1], rows.preds.device
+        slices = None if rows.slices is None else rows.slices.clone()  # the batch is the user's, and may change
+        parts: list[Any] = [preds, labels.predicted, labels.target.clone(), labels.ignored, rows.counted, slices]
+        parts += [rows.numbers, rows.place]
+        for part in self.by:
+            value = {part[0]: (rows.by or {})[part[0]]}
+            parts.append(read_truth(self.modalities, (part,), N, device, labels.target, values=value).columns)
+        form = tuple(masks), own, rows.each, preds.shape[2:], preds.dtype, [part is None for part in parts]
+        if self.held and form != self.form:
+            self.settle()
+        self.form = form
+        self.held.append(tuple(parts))
+        waiting = sum(part[1].shape[1] for part in self.held)
+        if waiting >= _AT_ONCE or preds.nbytes * len(self.held) >= _HELD:
+            self.settle()
+
+    def settle(self) -> None:
+        """Look at the batches that wait."""
+        if not self.held:
+            return
+        axes = (1, 1, 0, 0, 1, *[0] * (len(self.held[0]) - 5))
+        joined: list[Any] = [
+            None if parts[0] is None else torch.cat(parts, dim=axis) if len(parts) > 1 else parts[0]
+            for axis, parts in zip(axes, zip(*self.held, strict=True), strict=True)
+        ]
+        preds, said, target, ignored, counted, slices, numbers, place, *codes = joined
+        self.held, (masks, own, each, *_) = [], self.form
+        full, M = self.modalities.full, len(self.modalities)
         at = {mask: k for k, mask in enumerate(masks)}
         mine, whole = at[own], at.get(full, at[own])
         without = [at.get(full ^ 1 << m) if full in at else None for m in range(M)]
-        sure = torch.zeros(labels.predicted.shape[:2], device=rows.preds.device)
+        sure = torch.zeros(said.shape[:2], device=preds.device)
+        labels = Labels(said, target, ignored, None, None)
         for k in {mine, whole, *(k for k in without if k is not None)}:  # a copy of all would cost as much again
-            one = labels._replace(predicted=labels.predicted[k : k + 1])
-            sure[k] = _sureness(self.reader, rows.preds[k : k + 1], one)[0].round(decimals=4)  # of noise no order comes
-        target, said, counted = labels.target, labels.predicted, rows.counted  # (N, L), (K, N, L), (K, N)
-        right = ((said == target) | (False if labels.ignored is None else labels.ignored)).all(-1)
+            one = labels._replace(predicted=said[k : k + 1])
+            sure[k] = _sureness(self.reader, preds[k : k + 1], one)[0].round(decimals=4)  # of noise no order comes
+        right = ((said == target) | (False if ignored is None else ignored)).all(-1)
         missed = ~right[mine] & (target[:, 0] == 1) if self.reader.task.positive else ~right[mine]
-        slices = rows.slices
-        self.numbered, self.positions = rows.numbers is not None, each > 1
+        of_class = self._of_classes(said[mine], target, ignored, ~right[mine], each)
+        self.numbered, self.positions = numbers is not None, each > 1
         if each > 1:
             K, N = right.shape[0], right.shape[1] // each
             sure = torch.where(right, 0.0, sure).reshape(K, N, each).amax(-1)
             missed = missed.reshape(N, each).any(-1)
             said = right.reshape(K, N, each).sum(-1, keepdim=True)
             right, target = said[..., 0] == each, torch.full((N, 1), each, device=said.device)
-            slices = None if slices is None else slices[::each]
+            slices, numbers, place, *codes = (
+                None if x is None else x[::each] for x in (slices, numbers, place, *codes)
+            )
             counted = None if counted is None else counted[:, ::each]
         wrong = ~right
         if counted is not None:
             said, wrong, right = said.where(counted[..., None], _UNASKED), wrong & counted, right & counted
         nothing = torch.zeros_like(missed)
         flags = [missed, *(missed if slices is None else missed & (slices[:, m] != 0) for m in range(M))]
+        flags += [
+            missed & (code == v) for code, (_, values) in zip(codes, self.by, strict=True) for v in range(len(values))
+        ]
+        whose = [mine] * len(flags) + [mine if k is None else k for k in without] + [whole] * M
         flags += [nothing if k is None else right[whole] & wrong[k] for k in without]
         flags += [nothing if k is None else right[k] & wrong[whole] for k in without]
-        whose = [*[mine] * (1 + M), *(mine if k is None else k for k in without), *[whole] * M]
-        found = torch.stack(flags)  # (F, N)
-        given = [part[::each].expand_as(found) for part in (rows.numbers, rows.place) if part is not None]
-        number, place = given[0], given[-1]  # whichever is known stands for both
-        if self.numbered:
-            self.lowest = _best(self.lowest, [found.byte(), number], KEPT)
-        which = torch.arange(found.shape[1], device=found.device).expand_as(found)
-        best = _best([], [torch.where(found, torch.stack([sure[k] for k in whose]), -1.0), number, place, which], WORST)
-        unasked = torch.full_like(said[0], _UNASKED)[best[3]]
-        asked = torch.stack([said[at[mask]][best[3]] if mask in at else unasked for mask in self.masks], dim=2)
-        self.worst = _best(self.worst, [*best[:3], target[best[3]], asked], WORST)
-        self.counts = self.counts + found.sum(1)
+        found = torch.cat([torch.stack(flags), of_class])  # (F, N)
+        whose += [mine] * len(of_class)
+        number = numbers if place is None else place if numbers is None else numbers
+        place = number if place is None else place
+        # One integer orders them: first how sure, then the number, and among numbers that are not known the place.
+        order = ((1e4 * sure[whose]).round().long().clamp(max=2**21) << 41) - number % RANK  # (F, N)
+        order, which = torch.where(found, order, -RANK).topk(min(KEPT, found.shape[1]), dim=1)
+        unasked = torch.full_like(said[0], _UNASKED)[which]
+        asked = torch.stack([said[at[mask]][which] if mask in at else unasked for mask in self.masks], dim=2)
+        best = [order, number[which], place[which], target[which], asked]
+        if self.worst:
+            best = [torch.cat(pair, dim=1) for pair in zip(self.worst, best, strict=True)]
+            first = best[0].topk(min(KEPT, best[0].shape[1]), dim=1).indices
+            best = [part[torch.arange(len(first), device=first.device)[:, None], first] for part in best]
+        self.worst, self.counts = best, self.counts + found.sum(1)
 
-    def gathered(self, names: Sequence[str], own: int) -> list[dict[str, Any]]:
-        """``[{"kind", "modality", "message", "samples", "of", "rows"}, …]`` over all ranks; all call it together.
+    def _of_classes(self, said: Tensor, target: Tensor, ignored: Tensor | None, wrong: Tensor, each: int) -> Tensor:
+        """``(2 C, N)`` bool: samples of a class that were missed, and those wrongly taken for it; of labels alike."""
+        if self.reader.task.by_label and self.classes:
+            heard = True if ignored is None else ~ignored
+            return torch.cat([(target == 1) & (said != 1) & heard, (target != 1) & (said == 1) & heard], dim=1).T
+        numbers = torch.arange(self.classes, device=said.device)
+        flags = torch.cat([(part == numbers) & wrong[:, None] for part in (target, said)], dim=1)
+        return flags.unflatten(0, (len(wrong) // each, each)).any(1).T
 
-        `rows` are the worst samples as the page takes them, in the classes' `names`, each with its ``"place"``.
+    def gathered(
+        self, names: Sequence[str], own: int, wanted: Callable[[str, str, str | None], bool]
+    ) -> list[dict[str, Any]]:
+        """``[{"kind", "modality", "class", "message", "samples", "of", "rows"}, …]`` over all ranks; all call it.
+
+        Of the kinds that are `wanted`, and have samples; `samples` are numbers, the surest first, `rows` the worst as
+        the page takes them, in the classes' `names`, each with its ``"place"``.
         """
-        mine = self.counts.tolist() if isinstance(self.counts, Tensor) else [0] * len(self.kinds)
-        counts, numbers, samples = zip(*gathered((mine, self._numbers(), self._samples(names, own))), strict=True)
-        return [
-            {
-                "kind": kind,
-                "modality": modality,
-                "message": self._message(kind, modality),
-                "samples": sorted(n for rank in numbers for n in rank[i])[:KEPT],
-                "of": sum(rank[i] for rank in counts),
-                "rows": [row for *_, row in sorted(part for rank in samples for part in rank[i])][:WORST],
-            }
-            for i, (kind, modality) in enumerate(self.kinds)
+        self.settle()
+        kinds = [(kind, slice, None if c is None else str(names[c])) for kind, slice, c in self.kinds]
+        mine = self.counts.tolist() if isinstance(self.counts, Tensor) else [0] * len(kinds)
+        parts = zip(*(part.tolist() for part in self.worst), strict=True) if self.worst else [()] * len(kinds)
+        samples = [
+            [(-one[0], one[2], one) for one in zip(*part, strict=True) if one[0] > -RANK] if wanted(*kind) else []
+            for kind, part in zip(kinds, parts, strict=True)
         ]
+        counts, ranks = zip(*gathered((mine, samples)), strict=True)
+        made = []
+        for i, kind in enumerate(kinds):
+            of, best = sum(rank[i] for rank in counts), sorted(part for rank in ranks for part in rank[i])[:KEPT]
+            if of and wanted(*kind):
+                entry: dict[str, Any] = dict(zip(("kind", "modality", "class"), kind, strict=True))
+                entry["message"] = self._message(*kind)
+                entry["samples"] = [one[1] for *_, one in best] if self.numbered else []
+                rows = [self._row(names, own, *one[1:]) for *_, one in best[:WORST]]
+                made.append({**entry, "of": of, "rows": rows})
+        return made
 
-    def _numbers(self) -> list[list[int]]:
-        there, numbers = (part.tolist() for part in self.lowest) if self.lowest else ([[]] * len(self.kinds),) * 2
-        return [[n for n, yes in zip(*kind, strict=True) if yes] for kind in zip(numbers, there, strict=True)]
-
-    def _samples(self, names: Sequence[str], own: int) -> list[list[tuple[float, int, int, dict[str, Any]]]]:
-        """The order and the row of this rank's worst samples of each kind."""
-        if not self.worst:
-            return [[] for _ in self.kinds]
+    def _row(
+        self, names: Sequence[str], own: int, number: int, place: int, target: list[int], answers: list[list[int]]
+    ) -> dict[str, Any]:
+        """A sample as the page takes it."""
 
         def said(labels: list[int]) -> str:
             if self.positions:
@@ -125,36 +187,22 @@ class SampleTracker:
                 return ", ".join(name for name, yes in zip(names, labels, strict=True) if yes == 1) or "none"
             return str(names[labels[0]]) if 0 <= labels[0] < len(names) else "no class"
 
-        def row(number: int, place: int, target: list[int], answers: list[list[int]]) -> dict[str, Any]:
-            told = {mask: said(one) for mask, one in zip(self.masks, answers, strict=True) if one[0] != _UNASKED}
-            shown = number if self.numbered else f"{place % RANK} of process {place // RANK}"
-            coalitions = {self.modalities.name(mask): answer for mask, answer in told.items() if mask != own}
-            return {
-                "number": shown,
-                "target": said(target),
-                "prediction": told[own],
-                "coalitions": coalitions,
-                "place": place,
-            }
+        told = {mask: said(one) for mask, one in zip(self.masks, answers, strict=True) if one[0] != _UNASKED}
+        coalitions = {self.modalities.name(mask): answer for mask, answer in told.items() if mask != own}
+        shown = number if self.numbered else f"{place % RANK} of process {place // RANK}"
+        answer = {"number": shown, "target": said(target), "prediction": told[own]}
+        return {**answer, "coalitions": coalitions, "place": place}
 
-        kinds = zip(*(part.tolist() for part in self.worst), strict=True)
-        return [
-            [(-one[0], one[1], one[2], row(*one[1:])) for one in zip(*kind, strict=True) if one[0] >= 0]
-            for kind in kinds
-        ]
-
-    def _message(self, kind: str, modality: str) -> str:
-        if kind == "missed":
-            what = "events missed" if self.reader.task.positive else "wrong answers"
-            return what if modality == "all" else f"{what} on the slice {modality}"
-        return f"right only {'with' if kind == 'right_only_with' else 'without'} {modality}"
-
-
-def _best(held: list[Tensor], found: list[Tensor], most: int) -> list[Tensor]:
-    """Of rows ``(F, n, …)`` held and found those of the largest first part; of equals, the earlier ones."""
-    parts = [torch.cat(pair, dim=1) for pair in zip(held, found, strict=True)] if held else found
-    order = parts[0].sort(dim=1, descending=True, stable=True).indices[:, :most]
-    return [part[torch.arange(len(order), device=order.device)[:, None], order] for part in parts]
+    def _message(self, kind: str, modality: str, name: str | None) -> str:
+        noun = f"{self.reader.task.noun} {name!r}"
+        what = "events missed" if self.reader.task.positive else "wrong answers"
+        return {
+            "missed": what if modality == "all" else f"{what} on the slice {modality}",
+            "right_only_with": f"right only with {modality}",
+            "right_only_without": f"right only without {modality}",
+            "missed_class": f"{noun} missed",
+            "taken_for": f"taken for {noun}",
+        }[kind]
 
 
 def _sureness(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from mm_metrics import words
 from mm_metrics.render import confusion
@@ -47,18 +48,22 @@ def next_step(told: Tables) -> str:
 
     ``Next: look at these 10 missed samples: 3, 17, …``
     """
-    for entry in sorted(told.samples, key=lambda entry: entry.get("modality") != told.weak):
+    first = next(((f.modality, f.class_name) for f in told.verdict.findings if f.modality in told.slices), None)
+
+    def later(entry: Mapping[str, Any]) -> tuple[bool, bool]:
+        return (entry.get("modality"), entry.get("class")) != first, entry.get("modality") != told.weak
+
+    for entry in sorted(told.samples, key=later):
         numbers = list(entry.get("samples", ()))
         if numbers:
-            what = {"right_only_with": "right only with", "right_only_without": "right only without"}
-            kind, modality = str(entry.get("kind", "missed")), entry.get("modality")
+            kind, whose = str(entry.get("kind", "missed")), entry.get("class") or entry.get("modality") or "all"
             shown = numbers[:SHOWN_SAMPLES]
             these = "this" if len(shown) == 1 else f"these {len(shown)}"
-            plural = "" if len(shown) == 1 else "s"
-            if kind in what and modality:
-                noun = f"sample{plural} {what[kind]} {modality}"
+            noun = words.plural(len(shown), "sample")
+            if kind in ("right_only_with", "right_only_without", "taken_for"):
+                noun = f"{noun} {kind.replace('_', ' ')} {whose}"
             else:
-                noun = f"missed sample{plural}" + (f" of {modality}" if modality not in (None, "", "all") else "")
+                noun = f"missed {noun}" + (f" of {whose}" if whose != "all" else "")
             numbered = ", ".join(map(clean, shown)) + (", …" if len(numbers) > len(shown) else "")
             return f"Next: look at {these} {clean(noun)}: {numbered}"
     counts = told.confusion(told.weak)
