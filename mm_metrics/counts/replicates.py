@@ -72,7 +72,8 @@ def _add_class_sums(view: Tensor, layout: Layout, batch: Batch, weights: _Weight
     for part, sums in _sums(row, L * 2 * (C + 1), drop, weights):
         wrong, right = sums.unflatten(1, (L, 2, C + 1))[:, :, :, 1:].unbind(2)  # (k, L, C, A, R)
         third = (held if len(held) == 1 else held[part]).expand_as(right)
-        _add(view, torch.stack([right, wrong + right, third], dim=2), ks[part])
+        for i, one in enumerate((right, wrong + right, third)):
+            _add(view[:, :, i], one, ks[part])
 
 
 def _add_measures(counts: Tensor, layout: Layout, batch: Batch, weights: _Weights, ks: Sequence[int]) -> None:
@@ -103,7 +104,7 @@ def _add_measures(counts: Tensor, layout: Layout, batch: Batch, weights: _Weight
 def _sums(
     rows: Tensor, n: int, drop: Tensor | None, weights: _Weights, values: Tensor | None = None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Some coalitions at a time, the sums ``(k, n, A, R)`` int64 of the weights, times `values` ``(K, N, X)``.
+    """Some coalitions at a time, the sums ``(k, n, A, R)`` of the weights, times `values` ``(K, N, X)``.
 
     `rows` ``(K, N, X)``, or ``(1, N, X)`` where all have the same, are numbers below n; what is to `drop` has none.
     """
@@ -115,7 +116,8 @@ def _sums(
         at = at * G + where.cell.unsqueeze(-1)
         gone = any_of(gone, None if where.absent is None else where.absent[None, :, :, None])
     K = max(len(at), 1 if gone is None else len(gone))
-    at, most = at.expand(K, -1, -1, -1), _SUMS_AT_ONCE if at.device.type == "cpu" else _SUMS_AT_ONCE_THERE
+    at, on_host = at.expand(K, -1, -1, -1), at.device.type == "cpu"
+    most = _SUMS_AT_ONCE if on_host else _SUMS_AT_ONCE_THERE
     step = max(1, most // (A * R * max(n * G, at[0].numel())))
     for start in range(0, K, step):
         part = at[start : start + step]
@@ -124,18 +126,33 @@ def _sums(
             part = part + torch.arange(k, device=at.device).view(-1, 1, 1, 1) * (n * G)
         if gone is not None:
             part = torch.where(gone if len(gone) == 1 else gone[start : start + k], spare, part)
-        weighted = each.view(1, 1, N, 1, A * R)
-        if values is not None:
-            weighted = weighted * values[start : start + k].unsqueeze(1).unsqueeze(-1)
-        sums = weighted.new_zeros(spare + 1, A * R)
-        sums.index_add_(0, part.flatten(), weighted.expand(*part.shape, -1).reshape(-1, A * R))
-        yield slice(start, start + k), sums[:-1].view(k, n, G * A, R).long()
+        if on_host and each.dtype.is_floating_point and values is None:
+            sums = _rows_by_cell(part, each.view(N, A * R), spare + 1)
+        else:
+            weighted = each.view(1, 1, N, 1, A * R)
+            weighted = weighted if values is None else weighted * values[start : start + k].unsqueeze(1).unsqueeze(-1)
+            sums = weighted.new_zeros(spare + 1, A * R)
+            sums.index_add_(0, part.flatten(), weighted.expand(*part.shape, -1).reshape(-1, A * R))
+        yield slice(start, start + k), sums[:-1].view(k, n, G * A, R)
+
+
+def _rows_by_cell(cells: Tensor, rows: Tensor, n: int) -> Tensor:
+    """The sum ``(n, V)`` of the float `rows` ``(N, V)`` that lie in each of n cells, by ``(k, W, N, X)`` their cells.
+
+    `index_add_` would need a copy of the rows for every coalition; bags take them where they are. On the host alone:
+    not every accelerator has bags.
+    """
+    N, X = cells.shape[2:]
+    ordered = cells.flatten().sort()
+    which = ordered.indices.div(X, rounding_mode="floor").remainder(N)
+    starts = torch.searchsorted(ordered.values, torch.arange(n, device=cells.device))
+    return torch.nn.functional.embedding_bag(which, rows, starts, mode="sum")
 
 
 def _add(view: Tensor, sums: Tensor, ks: Sequence[int]) -> None:
     """Add sums of some coalitions ``(k, …)`` to the coalitions `ks` of the view; A may be 1 for all slices."""
     if list(ks) == list(range(ks[0], ks[0] + len(ks))):
-        view[ks[0] : ks[0] + len(ks)] += sums
+        view[ks[0] : ks[0] + len(ks)] += sums.long()
     else:
         for row, one in zip(ks, sums, strict=True):
-            view[row] += one
+            view[row] += one.long()

@@ -183,11 +183,11 @@ class ModalityMetric(Metric):
         if group is not None or not isinstance(index, Tensor) or index.ndim != 1 or index.dtype.is_floating_point:
             return
         if self.validate_args or index.device.type == "cpu":
-            ordered = index[index != COPY].sort().values
-            twice = ordered[1:][ordered[1:] == ordered[:-1]]
-            if len(twice):
+            ordered = index.sort().values
+            again = (ordered[1:] == ordered[:-1]) & (ordered[1:] != COPY)
+            if bool(again.any()):
                 raise ValueError(
-                    f"index has {int(twice[0])} more than once, and a sample counts once: number each by itself, and "
+                    f"index has {int(ordered[1:][again][0])} more than once, and a sample counts once: number each by itself, and "
                     "say by group= which belong together"
                 )
 
