@@ -111,10 +111,6 @@ class Counted:
         """Samples that count in a slice."""
         return int(self.sums(coalition, slice).actual.sum(-1).max())
 
-    def positives(self, slice: Slice = "all", coalition: str | None = None) -> int:
-        """Actual samples of class 1 on a slice: the events of a binary task."""
-        return int(self.sums(coalition, slice).actual[0, 1])
-
     def outside(self, coalition: str | None = None) -> int:
         """How many answers were no class (in multilabel: named a label that is none); wrong ones where judged."""
         row = self.row(coalition)

@@ -187,8 +187,8 @@ class ModalityMetric(Metric):
             again = (ordered[1:] == ordered[:-1]) & (ordered[1:] != COPY)
             if bool(again.any()):
                 raise ValueError(
-                    f"index has {int(ordered[1:][again][0])} more than once, and a sample counts once: number each by itself, and "
-                    "say by group= which belong together"
+                    f"index has {int(ordered[1:][again][0])} more than once, and a sample counts once: number each by "
+                    "itself, and say by group= which belong together"
                 )
 
     def numbers(self, preds: Any, target: Any) -> Any:
