@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mm_metrics import ModalityConfusionMatrix, QualityGate, Scorecard, words
+from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, QualityGate, Scorecard, words
 from mm_metrics.render import console, phrases, tables
 from mm_metrics.scorecard import Contribution, Estimate
+from mm_metrics.verdict import Finding, Verdict
 from tests.render_cards import HOSTILE, card, paradox
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -292,3 +293,34 @@ def test_the_slices_of_an_ordinal_card_show_errors_and_correlations():
     told = tables.Tables(metric.scorecard())
     assert told.scores.columns[2:] == ("MAE ↓", "Pearson correlation", "Acc-2", "F1 of Acc-2")
     assert "MAE ↓" in console.text(metric.scorecard())
+
+
+@pytest.mark.parametrize("scale", [0.001, 1.0, 150.0])
+def test_large_and_small_numbers_keep_to_the_columns(scale):
+    random = torch.Generator().manual_seed(0)
+    metric = CoalitionConfusionMatrix(("text", "audio"), task="ordinal", edges="mosi", bootstrap=20)
+    target = scale * torch.randn(200, generator=random)
+    metric.update(scale * torch.randn(4, 200, generator=random), target, index=torch.arange(200))
+    made = metric.scorecard()
+    for width in (60, 80, 100):
+        said = console.text(made, width=width)
+        assert max(map(words.width, said.splitlines())) <= width
+        assert f"\ntext-audio {words.score(made.score('mae'))}" in said.replace("  ", " ")
+
+
+def test_next_looks_at_the_class_of_the_first_finding():
+    def finding(name: str | None) -> Finding:
+        return Finding("low_recall", "all", "recall", 0.3, 0.2, 0.4, 0.5, "a message", "bad", name)
+
+    samples = [
+        {"kind": "missed", "modality": "all", "class": None, "samples": [1, 2]},
+        {"kind": "taken_for", "modality": "all", "class": "b", "samples": [5]},
+        {"kind": "missed_class", "modality": "all", "class": "a", "samples": [9, 3]},
+    ]
+    for name, said in (
+        (None, "these 2 missed samples: 1, 2"),
+        ("a", "these 2 missed samples of a: 9, 3"),
+        ("b", "this sample taken for b: 5"),
+    ):
+        told = tables.of(card(), Verdict("bad", True, (finding(name),), "BAD", ()), samples)
+        assert phrases.next_step(told) == f"Next: look at {said}"

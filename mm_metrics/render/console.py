@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mm_metrics import words
@@ -101,7 +102,8 @@ def print_card(card: Tally | Tables, *, file: TextIO | None = None, **options: A
     file = sys.stdout if file is None else file
     terminal = bool(getattr(file, "isatty", lambda: False)())
     if terminal:
-        options = {"width": min(100, _terminal_width(file)), "color": _has_colors(), **options}
+        colors = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        options = {"width": min(100, shutil.get_terminal_size().columns), "color": colors, **options}
     said = text(card, **options)
     encoding = getattr(file, "encoding", None) or "utf-8"
     try:
@@ -109,17 +111,6 @@ def print_card(card: Tally | Tables, *, file: TextIO | None = None, **options: A
     except UnicodeEncodeError:
         said = said.translate(_ASCII).encode(encoding, "replace").decode(encoding)
     print(said, file=file, flush=True)
-
-
-def _terminal_width(file: TextIO) -> int:
-    try:
-        return os.get_terminal_size(file.fileno()).columns or 80
-    except (OSError, ValueError, AttributeError):
-        return 80
-
-
-def _has_colors() -> bool:
-    return "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
 class _Page:
@@ -133,8 +124,10 @@ class _Page:
         self.lines.append([])
 
     def sentence(self, said: str, style: str = "", indent: str = "") -> None:
-        wrapped = _wrapped(words.clean(said), self.columns, indent)
-        self.lines.extend([(line, style)] for line in wrapped)
+        said = words.clean(said)
+        # Wide letters take two columns each: half the room is always enough.
+        room = self.columns if words.width(said) == len(said) else self.columns // 2
+        self.lines.extend([(line, style)] for line in textwrap.wrap(said, room, subsequent_indent=indent))
 
     def table(self, table: Table, title: str, bars: bool = False) -> None:
         """Columns as wide as their content, intervals muted; a name too long for what remains has a line of its own."""
@@ -143,10 +136,14 @@ class _Page:
             [max([words.width(row[i][part]) for row in body] or [0]) for i in range(len(table.columns) - 1)]
             for part in (0, 1)
         )
-        widths = [
-            max(words.width(name), value + (reach and reach + 1))
-            for name, value, reach in zip(table.columns[1:], values, reaches, strict=True)
-        ]
+        while True:
+            widths = [
+                max(words.width(name), value + (reach and reach + 1))
+                for name, value, reach in zip(table.columns[1:], values, reaches, strict=True)
+            ]
+            if not any(reaches) or sum(widths) + len(widths) + 4 <= self.columns:
+                break
+            reaches[max(i for i, reach in enumerate(reaches) if reach)] = 0  # no room for the last intervals
         longest = max(words.width(words.clean(row[0])) for row in (table.columns, *table.rows))
         space = "  " if sum(widths) + 2 * len(widths) + min(longest, 6) <= self.columns else " "
         first = min(longest, max(4, self.columns - sum(widths) - len(space) * len(widths)))
@@ -202,10 +199,3 @@ def _parts(cell: Any) -> tuple[str, str]:
 def _padded(said: str, columns: int, right: bool = False) -> str:
     space = " " * max(0, columns - words.width(said))
     return space + said if right else said + space
-
-
-def _wrapped(said: str, columns: int, indent: str = "") -> Iterable[str]:
-    if words.width(said) == len(said):
-        return textwrap.wrap(said, columns, subsequent_indent=indent)
-    # Wide letters take two columns each: half the room is always enough.
-    return textwrap.wrap(said, columns // 2, subsequent_indent=indent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from mm_metrics import words
@@ -298,17 +299,10 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 def apart(places: Sequence[float], least: float) -> list[float]:
     """The same places, moved as little as it takes to lie `least` apart."""
+    moved = list(places)
     order = sorted(range(len(places)), key=lambda i: places[i])
-    moved = [places[i] for i in order]
     for _ in range(50):
-        close = [i for i in range(len(moved) - 1) if moved[i + 1] - moved[i] < least * 0.999]
-        if not close:
-            break
-        for i in close:
-            push = (least - (moved[i + 1] - moved[i])) / 2
-            moved[i] -= push
-            moved[i + 1] += push
-    result = [0.0] * len(places)
-    for rank, i in enumerate(order):
-        result[i] = moved[rank]
-    return result
+        for i, j in pairwise(order):
+            push = max(0.0, least - (moved[j] - moved[i])) / 2
+            moved[i], moved[j] = moved[i] - push, moved[j] + push
+    return moved

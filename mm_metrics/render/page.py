@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mm_metrics import __version__, words
 from mm_metrics.counts.tally import Tally
@@ -22,6 +22,7 @@ from mm_metrics.verdict import Verdict
 
 _STAGE = re.compile(r"(train|val|validate|test|predict)(_\d+)?")
 Cards = Tally | Tables
+T = TypeVar("T")
 
 
 def write(
@@ -61,7 +62,8 @@ def write(
         raise ValueError("cards is empty: give one scorecard, or several by name")
     given = verdicts if isinstance(verdicts, Mapping) else dict.fromkeys(named, verdicts)
     told = {
-        name: tables.of(card, given.get(name), _of_stage(samples, name, named), name) for name, card in named.items()
+        name: tables.of(card, given.get(name), _of_stage(samples, samples, name, named), name)
+        for name, card in named.items()
     }
     first, compared = next(iter(told.values())), _comparisons(told)
     newest_first = list(told.values())[:: -1 if compared else 1]
@@ -75,7 +77,7 @@ def write(
     )
     page = environment.get_template("template.html").render(
         sections=[sections.section(one) for one in newest_first],
-        shown=_shown(shown, told),
+        shown={one.name: _of_stage(shown, kept.shown(shown), name, named) for name, one in told.items()},
         comparisons=compared,
         histories=sections.histories([dict(row) for row in history or ()], first.modalities, first.score),
         dynamics=sections.dynamics([dict(row) for row in dynamics or ()], first.modalities),
@@ -95,22 +97,11 @@ def _named(cards: Cards | Mapping[str, Cards] | Sequence[Cards]) -> dict[str, Ca
 
 
 def _of_stage(
-    samples: Sequence[Mapping[str, Any]] | None, name: str, named: Mapping[str, Cards]
-) -> list[dict[str, Any]]:
-    """The samples of one card: those that name it, and where none is named those of the first."""
-    first = next(iter(named))
-    return [dict(entry) for entry in samples or () if entry.get("stage", first) == name or len(named) == 1]
-
-
-def _shown(findings: Sequence[Mapping[str, Any]] | None, told: Mapping[str, Tables]) -> dict[str, list[kept.Shown]]:
-    """The samples of each card's findings, by its name: those that name no stage are the first one's."""
-    made = kept.shown(findings)
-    first = next(iter(told))
-    stages = [str(entry.get("stage", first)) for entry in findings or ()]
-    return {
-        one.name: [part for part, stage in zip(made, stages, strict=True) if stage == name or len(told) == 1]
-        for name, one in told.items()
-    }
+    entries: Sequence[Mapping[str, Any]] | None, made: Sequence[T] | None, name: str, named: Mapping[str, Cards]
+) -> list[T]:
+    """What was made of one card's entries: of those that name it; those that name none are the first card's."""
+    first, pairs = next(iter(named)), zip(entries or (), made or (), strict=True)
+    return [one for entry, one in pairs if entry.get("stage", first) == name or len(named) == 1]
 
 
 def _comparisons(told: Mapping[str, Tables]) -> list[Compared]:

@@ -11,6 +11,7 @@ from mm_metrics.counts.compare import Comparison
 from mm_metrics.render import charts, curves, draw, fitted, phrases, svg, tables
 from mm_metrics.render.charts import number
 from mm_metrics.render.curves import Curve
+from mm_metrics.render.draw import Sheet
 from mm_metrics.render.tables import Number, Table, Tables
 
 _EPOCHS_SHOWN = 50
@@ -27,6 +28,11 @@ class Picture:
     tables: list[tuple[str, Table]]
     svg: str
     caption: str = ""
+
+
+def picture(title: str, alt: str, beside: list[tuple[str, Table]], sheet: Sheet, caption: str = "") -> Picture:
+    """A sheet with what is read instead of it."""
+    return Picture(title, alt, beside, svg.inline(sheet, alt), caption)
 
 
 @dataclass
@@ -72,8 +78,8 @@ def section(told: Tables) -> Section:
         if line := fitted.fit(told, slice):
             numbers = fitted.table(told, slice, line)
             alt = f"Predicted against true on {slice}, {support}: {_said(numbers, 1)}"
-            drawn = svg.inline(fitted.panel(told, slice, line), alt)
-            made.fits.append(Picture(slice, alt, [("Numbers", numbers)], drawn, support))
+            sheet = fitted.panel(told, slice, line)
+            made.fits.append(picture(slice, alt, [("Numbers", numbers)], sheet, support))
         cells = told.cells(slice)
         if cells is None or not told.supports[slice]:
             continue
@@ -84,7 +90,7 @@ def section(told: Tables) -> Section:
         elif len(told.names) > 2:
             beside.append((f"{told.kind.nouns.capitalize()} of lowest recall", worst))
         alt = f"Confusion on {slice}: {_said(worst._replace(rows=worst.rows[:6]), 2, 'recall of')}"
-        made.confusions.append(Picture(slice, alt, beside, svg.inline(draw.heat(cells), alt), support))
+        made.confusions.append(picture(slice, alt, beside, draw.heat(cells), support))
     made.curves = _curves(told) if told.further.rows else []
     made.confusion_note = phrases.confusion_note(told)
     return made
@@ -93,18 +99,12 @@ def section(told: Tables) -> Section:
 def _curves(told: Tables) -> list[Picture]:
     """The curves of histograms that were kept, or a table alone of scores that have no curve."""
     pooled = "" if told.kind.positive else f" All {told.kind.nouns} are pooled, one against the rest."
+    bands, sure = "Bands are 95% intervals.", "On the diagonal it is as often right as it is sure."
     made = []
     for title, field_, make, across, up, caption in (
-        ("ROC", "curves", curves.roc, "false alarms", "hits", "Bands are 95% intervals."),
-        ("Precision and recall", "curves", curves.precision_recall, "recall", "precision", "Bands are 95% intervals."),
-        (
-            "Reliability",
-            "levels",
-            curves.reliability,
-            "how sure",
-            "how often right",
-            "On the diagonal it is as often right as it is sure.",
-        ),
+        ("ROC", "curves", curves.roc, "false alarms", "hits", bands),
+        ("Precision and recall", "curves", curves.precision_recall, "recall", "precision", bands),
+        ("Reliability", "levels", curves.reliability, "how sure", "how often right", sure),
     ):
         drawn = told.curves(field_, make)
         if drawn:
@@ -113,7 +113,7 @@ def _curves(told: Tables) -> list[Picture]:
             heads = (f"{across} → {up}", *(f"point {i}" for i in range(1, _LISTED + 1)))
             sheet = draw.lines(drawn, across, up, square=True, diagonal=make is not curves.precision_recall)
             beside = [("Scores", told.further), ("Along the curve", Table(heads, points))]
-            made.append(Picture(title, alt, beside, svg.inline(sheet, alt), caption + pooled))
+            made.append(picture(title, alt, beside, sheet, caption + pooled))
     return made
 
 
@@ -132,38 +132,28 @@ def _contributions(told: Tables) -> Picture:
     drops = any(row[1].value == row[1].value for row in told.contributions.rows)
     what = "Lost without each modality" if drops else "Gained by each modality alone"
     alt = f"{what}, in {unit}: {_said(told.contributions, 1 if drops else 2)}"
-    return Picture(
-        "What each modality gives",
-        alt,
-        [(_capital(unit), told.contributions)],
-        svg.inline(charts.contributions(told), alt),
-        "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none.",
+    caption = (
+        "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none."
     )
+    beside = [(_capital(unit), told.contributions)]
+    return picture("What each modality gives", alt, beside, charts.contributions(told), caption)
 
 
 def _coalitions(told: Tables) -> Picture:
     label = words.label(told.score)
     alt = f"{label} by the modalities shown: {_said(told.coalition_scores(told.telling), 1)}"
     everything = told.coalition_scores(told.coalitions)
-    return Picture(
-        "Shown only these modalities",
-        alt,
-        [(" and ".join(everything.columns[1:]), everything)],
-        svg.inline(charts.coalitions(told), alt),
-        f"Full dots are modalities that the model was shown; bars are {label}, lines 95% intervals.",
-    )
+    beside = [(" and ".join(everything.columns[1:]), everything)]
+    caption = f"Full dots are modalities that the model was shown; bars are {label}, lines 95% intervals."
+    return picture("Shown only these modalities", alt, beside, charts.coalitions(told), caption)
 
 
 def _interactions(told: Tables) -> Picture:
     unit = words.unit(told.score)
     alt = f"Interactions in {unit}: {_said(told.interactions, 1)}"
-    return Picture(
-        "Together or instead",
-        alt,
-        [(_capital(unit), told.interactions), ("Of all modalities", told.together)],
-        svg.inline(charts.interactions(told), alt),
-        "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other.",
-    )
+    beside = [(_capital(unit), told.interactions), ("Of all modalities", told.together)]
+    caption = "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other."
+    return picture("Together or instead", alt, beside, charts.interactions(told), caption)
 
 
 def _said(table: Table, column: int, opening: str = "") -> str:
@@ -226,7 +216,7 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
 def _differences(table: Table, shown: Sequence[str], title: str, unit: str) -> Picture:
     series = {name: [row[table.columns.index(name)] for row in table.rows] for name in shown}
     alt = f"{title}, differences in {unit}: {_said(table, table.columns.index(shown[0]), shown[0])}"
-    return Picture(title, alt, [(_capital(unit), table)], svg.inline(charts.bars(table, series, unit), alt))
+    return picture(title, alt, [(_capital(unit), table)], charts.bars(table, series, unit))
 
 
 def _capital(said: str) -> str:
@@ -245,7 +235,7 @@ def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], scor
         series = {name: f"{stage}/drop/{name}/{score}" for name in modalities}
         title = f"{stage}: drop without a modality"
         made.append(lines(rows, series, keys, title, words.unit(score), words.per(score)))
-    return [picture for picture in made if picture is not None]
+    return list(filter(None, made))
 
 
 def dynamics(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> list[Picture]:
@@ -257,8 +247,7 @@ def dynamics(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> li
         whose = next((part for part in parts if part in modalities), None)
         what = " ".join(part for part in parts if part not in (whose, "dynamics")).replace("_", " ")
         groups.setdefault(what, {})[whose or parts[-1]] = key
-    made = [lines(rows, series, keys, words.clean(what)) for what, series in groups.items()]
-    return [picture for picture in made if picture is not None]
+    return list(filter(None, (lines(rows, series, keys, words.clean(what)) for what, series in groups.items())))
 
 
 def lines(
@@ -283,5 +272,4 @@ def lines(
     alt = f"{title} over {words.count(len(rows), 'epoch')}; at the end: " + ", ".join(
         f"{name} {value.text}" for name, value in zip(table.columns[1:], table.rows[-1][1:], strict=True)
     )
-    sheet = charts.history(rows, series, label, per or 1)
-    return Picture(title, alt, [("By epoch", table)], svg.inline(sheet, alt))
+    return picture(title, alt, [("By epoch", table)], charts.history(rows, series, label, per or 1))
