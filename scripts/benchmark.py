@@ -22,7 +22,7 @@ from tqdm import tqdm
 from mm_metrics.files import write_whole
 from scripts.benchmarks.timing import Row
 
-MEASURES = ("update", "steady", "ablation", "replicates", "scores", "sync", "files", "book", "leaks")
+MEASURES = ("update", "steady", "ablation", "replicates", "scores", "sync", "files", "book", "leaks", "workers")
 
 
 def main(args: list[str] | None = None) -> int:

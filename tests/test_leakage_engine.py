@@ -35,17 +35,18 @@ def small_parts(monkeypatch):
 
 
 class Words:
-    """A data set by number, whose reader is killed where it meets ``fatal`` for the first time."""
+    """A data set by number, whose reader is killed at each ``fatal`` number, until a file marks that it was."""
 
-    def __init__(self, first, seed, marker=None):
-        self.first, self.seed, self.marker = first, seed, marker
+    def __init__(self, first, seed, marker=None, fatal=()):
+        self.first, self.seed, self.marker, self.fatal = first, seed, marker, fatal
 
     def __len__(self):
         return 30
 
     def __getitem__(self, i):
-        if self.marker is not None and i == 17 and not os.path.exists(self.marker):
-            open(self.marker, "w").close()
+        if i in self.fatal and not (self.marker and os.path.exists(f"{self.marker}{i}")):
+            if self.marker:
+                open(f"{self.marker}{i}", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         n = self.first + i
         return {
@@ -72,11 +73,12 @@ def test_manifests_and_files(tmp_path):
     assert {f.kind for f in alone.findings} == {"exact", "near", "group", "label_conflict"}
 
 
-def test_a_killed_worker_costs_a_second_try_and_no_sample(tmp_path):
-    marker = tmp_path / "killed"
-    splits = {"train": Words(0, 1, str(marker)), "test": Words(20, 2)}
+def test_killed_workers_cost_another_try_and_no_sample(tmp_path):
+    """At the first sample, in the middle of a part, where one ends, and in the last."""
+    fatal = (0, 6, 17, 29)
+    splits = {"train": Words(0, 1, str(tmp_path / "a"), fatal), "test": Words(20, 2, str(tmp_path / "b"), fatal)}
     shared = find_leakage(splits, ["text", "values"], "who", engine="ray", **HOW)
-    assert marker.exists()
+    assert len(list(tmp_path.iterdir())) == 2 * len(fatal)
     assert shared == find_leakage(splits, ["text", "values"], "who", **HOW)
     assert shared.sizes == {"train": 30, "test": 30}
     assert len(shared.touched("test")) == 16  # ten are shared, six more belong to a shared group
