@@ -23,7 +23,7 @@ KEYS, ROWS = 32, 4  # keys a text, permutations a key: at a similarity of 0.5, 0
 SKETCH = 256  # shingles kept: of a longer text those with the smallest hashes, which estimate the similarity
 # Two words changed of twenty; people who describe one scene in their own words reach 0.69. Of the 45,660 captions of
 # AudioCaps (train_v2.csv of aac-datasets 0.7.0) 46 pairs are copies: 45 of the same letters, and one of 21 words that
-# has two of them changed. At 0.55 nine more were found, and a person would call four of them copies.
+# has two of them changed. At 0.55 there are nine more, most of them told anew.
 SIMILARITY = 0.7
 PAIRS = 1 << 14  # texts compared at a time
 EQUAL_KEPT = 10  # earlier texts listed for a later one of the same letters
