@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityAblation
 from mm_metrics.callbacks import ModalityMonitor
@@ -53,7 +54,7 @@ class Sleeper(LightningModule):
 
 def measure(quick: bool = False) -> Iterator[Row]:
     """The fixed price of a batch, what is added to a validation, and what comes after its last batch."""
-    yield _null_batch(20 if quick else 300)
+    yield _null_batch(*((20, 1) if quick else (150, 7)))
     for batches, seconds, goal in ((8, 0.02, 1.25),) if quick else ((32, 0.02, 1.25), (120, 0.3, 1.05)):
         yield _beside(batches, seconds, goal, 1 if quick else 3 if batches < 100 else 1)
     yield _end("end of a run: table, figures, page", 10, 0.6, True, 1 if quick else 5)
@@ -70,26 +71,52 @@ def _batches(n: int, C: int) -> list[dict[str, Tensor]]:
     ]
 
 
-def _null_batch(repeats: int) -> Row:
-    """Processor time: of 8 coalitions, presence, and 200 replicates of every slice."""
+def _null_batch(batches: int, repeats: int) -> Row:
+    """Processor time that the monitor adds to a batch: what so many more of them cost a validation, with and without.
+
+    8 coalitions, presence, and 200 replicates of every slice. Beside it, what ablation and counting cost when each
+    batch is answered and counted by itself.
+    """
+    few, many = (DataLoader(_batches(n, 10), batch_size=None) for n in (batches, 2 * batches))  # type: ignore[arg-type,var-annotated]
+    runs = {
+        (ours, i): validation(Sleeper(), loader, *[_monitor()] * ours)
+        for ours in (True, False)
+        for i, loader in enumerate((few, many))
+    }
+    spent: dict[tuple[bool, int], list[float]] = {key: [] for key in runs}
+    for _ in tqdm(range(repeats + 1), desc="null batches", leave=False):
+        for key, run in runs.items():
+            start = time.process_time()
+            run()
+            spent[key].append(time.process_time() - start)
+    seconds = {key: statistics.median(each[1:]) for key, each in spent.items()}
+    added = [(seconds[ours, 1] - seconds[ours, 0]) / batches for ours in (True, False)]
+    return _against(f"a batch of a model that does nothing, N={N}, R=200", added[0] - added[1], 0.0013, _alone(batches))
+
+
+def _monitor() -> ModalityMonitor:
+    return ModalityMonitor(
+        {name: name for name in NAMES}, num_classes=10, presence="has", bootstrap=200, output_dir=tempfile.mkdtemp()
+    )
+
+
+def _alone(batches: int) -> dict[str, float]:
     ablation = ModalityAblation(
         Sleeper(), {name: name for name in NAMES}, presence="has", encoders={name: f"encoders.{name}" for name in NAMES}
     )
     metric = CoalitionConfusionMatrix(NAMES, num_classes=10, bootstrap=200)
     spent: list[tuple[float, float]] = []
     with torch.inference_mode():
-        for batch in _batches(repeats + 5, 10):
+        for batch in _batches(batches + 5, 10):
             start = time.process_time()
             logits = ablation(batch)
             middle = time.process_time()
             metric.update(logits, batch["label"], batch["has"], batch["index"])
             spent.append((middle - start, time.process_time() - middle))
-    ours = {
+    return {
         name: statistics.median(part)
-        for name, part in zip(("ablation", "counting"), zip(*spent[5:], strict=True), strict=True)
+        for name, part in zip(("ablation alone", "counting alone"), zip(*spent[5:], strict=True), strict=True)
     }
-    total = sum(ours.values())
-    return _against(f"a batch of a model that does nothing, N={N}, R=200", total, 0.0013, ours)
 
 
 def _against(what: str, seconds: float, goal: float, details: dict[str, float]) -> Row:
@@ -100,12 +127,9 @@ def _against(what: str, seconds: float, goal: float, details: dict[str, float]) 
 
 def _beside(batches: int, seconds: float, goal: float, repeats: int) -> Row:
     loader: DataLoader = DataLoader(_batches(batches, 10), batch_size=None)  # type: ignore[arg-type]
-    monitor = ModalityMonitor(
-        {name: name for name in NAMES}, num_classes=10, presence="has", bootstrap=200, output_dir=tempfile.mkdtemp()
-    )
     runs = {
         "plain": validation(Sleeper(seconds), loader),
-        "ours": validation(Sleeper(seconds), loader, monitor),
+        "ours": validation(Sleeper(seconds), loader, _monitor()),
     }
     what = f"validation of {batches} batches of {1000 * seconds:g} ms"
     spent = interleaved(runs, repeats, what)
