@@ -5,6 +5,7 @@ Sums are integers in fixed point, `SCALE` a unit, so that neither ranks nor the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -34,6 +35,22 @@ def calibration_error(levels: Tensor) -> Tensor:
     """
     count, hits, confidence = levels.double().unbind(-1)
     return (hits - confidence / SCALE).abs().sum(-1) / count.sum(-1)
+
+
+def calibration_excess(levels: Tensor, replicates: Tensor) -> Tensor:
+    """By how much chance raises the `calibration_error` of ``(..., LEVELS, 3)`` on average, ``(...)``.
+
+    A bin's distance is that of its mean, a normal number g + σZ, folded: E|g + σZ| - g, with σ of `replicates`
+    ``(R, ..., LEVELS, 3)`` and g² what the square seen has beyond σ² (Roelofs et al. 2022 measure this bias).
+
+    >>> calibration_excess(torch.zeros(16, 3), torch.zeros(9, 16, 3)).isnan()
+    tensor(True)
+    """
+    gaps = [part[..., 1].double() - part[..., 2].double() / SCALE for part in (levels, replicates)]
+    spread = gaps[1].std(0)
+    far = (gaps[0].square() - spread.square()).clamp(min=0).sqrt() / spread.clamp(min=1e-12)
+    beyond = math.sqrt(2 / math.pi) * torch.exp(-far.square() / 2) - 2 * far * torch.special.ndtr(-far)
+    return (spread * beyond).sum(-1) / levels[..., 0].sum(-1)
 
 
 def ordinal_scores(sums: dict[str, Tensor], count: Tensor) -> dict[str, Tensor]:

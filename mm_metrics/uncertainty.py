@@ -112,12 +112,12 @@ def score_interval(
     Wilson's, with the number of samples that would give a proportion the standard error seen: unlike the percentile
     bootstrap it does not collapse where no replicate differs, nor leave the range, and at R=200 it does not hang on
     the five outermost replicates (the effective sample size of Korn and Graubard 1998). `total` is that of
-    `effective_size`, `least` the variance that `mean_variance` gives. Where samples come in `groups` the replicates
-    resample those, Student's t stands in for the normal, and where nothing was seen to vary a group counts as one.
+    `effective_size`, `least` the variance that `mean_variance` gives, of the score's share of its range. Of `groups`
+    the replicates resample those, Student's t stands in, and where nothing was seen to vary a group counts as one.
     """
     value, total = torch.as_tensor(value).double(), torch.as_tensor(total).double()
     share = ((value - low) / (1 - low)).clamp(0, 1)
-    variance = torch.maximum(_variance(replicates, groups), torch.as_tensor(least).double()) / (1 - low) ** 2
+    variance = torch.maximum(_variance(replicates, groups) / (1 - low) ** 2, torch.as_tensor(least).double())
     blind = total if groups is None else total.clamp(max=groups)
     effective = torch.where(variance > 0, share * (1 - share) / variance, blind)
     # A proportion at 0 or 1 has no spread to learn from; more than twice the samples seen is chance.

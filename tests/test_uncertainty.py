@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from mm_metrics import CoalitionConfusionMatrix, contributions, moments, scores, uncertainty
 from mm_metrics.uncertainty import poisson_weights, stream_key
+from scripts import coverage as coverage_script
 
 
 def test_weights_are_poisson_1():
@@ -467,3 +468,37 @@ def test_a_label_that_was_not_seen_leaves_the_others_as_they_are():
     first, _, unseen = metric.scorecard().class_estimates("f1").values()
     assert first.high < 0.95
     assert math.isnan(unseen.value)
+
+
+def held(name: str, scores: tuple[str, ...], data_sets: int = 60) -> dict[tuple[str, str], float]:
+    """The coverage of each score, drop and difference in a regime of ``scripts/coverage.py``."""
+    rows, _ = coverage_script.measured(coverage_script.REGIMES[name], data_sets, scores)
+    return {(score, what): share for score, what, share, _, _ in rows if not math.isnan(share)}
+
+
+@pytest.mark.parametrize(
+    ("name", "scores"),
+    [
+        ("binary 60, events 10%", ("matthews", "log_loss", "calibration_error", "dprime")),
+        ("7 classes 30", ("average_precision", "precision", "balanced_accuracy")),
+        ("5 labels 30, rarest 3%", ("matthews", "precision")),
+    ],
+)
+def test_few_events_classes_that_are_left_out_and_scores_that_chance_raises_are_held(monkeypatch, name, scores):
+    monkeypatch.setattr(coverage_script, "TRUTH_FROM", 20_000)
+    for what, share in held(name, scores).items():
+        assert share >= 0.88, (what, share)
+
+
+def test_calibration_of_a_calibrated_model_may_be_none_and_of_another_is_not():
+    random = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(2000, generator=random)
+    target = (torch.rand(2000, generator=random) < logits.sigmoid()).long()
+    metric = CoalitionConfusionMatrix(
+        ("text",), task="binary", bootstrap=200, from_logits=True, scores=("calibration_error",)
+    )
+    metric.update(torch.stack([3 * logits, logits]), target)
+    card = metric.scorecard()
+    assert card.interval("calibration_error")[0] < 0.005 < card.score("calibration_error")
+    assert card.interval("calibration_error", coalition="none")[0] > 0.05
+    assert card.bound("calibration_error") == 0

@@ -9,25 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mm_metrics import moments
 from mm_metrics.counts.counted import Counted, Slice
 from mm_metrics.counts.measure import TOP, score_names
-from mm_metrics.moments import (
-    MOSI,
-    MOSI_SCORES,
-    ORDINAL,
-    ORDINAL_SCORES,
-    SCALE,
-    calibration_error,
-    mosi_scores,
-    ordinal_scores,
-)
 from mm_metrics.ranking import RANKINGS, Bounded, prevalence
 from mm_metrics.scores import AVERAGES
 
 
 def known(name: str) -> bool:
     """Whether there is such a score, whatever counts it needs."""
-    exact = ("calibration_error", "brier", "log_loss", *ORDINAL_SCORES, *MOSI_SCORES)
+    exact = ("calibration_error", "brier", "log_loss", *moments.ORDINAL_SCORES, *moments.MOSI_SCORES)
     return name in RANKINGS or name in exact or TOP.fullmatch(name) is not None
 
 
@@ -56,14 +47,22 @@ def replicates(card: Counted, name: str, slice: Slice = "all", average: str | No
         return None
     if name == "calibration_error":
         levels = card.replicate_field("replicate_levels", slice)
-        return None if levels is None else _over_labels(calibration_error(levels), average)
+        return None if levels is None else _over_labels(moments.calibration_error(levels), average)
     totals = card.replicate_field("replicate_totals", slice)
     return None if totals is None else _total(card, name, totals, sums.actual)
 
 
+def excess(card: Counted, name: str, slice: Slice = "all", average: str | None = "default") -> Tensor:
+    """By how much chance raises a score on average, as far as replicates tell: that of calibration, else 0."""
+    replicates = card.replicate_field("replicate_levels", slice) if name == "calibration_error" else None
+    if replicates is None:
+        return torch.zeros((), dtype=torch.float64)
+    return _over_labels(moments.calibration_excess(card.field("levels", slice), replicates), average)
+
+
 def _exact(card: Counted, name: str, slice: Slice, average: str | None) -> Tensor:
     if name == "calibration_error":
-        return _over_labels(calibration_error(card.field("levels", slice)), average)
+        return _over_labels(moments.calibration_error(card.field("levels", slice)), average)
     actual = card.weighted(card.cell_class_sums.actual, slice, 1)  # (K, L, C)
     return _total(card, name, card.field("totals", slice), actual)
 
@@ -71,12 +70,12 @@ def _exact(card: Counted, name: str, slice: Slice, average: str | None) -> Tenso
 def _total(card: Counted, name: str, totals: Tensor, actual: Tensor) -> Tensor:
     """A score from sums ``(..., F)`` over the samples whose classes ``(..., L, C)`` counts."""
     count = actual.sum(-1).amax(-1).double()
-    sums = {key: totals[..., f].double() / SCALE for f, key in enumerate(card.layout.sums)}
+    sums = {key: totals[..., f].double() / moments.SCALE for f, key in enumerate(card.layout.sums)}
     count = torch.where(count > 0, count, torch.nan)
-    if name in ORDINAL_SCORES:
-        return ordinal_scores({key: sums[key] for key in ORDINAL}, count)[name]
-    if name in MOSI_SCORES:
-        return mosi_scores({key: sums[key] for key in MOSI}, count)[name]
+    if name in moments.ORDINAL_SCORES:
+        return moments.ordinal_scores({key: sums[key] for key in moments.ORDINAL}, count)[name]
+    if name in moments.MOSI_SCORES:
+        return moments.mosi_scores({key: sums[key] for key in moments.MOSI}, count)[name]
     return sums[name] / count
 
 

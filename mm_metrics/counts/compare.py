@@ -66,10 +66,9 @@ class Comparison:
         cards = [self.new, self.old, *self.more_new, *self.more_old]
         if len({card.other for card in cards}) > 1:
             cards = [opened(card) for card in cards]
-            object.__setattr__(self, "new", cards[0])
-            object.__setattr__(self, "old", cards[1])
-            object.__setattr__(self, "more_new", tuple(cards[2 : 2 + len(self.more_new)]))
-            object.__setattr__(self, "more_old", tuple(cards[2 + len(self.more_new) :]))
+            last = 2 + len(self.more_new)
+            sides = {"more_new": tuple(cards[2:last]), "more_old": tuple(cards[last:])}
+            vars(self).update(new=cards[0], old=cards[1], **sides)  # past frozen=True
         for card in cards[1:]:
             for what in ("modalities", "task", "classes", "class names", "cuts of slices"):
                 new, old = self.new.identity()[what], card.identity()[what]
@@ -127,12 +126,13 @@ class Comparison:
         self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> Difference:
         """A difference with its standard error, which is NaN where a card has no bootstrap replicates."""
+        name, asked = self.new.named(score, average)
 
         def read(card: Tally) -> _Read:
             value = torch.tensor(card.score(score, coalition, slice, average), dtype=torch.float64)
             spread = card.replicate_scores(score, coalition, slice, average)
-            size, hidden = _size(card, score, coalition, slice, average), card.bound(score, coalition, slice, average)
-            return _Read(value, spread, size, hidden)
+            size = card.least_size(score, card.sums(coalition, slice), value, average)
+            return _Read(value, spread, size, card.hidden(name, asked, slice)[0][card.row(coalition)])
 
         return self._differences(read, slice)[0]
 
@@ -142,14 +142,11 @@ class Comparison:
         """The difference of each class, or label, with its interval, by name."""
 
         def read(card: Tally) -> _Read:
-            values = [part.value for part in card.class_estimates(score, coalition, slice).values()]
+            parts = card.class_estimates(score, coalition, slice).values()
+            values = torch.tensor([part.value for part in parts], dtype=torch.float64)
             spread = card.replicate_scores(score, coalition, slice, "none")
-            return _Read(
-                torch.tensor(values, dtype=torch.float64),
-                spread,
-                _size(card, score, coalition, slice, "none"),
-                card.bounds(score, slice, "none")[card.row(coalition)],
-            )
+            size = card.least_size(score, card.sums(coalition, slice), values, "none")
+            return _Read(values, spread, size, card.hidden(score, "none", slice)[0][card.row(coalition)])
 
         differences = self._differences(read, slice)
         lowest, highest = scores.extent(self.new.named(score)[0])
@@ -208,11 +205,6 @@ class Comparison:
                 *(part.tolist() for part in (values, errors, seeds, hidden)), strict=True
             )
         ]
-
-
-def _size(card: Tally, score: str, coalition: str | None, slice: Slice, average: str | None) -> Tensor:
-    behind = card.behind(score, card.sums(coalition, slice), average)
-    return uncertainty.least_size(behind.weights, behind.sizes)
 
 
 def _freedom(data: float, groups: int | None, seeds: float, spare: int) -> float | None:

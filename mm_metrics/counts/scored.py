@@ -14,6 +14,9 @@ from mm_metrics.ranking import Point
 from mm_metrics.scores import ClassSums
 from mm_metrics.uncertainty import Estimate
 
+_UNBOUNDED = ("mae", "rmse", "log_loss")
+_MOVED = {"matthews": 2.0, "cohen_kappa": 2.0, "pearson": 2.0, "ccc": 2.0, "mae": 2.0, "rmse": 3.0, "dprime": 2.0}
+_LOSS = math.log(10)  # of an answer that held what is true for one in ten
 _OF_POSITIVES = ("precision", "recall", "f1", "jaccard")
 
 
@@ -55,14 +58,18 @@ class Scored(Counted):
         self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> float:
         """The half-width that binning can hide of a score, 0 for exact ones."""
-        name, average = self.named(score, average)
-        return float(self.bounds(name, slice, average)[self.row(coalition)])
+        return float(self.hidden(*self.named(score, average), slice)[1][self.row(coalition)])
 
-    def bounds(self, name: str, slice: Slice = "all", average: str | None = "default") -> Tensor:
-        """The same of every coalition ``(K,)``, with ``average="none"`` of every class ``(K, C)``, or label."""
+    def hidden(self, name: str, average: str | None = "default", slice: Slice = "all") -> tuple[Tensor, Tensor]:
+        """How far below and above its value a score may lie but for sampling, each ``(K,)``, of classes ``(K, C)``.
+
+        Binning hides as much either way, 0 of exact scores; chance raises the calibration error.
+        """
         if name not in self.further:
-            return torch.zeros(self.layout.K, dtype=torch.float64)
-        return beyond.score(self, name, slice, average).bound
+            nothing = torch.zeros(self.layout.K, dtype=torch.float64)
+            return nothing, nothing
+        bound = beyond.score(self, name, slice, average).bound
+        return bound + beyond.excess(self, name, slice, average), bound
 
     def threshold(
         self,
@@ -132,20 +139,8 @@ class Scored(Counted):
 
         Samples that come in groups are resampled by group, proportions too.
         """
-        name, average = self.named(score, average)
-        sums, groups = self.sums(coalition, slice), self.clusters(slice, coalition)
-        plain = self.kind.proportion(name, sums, average) if self.knows(name) and groups is None else None
-        if plain is not None:
-            low, high = uncertainty.wilson(*plain, confidence)
-            return float(low), float(high)
-        spread = self.replicate_scores(name, coalition, slice, average)
-        if spread is None:
-            return math.nan, math.nan
-        value = self.values(name, slice, average)[self.row(coalition)]
-        low, high = self._bounds(name, value, sums, spread, average, confidence, groups)
-        hidden = self.bound(name, coalition, slice, average)
-        least, most = scores.extent(name)
-        return max(float(low) - hidden, least), min(float(high) + hidden, most)
+        low, high = self._ends(*self.named(score, average), coalition, slice, confidence)
+        return float(low), float(high)
 
     def estimate(
         self,
@@ -167,17 +162,9 @@ class Scored(Counted):
         Raises ValueError as `class_scores`.
         """
         values = torch.tensor(list(self.class_scores(score, coalition, slice).values()), dtype=torch.float64)
-        sums, groups = self.sums(coalition, slice), self.clusters(slice, coalition)
-        spread = self.replicate_scores(score, coalition, slice, "none")
-        low = high = torch.full_like(values, torch.nan)
-        if groups is None and score in scores.PROPORTIONS:
-            total = scores.behind(score, sums, self.kind, "none").sizes.squeeze(-1)  # (C,), of labels (L,)
-            low, high = uncertainty.wilson(values * total, total, confidence)
-        elif spread is not None:
-            low, high = self._bounds(score, values, sums, spread, "none", confidence, groups)
-            hidden, (least, most) = self.bounds(score, slice, "none")[self.row(coalition)], scores.extent(score)
-            low, high = (low - hidden).clamp(min=least), (high + hidden).clamp(max=most)
-        seen = (sums.predicted + sums.actual)[:, 1] if self.kind.by_label else (sums.predicted + sums.actual)[0]
+        low, high = self._ends(score, "none", coalition, slice, confidence)
+        sums = self.sums(coalition, slice)
+        seen = self._of_positive(sums.predicted + sums.actual)
         rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
         return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}
 
@@ -198,18 +185,22 @@ class Scored(Counted):
 
     def majority(self, score: str = "accuracy", slice: Slice = "all") -> float:
         """What always guessing the most frequent class of the slice would score; NaN where that is not known."""
-        if self.judged or self.named(score)[0] in self.further:
-            return math.nan
-        return float(scores.score(*self._of_confusion(score, majority_of(self.sums(None, slice)))))
+        return float(self._majority(score, self.sums(None, slice)))
 
     def replicate_majority(self, score: str, slice: Slice = "all") -> Tensor:
         """``(R,)`` the same of every replicate; NaN where it is not known."""
         sums = self.replicate_sums(slice)
         assert sums is not None
-        if self.judged or self.named(score)[0] in self.further:
-            return torch.full((self.layout.R,), torch.nan, dtype=torch.float64)
-        guess = majority_of(ClassSums(*(part[:, -1] for part in sums)))
-        return scores.score(*self._of_confusion(score, guess))
+        return self._majority(score, ClassSums(*(part[:, -1] for part in sums)))
+
+    def _majority(self, score: str, sums: ClassSums) -> Tensor:
+        """``(..., L, C)`` each to ``(...)``."""
+        (name, average), actual = self.named(score), sums.actual
+        if self.judged or name in self.further:
+            return torch.full(actual.shape[:-2], torch.nan, dtype=torch.float64)
+        guess = torch.zeros_like(actual).scatter_(-1, actual.argmax(-1, keepdim=True), 1)
+        guessed = ClassSums(actual * guess, actual.sum(-1, keepdim=True) * guess, actual)
+        return scores.score(name, guessed, self.kind, average)
 
     def named(self, score: str, average: str | None = "default") -> tuple[str, str | None]:
         """A score's name and average from a name that may carry it; ValueError for an unknown one."""
@@ -252,51 +243,99 @@ class Scored(Counted):
         return value if self.knows(name) else torch.full_like(value, torch.nan)
 
     def behind(self, score: str, sums: ClassSums, average: str | None = "default") -> scores.Behind:
-        """The classes that a score stands on, with their sizes: of rankings those of recall, else all samples."""
+        """The classes that a score stands on, with their sizes: of rankings those that have samples, else all."""
         name, average = self.named(score, average)
-        if name in self.further:
-            name, average = ("recall", average) if name in ranking.RANKINGS else ("accuracy", "default")
+        if name in ranking.RANKINGS:
+            part = scores.behind("recall", sums, self.kind, average)
+            there = self._of_positive(sums.actual) > 0
+            if there.shape != part.weights.shape:
+                return part
+            weights = part.weights * there
+            return part._replace(weights=weights / weights.sum(-1, keepdim=True).clamp(min=1e-9))
+        name, average = ("accuracy", "default") if name in self.further else (name, average)
         return scores.behind(name, sums, self.kind, average)
+
+    def least_size(self, score: str, sums: ClassSums, value: Tensor, average: str | None = "default") -> Tensor:
+        """`uncertainty.least_size` of a score whose `value` ``(...)`` is that of `sums`, in samples that move it by 1.
+
+        A sample may move a correlation by 2, an error without a bound by twice its mean, and squares by more.
+        """
+        name, behind = self.named(score, average)[0], self.behind(score, sums, average)
+        known = name in _UNBOUNDED and value != 0  # of no error at all nothing tells the unit
+        moved = _MOVED.get(name, 1.0) * torch.where(torch.as_tensor(known), value.abs(), 1.0)
+        if name == "log_loss":
+            moved = moved.clamp(min=_LOSS)
+        return uncertainty.least_size(behind.weights, behind.sizes) / moved
 
     def clusters(self, slice: Slice = "all", coalition: str | None = None) -> int | None:
         """How many groups the samples of a slice come in; None where every sample is one of its own."""
         groups = self.groups(slice, coalition) if self.grouped else 0
         return groups if self.grouped and groups < self.support(slice, coalition) else None
 
-    def _of_confusion(self, score: str, sums: ClassSums) -> tuple:
-        name, average = self.named(score)
-        return name, sums, self.kind, average
+    def _ends(
+        self, name: str, average: str | None, coalition: str | None, slice: Slice, confidence: float
+    ) -> tuple[Tensor, Tensor]:
+        """Low and high of a score, or with ``average="none"`` of each class."""
+        row, sums, groups = self.row(coalition), self.sums(coalition, slice), self.clusters(slice, coalition)
+        value, spread = self.values(name, slice, average)[row], self.replicate_scores(name, coalition, slice, average)
+        if groups is None and self.knows(name):
+            if average == "none" and name in scores.PROPORTIONS:
+                total = scores.behind(name, sums, self.kind, "none").sizes.squeeze(-1)  # (C,), of labels (L,)
+                return uncertainty.wilson(value * total, total, confidence)
+            if (plain := self.kind.proportion(name, sums, average)) is not None:
+                return uncertainty.wilson(*plain, confidence)
+        if spread is None:
+            return torch.full_like(value, torch.nan), torch.full_like(value, torch.nan)
+        low, high = self._bounds(name, value, sums, spread, average, confidence, groups)
+        (below, above), (least, most) = self.hidden(name, average, slice), scores.extent(name)
+        return (low - below[row]).clamp(min=least), (high + above[row]).clamp(max=most)
 
     def _bounds(
         self, score: str, value: Tensor, sums: ClassSums, spread: Tensor, average: str | None, confidence: float,
         groups: int | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Low and high of a score from its replicates ``(R, ...)``."""
-        behind = self.behind(score, sums, average)
+        behind, total = self.behind(score, sums, average), self.least_size(score, sums, value, average)
         lowest, highest = scores.extent(score)
-        total = uncertainty.least_size(behind.weights, behind.sizes)
-        if score in ("mae", "rmse", "log_loss") and value > 0:
-            return moments.scaled_interval(value, spread, total, confidence, groups, torch.log, torch.exp)
+        n = groups or int(uncertainty.least_size(behind.weights, behind.sizes).min().clamp(max=10**9))
+        if score in _UNBOUNDED and value > 0:
+            return moments.scaled_interval(value, spread, total * value, confidence, n, torch.log, torch.exp)
         if score in ("pearson", "ccc") and value.abs() < 1 - 1e-6:
             most = (1 + value.abs().clamp(min=0.99)) / 2  # of replicates that drew two samples alone
             spread = spread.clamp(-most, most)
-            return moments.scaled_interval(value, spread, total, confidence, groups, torch.atanh, torch.tanh)
+            return moments.scaled_interval(value, spread, total * 2, confidence, n, torch.atanh, torch.tanh)
+        if score == "dprime":  # as the AUROC that gives it, which infinite replicates have too
+            value, spread = (torch.special.ndtr(part / math.sqrt(2)) for part in (value, spread))
+            lowest, highest = 0.0, 1.0
         if highest > 1:
             low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
             return low.clamp(min=lowest), high.clamp(max=highest)
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
-        if self.named(score)[0] in self.further:  # what is behind them tells their size, not their variance
-            total, least = total * (2 if score in ranking.RANKINGS else 1), torch.zeros_like(least)
+        if score == "dprime":  # which one class alone takes to infinity
+            total = torch.where(behind.weights > 0, 2 * behind.sizes, torch.inf).amin(-1)
+            least = torch.zeros_like(least)
+        elif score in self.further:  # what is behind them tells their size, not their variance
+            total, least = total * (2 if score in ("auroc", "eer") else 1), torch.zeros_like(least)
         low, high = uncertainty.score_interval(value, spread, total, confidence, lowest, groups, least)
-        seen = sums.actual + sums.predicted * (score == "precision")  # (L, C)
-        unseen = (seen[:, 1] if self.kind.by_label else seen[0]) == 0
-        if score in _OF_POSITIVES and behind.weights.shape == unseen.shape:
-            high = (high + (behind.weights * unseen).sum()).clamp(max=1)  # such a class counts 0, and could be any
+        events = self._of_positive(sums.actual)
+        if score in ("matthews", "cohen_kappa"):  # 0 stands for what is not defined, and could be any
+            unknown = ((sums.actual > 0).sum(-1) < 2).double().mean()
+            low, high = (low - unknown).clamp(min=lowest), (high + unknown).clamp(max=1)
+        elif behind.weights.shape == events.shape and average != "weighted":
+            if score in _OF_POSITIVES:  # a class of nothing counts 0, and could be any
+                nothing = (events if score != "precision" else self._of_positive(sums.predicted)) == 0
+                high = (high + (behind.weights * nothing).sum()).clamp(max=1)
+            # Classes that are left out may be rare, not impossible: as many as of one or two samples (after Chao 1984).
+            left, few = behind.weights == 0, (events > 0) & (events < 3)
+            more = torch.minimum(left.sum(), few.sum())
+            share = more / (len(left) - left.sum() + more)
+            low, high = low - share * (low - lowest), high + share * (1 - high)
+        if score == "average_precision":  # of P positives it lies too high, as the first one's rank counts most
+            low = (low - (1 - value) * (behind.weights / (behind.sizes + 1)).sum(-1)).clamp(min=0)
+        if score == "dprime":
+            low, high = (math.sqrt(2) * torch.special.ndtri(end) for end in (low, high))
         return low, high
 
-
-def majority_of(sums: ClassSums) -> ClassSums:
-    """The sums, each ``(..., L, C)``, of always guessing the most frequent class."""
-    actual = sums.actual
-    guess = torch.zeros_like(actual).scatter_(-1, actual.argmax(-1, keepdim=True), 1)
-    return ClassSums(actual * guess, actual.sum(-1, keepdim=True) * guess, actual)
+    def _of_positive(self, part: Tensor) -> Tensor:
+        """``(..., L, C)`` to the classes ``(..., C)``, of labels what is there ``(..., L)``."""
+        return part[..., 1] if self.kind.by_label else part[..., 0, :]

@@ -38,10 +38,8 @@ class Applied(NamedTuple):
         spread = self.replicates
         if spread is not None:
             spread = torch.where(wanted, torch.nan if other.replicates is None else other.replicates, spread)
-        parts = {
-            name: torch.where(wanted, getattr(other, name), getattr(self, name))
-            for name in ("value", "total", "sampling")
-        }
+        names = ("value", "total", "sampling")
+        parts = {name: torch.where(wanted, getattr(other, name), getattr(self, name)) for name in names}
         return self._replace(replicates=spread, apart=self.apart & ~wanted, **parts)
 
 
@@ -113,8 +111,7 @@ class Tally(Scored):
         first = torch.where(concerned, answered, len(answered)).amin(-1)
         several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
-        behind = self.behind(score, self.coalition_sums(slice), average)
-        sizes = uncertainty.least_size(behind.weights, behind.sizes)  # (K,)
+        sizes = self.least_size(score, self.coalition_sums(slice), values, average)  # (K,)
         sizes = torch.cat([sizes, sizes.new_tensor([torch.inf])])  # guessing the majority is no class's doing
         total = torch.where(concerned, sizes, torch.inf).amin(-1)
         sampling, least, most = torch.zeros_like(value), value.new_tensor(-torch.inf), value.new_tensor(torch.inf)
@@ -127,7 +124,7 @@ class Tally(Scored):
         elif function is contributions.interaction_share:
             least, most = value.new_tensor(0.0), value.new_tensor(1.0)
         if weights is not None:  # within its bound a score may lie anywhere
-            hidden = self.bounds(name, slice, average)[: len(table)].nan_to_num() / math.sqrt(3)
+            hidden = self.hidden(name, average, slice)[0][: len(table)].nan_to_num() / math.sqrt(3)
             sampling = torch.hypot(sampling, (weights[..., :-1].square() @ hidden.square()).sqrt())
         spread = None
         if replicates is not None:

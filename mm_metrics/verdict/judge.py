@@ -16,14 +16,7 @@ import torch
 from mm_metrics import scores
 from mm_metrics.counts.tally import Tally
 from mm_metrics.ranking import RANKINGS
-from mm_metrics.uncertainty import (
-    Estimate,
-    difference_interval,
-    holm,
-    least_size,
-    p_below,
-    samples_needed,
-)
+from mm_metrics.uncertainty import Estimate, difference_interval, holm, least_size, p_below, samples_needed
 from mm_metrics.verdict import sentences
 from mm_metrics.verdict.explain import explanations
 from mm_metrics.verdict.gate import QualityGate

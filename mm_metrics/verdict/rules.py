@@ -125,18 +125,9 @@ class Verdict:
 
     def as_dict(self, code: int, changes: Sequence[Any] = ()) -> dict[str, Any]:
         """What a machine reads: the fields, the exit code, and what changed against other cards."""
-        lists = {
-            "findings": [part._asdict() for part in self.findings],
-            "changes": [part._asdict() for part in changes],
-        }
-        return {
-            "format": "mm_metrics/gate",
-            "version": 1,
-            "code": code,
-            **vars(self),
-            **lists,
-            "notes": list(self.notes),
-        }
+        rows = {"findings": [part._asdict() for part in self.findings], "changes": [part._asdict() for part in changes]}
+        said = vars(self) | rows | {"notes": list(self.notes)}
+        return {"format": "mm_metrics/gate", "version": 1, "code": code, **said}
 
     def __str__(self) -> str:
         lines = [self.headline, *(f"- {finding.message}" for finding in self.findings), *self.notes]

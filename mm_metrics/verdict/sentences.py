@@ -238,14 +238,11 @@ def _subject(rule: Rule, card: Tally) -> str:
 
 
 def _on(rule: Rule, card: Tally) -> str:
-    return _on_samples(rule, card) + ("" if not rule.groups else f" in {words.count(rule.groups, 'group')}")
-
-
-def _on_samples(rule: Rule, card: Tally) -> str:
+    groups = f" in {words.count(rule.groups, 'group')}" if rule.groups else ""
     if rule.class_name is not None:
-        return f" on {rule.support:,} samples of it"
+        return f" on {rule.support:,} samples of it{groups}"
     if rule.slice == "all":
-        return f" on {card.support():,} samples"
+        return f" on {card.support():,} samples{groups}"
     if rule.score == "recall" and card.kind.positive:
-        return f" on {rule.support:,} {rule.slice} events"
-    return f" on {card.support(rule.slice):,} samples with {rule.slice}"
+        return f" on {rule.support:,} {rule.slice} events{groups}"
+    return f" on {card.support(rule.slice):,} samples with {rule.slice}{groups}"
