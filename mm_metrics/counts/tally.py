@@ -124,7 +124,8 @@ class Tally(Scored):
         elif function is contributions.interaction_share:
             least, most = value.new_tensor(0.0), value.new_tensor(1.0)
         if weights is not None:  # within its bound a score may lie anywhere
-            hidden = self.hidden(name, average, slice)[0][: len(table)].nan_to_num() / math.sqrt(3)
+            raised, bound = (part[: len(table)].nan_to_num() for part in self.hidden(name, average, slice))
+            hidden = raised - bound + bound / math.sqrt(3)  # what chance adds on average, and what binning may
             sampling = torch.hypot(sampling, (weights[..., :-1].square() @ hidden.square()).sqrt())
         spread = None
         if replicates is not None:
