@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,17 +17,13 @@ from mm_metrics.ablation.plan import Site, Step
 from mm_metrics.ablation.stamps import Checks, moved, same_weights, stamp, unchanged
 
 
-class Enough(BaseException):
-    """Ends a forward pass whose last wanted output is there; no Exception, so that models don't catch it."""
-
-
 @dataclass(eq=False)
 class _Record:
     call: Call
     args: Mapping[Path, tuple[Tensor, Any]]
     constants: Mapping[Path, Any]
     output: Any
-    versions: Mapping[Path, int | None]
+    versions: list[int | None]
     autocast: object
 
 
@@ -36,17 +32,15 @@ class Recorder:
     """What `Calls` saw of the modules in ``interest`` since `clear`.
 
     The inputs of a record are known by identity and stamp, those of the modules in ``owning`` alone: they may be the
-    batch's own. ``own``: the pass is ours, over tensors and weights that nobody else writes to. ``weights`` gives the
-    weights' stamp when an outermost call ends. A pass ends as soon as the sites in ``enough`` were called.
+    batch's own. ``weights`` gives the weights' stamp when an outermost call ends. Nothing is kept of a module with
+    forward hooks of its own, which change what it gives after it was seen.
     """
 
     interest: set[int]
-    owning: set[int] = field(default_factory=set)
+    owning: set[int]
+    weights: Callable[[], Any]
+    judging: bool
     copied: set[int] = field(default_factory=set)
-    own: bool = False
-    enough: Collection[Site] = ()
-    weights: Callable[[], Any] = lambda: None
-    judging: bool = False
     records: list[_Record] = field(default_factory=list)
     of_call: dict[Call, _Record] = field(default_factory=dict)
     stamps: dict[Call, Any] = field(default_factory=dict)
@@ -55,7 +49,6 @@ class Recorder:
 
     def __post_init__(self) -> None:
         self.calls = Calls(self._wanted, lambda call: None, self._keep)
-        self._left = {tuple((id(step.module), step.nth) for step in site.chain) for site in self.enough}
 
     def clear(self) -> None:
         """Forget all that was kept."""
@@ -74,32 +67,21 @@ class Recorder:
         given = flatten((call.args, call.kwargs))
         if self.judging and call.parent is None:
             self.outermost.append((call.module, [value for value in given.values() if isinstance(value, Tensor)]))
-        if id(call.module) not in self.interest or any(module.training for module in call.module.modules()):
+        hooked = bool(call.module._forward_hooks)
+        if hooked or id(call.module) not in self.interest or any(part.training for part in call.module.modules()):
             return
-        stamped = not self.own and id(call.module) in self.owning
+        stamped = id(call.module) in self.owning
         args = {
             path: (value, self._stamp(value) if stamped else None)
             for path, value in given.items()
             if isinstance(value, Tensor)
         }
-        copied = id(call.module) in self.copied
-
-        def hold(path: Path, leaf: Any) -> Any:
-            if not isinstance(leaf, Tensor):
-                return leaf
-            return leaf.detach().clone() if copied or leaf.is_inference() else leaf.detach()
-
-        output = rebuilt(call.output, hold)
-        versions = {path: _version(tensor) for path, tensor in tensors(output).items()}
-        record = _Record(call, args, given, output, versions, autocast(tensor for tensor, _ in args.values()))
+        output = held(call.output, id(call.module) in self.copied)
+        record = _Record(call, args, given, output, versions(output), autocast(tensor for tensor, _ in args.values()))
         self.records.append(record)
         self.of_call[call] = record
-        if call.parent is None and not self.own:
+        if call.parent is None:
             self.stamps[call] = self.weights()
-        if self._left:
-            self._left.discard(_place(call))
-            if not self._left:
-                raise Enough
 
     def _stamp(self, x: Tensor) -> Any:
         if not x.is_inference():
@@ -115,9 +97,9 @@ class Recorder:
         """
         for record in reversed(self.records):
             if record.call.module is site.module and self._matches(record, site.chain, batch, checks):
-                if {path: _version(tensor) for path, tensor in tensors(record.output).items()} != record.versions:
+                if versions(record.output) != record.versions:
                     return None
-                if checks is not None and not self.own:
+                if checks is not None:
                     root = record.call
                     while root.parent is not None:
                         root = root.parent
@@ -154,7 +136,7 @@ class Recorder:
             if call.nth != step.nth:
                 return False
             call = call.parent
-        return self.own and call is None
+        return False
 
     def _same(self, record: _Record, step: Step, batch: Mapping[Path, Any], checks: Checks | None) -> bool:
         assert step.own is not None
@@ -163,28 +145,28 @@ class Recorder:
             and constants(record.constants) == step.constants
             and record.autocast == autocast(tensor for tensor, _ in record.args.values())
             and all(tensor is batch.get(step.own[path]) for path, (tensor, _) in record.args.items())
-            and (
-                checks is None
-                or self.own
-                or all(unchanged(tensor, then, checks) for tensor, then in record.args.values())
-            )
+            and (checks is None or all(unchanged(tensor, then, checks) for tensor, then in record.args.values()))
         )
-
-
-def _place(call: Call | None) -> tuple[tuple[int, int], ...]:
-    found = []
-    while call is not None:
-        found.append((id(call.module), call.nth))
-        call = call.parent
-    return tuple(found)
 
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
+def held(output: Any, copied: bool) -> Any:
+    """A call's output, its tensors copied where somebody may write into them unseen."""
+
+    def hold(path: Path, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.detach().clone() if copied or leaf.is_inference() else leaf.detach()
+
+    return rebuilt(output, hold)
+
+
+def versions(output: Any) -> list[int | None]:
+    """What changes when somebody writes into an output's tensors."""
+    return [None if x.is_inference() else x._version for x in tensors(output).values()]
 
 
 def autocast(given: Iterable[Tensor]) -> object:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,16 @@ from torch import Tensor
 from torch.nn import Module
 
 from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt, tensors
+from mm_metrics.ablation.encoders import constants
 from mm_metrics.ablation.hide import choose, on_device, spread
 from mm_metrics.ablation.plan import Site
+from mm_metrics.ablation.recorder import held, versions
+
+Outputs = Collection[tuple[Site, Any]]
+
+
+class Enough(BaseException):
+    """Ends a forward pass whose last wanted output is there; no Exception, so that models don't catch it."""
 
 
 class DivergedError(RuntimeError):
@@ -144,32 +152,71 @@ def first_sample(site: Site, output: Any, N: int) -> Any:
 
 
 @contextmanager
-def given(outputs: Sequence[tuple[Site, Any]], calls: Mapping[int, int] | None = None) -> Iterator[None]:
+def given(
+    outputs: Outputs,
+    calls: Mapping[int, int] | None = None,
+    keep: Collection[Site] = (),
+    batch: Any = None,
+    enough: Collection[Site] = (),
+) -> Iterator[dict[Site, Any]]:
     """Inside, the sites' calls give these outputs and run nothing, no hooks either; afterwards all is as before.
 
-    Raises DivergedError where a module is called more or less often than in ``calls`` (by its id), the traced pass.
+    The sites in ``keep`` run for the ``batch``, and the mapping that comes holds what they gave; as soon as it has all
+    of ``enough`` the pass ends by `Enough`. Raises DivergedError where a module is called more or less often than in
+    ``calls`` (by its id), the traced pass, or with another of the batch's tensors.
     """
-    by_order: dict[Module, dict[int, Any]] = {}
-    for site, output in outputs:
-        by_order.setdefault(site.module, {})[site.order] = output
-    counts = dict.fromkeys(by_order, 0)
+    by_site, kept, made = dict(outputs), dict[Site, Any](), dict[Site, list[int | None]]()
+    by_order: dict[Module, dict[int, Site]] = {}
+    for site in (*by_site, *keep):
+        by_order.setdefault(site.module, {})[site.order] = site
+    counts, running = dict.fromkeys(by_order, 0), False
+
+    def run_and_keep(site: Site, run: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        nonlocal running
+        once = calls is not None and calls[id(site.module)] == 1
+        if not once and not _takes(site, flatten((args, kwargs)), batch):
+            raise DivergedError("the model called an encoder in another order than when it was followed")
+        running = True  # what a replay does not get to
+        try:
+            output = run(*args, **kwargs)
+        finally:
+            running = False
+        kept[site] = held(output, site.written)
+        made[site] = versions(kept[site])
+        if enough and all(one in kept for one in enough):
+            raise Enough
+        return output
 
     def stand_in(module: Module) -> Callable[..., Any]:
         run = module._call_impl
 
         def replayed(*args: Any, **kwargs: Any) -> Any:
-            n = counts[module]
+            if running:
+                return run(*args, **kwargs)
+            site = by_order[module].get(counts[module])
             counts[module] += 1
-            return by_order[module][n] if n in by_order[module] else run(*args, **kwargs)
+            if site is None:
+                return run(*args, **kwargs)
+            return by_site[site] if site in by_site else run_and_keep(site, run, args, kwargs)
 
         return replayed
 
     try:
         for module in by_order:
             vars(module)["_call_impl"] = stand_in(module)
-        yield
-        if calls is not None and any(count != calls[id(module)] for module, count in counts.items()):
-            raise DivergedError("the model called its encoders otherwise than when it was followed")
+        with suppress(Enough):
+            yield kept
+            if calls is not None and any(count != calls[id(module)] for module, count in counts.items()):
+                raise DivergedError("the model called its encoders otherwise than when it was followed")
+        if any(versions(kept[site]) != was for site, was in made.items()):
+            raise DivergedError("the model wrote into what an encoder gave")
     finally:
         for module in by_order:
             vars(module).pop("_call_impl", None)
+
+
+def _takes(site: Site, args: Mapping[Path, Any], batch: Any) -> bool:
+    """Whether a call is given the tensors of the batch, and the flags, that it was followed with."""
+    leaves, step = flatten(batch), site.chain[0]
+    own = step.own or {}
+    return constants(args) == step.constants and all(args.get(path) is leaves[there] for path, there in own.items())

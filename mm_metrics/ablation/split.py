@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt, tensors
+from mm_metrics.ablation.batch import Path, copied, rebuilt, tensors
 from mm_metrics.ablation.plan import Plan, Site
-from mm_metrics.ablation.recorder import Enough, Recorder, autocast
-from mm_metrics.ablation.replay import DivergedError, Way, first_sample, given, shifted
+from mm_metrics.ablation.recorder import Recorder, autocast
+from mm_metrics.ablation.replay import DivergedError, Outputs, Way, first_sample, given, shifted
 from mm_metrics.ablation.stamps import Checks, Weights, same_weights
 from mm_metrics.ablation.verify import agree, near, room_of
 from mm_metrics.ablation.view import View
@@ -20,8 +20,6 @@ CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
 CHUNK_BYTES_CPU = 2**20  # where starting a pass costs little, and what leaves the cache costs more
 CHUNK_SAMPLES = 2**16
 SHAPES = 16  # input shapes whose baseline encodings are held
-
-Outputs = list[tuple[Site, Any]]
 
 
 class Split:
@@ -107,27 +105,13 @@ class Split:
         room = CHUNK_BYTES_CPU if held[0].device.type == "cpu" else CHUNK_BYTES
         return max(1, min(room // max(size, 1), CHUNK_SAMPLES // view.N))
 
-    def _recorder(self, wanted: set[int]) -> Recorder:
-        """Records our own pass; with ``wanted`` modalities it ends as soon as their encoders have run."""
-        copied = {id(site.module) for site in self.plan.sites if site.written}
-        enough = [site for site in self.plan.sites if site.modality in wanted and self.plan.ends]
-        return Recorder(set(self.plan.interest), copied=copied, own=True, enough=enough)
-
     def _encode(self, view: View) -> tuple[Outputs, Tensor | None]:
         """Run the model once for the encoders' outputs, and its answer where that is the coalition of all."""
         whole = view.complete or any(stand_in.kind == "shift" for stand_in in view.stand_ins.values())
-        batch = copied(view.batch, self.plan.writes) if whole else view.hide((view.modalities.full,))
-        recorder = self._recorder(set())
-        with recorder.calls:
+        batch = copied(view.batch, self.plan.writes) if whole else view.hide((view.modalities.full,), self.plan.writes)
+        with given((), self.plan.calls, self.plan.sites, batch) as kept:
             answer = self.run(batch, view.N).clone()
-        return self._found(recorder, self.plan.sites, batch), answer if view.complete or not whole else None
-
-    def _found(self, recorder: Recorder, sites: list[Site], batch: Any) -> Outputs:
-        leaves = flatten(batch)
-        outputs = [(site, recorder.find(site, leaves)) for site in sites]
-        if any(output is None for _, output in outputs):
-            raise DivergedError("the model called its encoders otherwise than when it was followed")
-        return outputs
+        return [(site, kept[site]) for site in self.plan.sites], answer if view.complete or not whole else None
 
     def _hidden_outputs(self, view: View, outputs: Outputs, checks: Checks, now: Any) -> list[tuple[Any, int]]:
         """Each encoder's output for its modality's stand-in, with its samples: one, or N."""
@@ -197,17 +181,18 @@ class Split:
             return leaf[:n].clone()
 
         batch = rebuilt(view.batch, change)
-        modules = {site.module for site in self.plan.sites if site.modality in wanted}
+        mine = [site for site in self.plan.sites if site.modality in wanted]
+        modules = {site.module for site in mine}
         others = [(site, output) for site, output in outputs if site.module not in modules]
         if n < view.N:
             others = [(site, first_sample(site, output, view.N)) for site, output in others]
-        recorder = self._recorder(wanted)
-        try:
-            with given([(site, copied(output)) for site, output in others]), recorder.calls:
-                self.run(batch, n)
-        except Enough:
-            pass
-        return self._found(recorder, [site for site, _ in outputs if site.modality in wanted], batch)
+        others = [(site, copied(output)) for site, output in others]
+        keep = [site for site in self.plan.sites if site.module in modules]
+        with given(others, None, keep, batch, mine if self.plan.ends else ()) as kept:
+            self.run(batch, n)
+        if any(site not in kept for site in mine):
+            raise DivergedError("the model called its encoders otherwise than when it was followed")
+        return [(site, kept[site]) for site in mine]
 
     def _key(self, view: View, m: int) -> Any:
         """What a baseline's encoding hangs on beside the weights, None where that is not known."""

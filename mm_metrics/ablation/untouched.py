@@ -46,34 +46,34 @@ class Known:
 
 
 @contextmanager
-def untouched(model: Module, known: Known | None) -> Iterator[Guard]:
+def untouched(model: Module, known: Known | None, last: Guard | None = None) -> Iterator[Guard]:
     """Evaluation mode without gradients; afterwards modes, buffers, attributes, containers and RNG are as before.
 
     What is ``known`` of the model's forward makes it cheaper; None where it is to be looked at, everywhere and by
-    value. The guard that it gives holds what to pass the next time.
+    value. The guard that it gives holds what to pass the next time, and is of use itself as the ``last`` one.
     """
-    modules = list(model.modules())
-    guard = Guard(known)
-    for module in modules:
-        guard.add(module)
-    for reference in guard.known.outside:
-        guard.meet(reference(), ())
+    guard = last if last is not None and known is not None and last.serves(known) else Guard(model, known)
     hook = register_module_forward_pre_hook(guard.meet) if known is None and not is_compiled(model) else None
-    loggers = [module for module in modules if any(base.__name__ == "LightningModule" for base in type(module).__mro__)]
     devices: set[torch.device] = set()
     if torch.accelerator.is_available():
         devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     with kept_streams(devices):
+        training = [module for module in guard.modules if module.training]
         try:
-            for module in modules:
+            for module in training:
                 module.training = False  # not .eval(): a module may override it to do more
-            for module in loggers:
-                vars(module).update(log=_silent, log_dict=_silent)
+            for home in guard.loggers:
+                home.update(log=_silent, log_dict=_silent)
             with torch.no_grad():
                 yield guard
         finally:
             if hook is not None:
                 hook.remove()
+            for module in training:
+                module.training = True
+            for home in guard.loggers:
+                home.pop("log", None)
+                home.pop("log_dict", None)
             guard.restore()
 
 
@@ -89,16 +89,43 @@ def _silent(*args: Any, **kwargs: Any) -> None:
 class Guard:
     """What modules and all that hangs on them were: attributes, tables, containers, generators, values of tensors."""
 
-    def __init__(self, known: Known | None) -> None:
+    def __init__(self, model: Module, known: Known | None) -> None:
         self.looking = known is None
         self.known = Known() if known is None else known
         self.seen: dict[int, Any] = {}  # alive, so that ids stay theirs
         self.dicts: list[tuple[dict, dict]] = []
         self.others: list[tuple[Any, Any]] = []
-        self.values: list[tuple[Tensor, Tensor, int | None]] = []
+        self.tensors: list[Tensor] = []
+        self.values: list[tuple[Tensor, int | None]] = []  # what the tensors were, and their versions
         self.first: dict[int, Any] = {}
         self.passes = 0
         self.weights: list[tuple[Parameter, Tensor, Tensor]] = []
+        self.modules = list(model.modules())
+        for module in self.modules:
+            self.add(module)
+        for reference in self.known.outside:
+            self.meet(reference(), ())
+        bases = [(module, type(module).__mro__) for module in self.modules]
+        self.loggers = [vars(m) for m, mro in bases if any(base.__name__ == "LightningModule" for base in mro)]
+        self._ids = len(self.known.ids)
+
+    def serves(self, known: Known) -> bool:
+        """Whether all hangs on the model as it did, so that only values need to be remembered anew."""
+        if self.looking or self.known is not known or self._ids != len(known.ids):
+            return False
+        lists = [pair for pair in self.others if isinstance(pair[0], list | deque)]
+        if not all(_alike(now, was) for now, was in (*self.dicts, *lists)):
+            return False
+        self.others = [(thing, was if isinstance(thing, list | deque) else _state(thing)) for thing, was in self.others]
+        self.values = [_value(tensor) for tensor in self.tensors]
+        self.passes = 0
+        self.weights.clear()
+        return True
+
+    def done(self) -> None:
+        """Let go of copies of values."""
+        self.values.clear()
+        self.weights.clear()
 
     def meet(self, module: Module | None, args: tuple) -> None:
         """A module that is called: one outside the model, such as a frozen extractor, is put back too."""
@@ -138,7 +165,7 @@ class Guard:
             weights = {id(x): x for held in tables for x in held.values() if isinstance(x, Parameter)}
             self.weights = [(x, x.data, x.detach().clone()) for x in weights.values() if not is_lazy(x)]
         for home, held in self.dicts if self.looking or self.known.restless else ():
-            if len(home) == len(held) and all(map(operator.is_, home.values(), held.values())):
+            if _alike(home, held):
                 continue
             for name, value in [(name, home[name]) for name in home if home[name] is not held.get(name, OURS)]:
                 if name in OURS or isinstance(value, NUMBERS):
@@ -180,16 +207,12 @@ class Guard:
             isinstance(value, np.ndarray) and value.nbytes <= SMALL
         ):
             self._remember(value)
-            self.others.append((value, copy.copy(value)))
+            self.others.append((value, _state(value)))
             self._parts(value if isinstance(value, list | deque) else (), depth)
         elif isinstance(value, tuple):
             self._parts(value, depth)
-        elif isinstance(value, random.Random):
-            self.others.append((value, value.getstate()))
-        elif isinstance(value, np.random.Generator):
-            self.others.append((value, copy.deepcopy(value.bit_generator.state)))
-        elif isinstance(value, torch.Generator):
-            self.others.append((value, value.get_state()))
+        elif isinstance(value, random.Random | np.random.Generator | torch.Generator):
+            self.others.append((value, _state(value)))
         elif hasattr(value, "__dict__") and type(value).__module__.split(".")[0] not in STRANGERS:
             self._remember(value)
             self.dicts.append((vars(value), dict(vars(value))))
@@ -215,7 +238,8 @@ class Guard:
             wanted = id(tensor) in self.known.ids or (small and not weight and tensor.device.type == "cpu")
         if wanted:
             self._remember(tensor)
-            self.values.append((tensor, tensor.detach().clone(), _version(tensor)))
+            self.tensors.append(tensor)
+            self.values.append(_value(tensor))
 
     def _swap_back(self) -> None:
         for parameter, data, value in self.weights:
@@ -227,7 +251,7 @@ class Guard:
     def restore(self) -> None:
         """Put everything back."""
         for home, held in self.dicts:
-            if len(home) != len(held) or not all(map(operator.is_, home.values(), held.values())):
+            if not _alike(home, held):
                 self.known.restless |= any(
                     home.get(name, OURS) is not held.get(name, OURS) for name in (home.keys() | held.keys()) - OURS
                 )
@@ -236,7 +260,7 @@ class Guard:
         for thing, was in self.others:
             _put_back(thing, was)
         self._swap_back()
-        for tensor, value, version in self.values:
+        for tensor, (value, version) in zip(self.tensors, self.values, strict=True):
             unasked = not self.looking and tensor.device.type != "cpu" and id(tensor) in self.known.ids
             if unasked or not _same(tensor, value, None if self.looking else version):
                 self.known.ids.add(id(tensor))
@@ -253,6 +277,21 @@ def _first(weight: Tensor) -> Any:
     return weight.data_ptr(), part[(slice(1),) * part.ndim].flatten().tolist()
 
 
+def _alike(now: Any, was: Any) -> bool:
+    """Whether two containers hold the very same things, under the same keys."""
+    if isinstance(now, dict):
+        return all(map(operator.is_, now.values(), was.values())) and list(now) == list(was)
+    return len(now) == len(was) and all(map(operator.is_, now, was))
+
+
+def _state(thing: Any) -> Any:
+    if isinstance(thing, random.Random):
+        return thing.getstate()
+    if isinstance(thing, np.random.Generator):
+        return copy.deepcopy(thing.bit_generator.state)
+    return thing.get_state() if isinstance(thing, torch.Generator) else copy.copy(thing)
+
+
 def _put_back(thing: Any, was: Any) -> None:
     if isinstance(thing, random.Random):
         thing.setstate(was)
@@ -260,12 +299,9 @@ def _put_back(thing: Any, was: Any) -> None:
         thing.bit_generator.state = was
     elif isinstance(thing, torch.Generator):
         thing.set_state(was)
-    elif isinstance(thing, set):
+    elif isinstance(thing, set | deque):
         thing.clear()
-        thing.update(was)
-    elif isinstance(thing, deque):
-        thing.clear()
-        thing.extend(was)
+        (thing.update if isinstance(thing, set) else thing.extend)(was)
     elif isinstance(thing, np.ndarray):
         if thing.flags.writeable:
             thing[...] = was
@@ -273,8 +309,8 @@ def _put_back(thing: Any, was: Any) -> None:
         thing[:] = was
 
 
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
+def _value(tensor: Tensor) -> tuple[Tensor, int | None]:
+    return tensor.detach().clone(), None if tensor.is_inference() else tensor._version
 
 
 def _same(tensor: Tensor, value: Tensor, version: int | None) -> bool:

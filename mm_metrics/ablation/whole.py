@@ -60,7 +60,7 @@ class Whole:
         self.modalities, self.masks, self.name = modalities, masks, type(model).__name__
         self.num_classes: int | None = None
         self.forms: dict[Hashable, Form] = {}
-        self.recorder = Recorder({id(model)}, {id(model)}, weights=self.now, judging=default)
+        self.recorder = Recorder({id(model)}, {id(model)}, self.now, judging=default)
         self.known: Known | None = None
         self.guard: Guard | None = None
         self.meets: bool | None = None  # whether a forward waits for the other ranks' own; None where nobody looked
@@ -76,13 +76,12 @@ class Whole:
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """Evaluation mode; afterwards the model is as before."""
-        with untouched(self.model, self.known) as self.guard:
+        with untouched(self.model, self.known, self.guard) as self.guard:
             yield
         if self.known is None:
             self._weights = None  # a forward's own buffers are no sign that weights changed
         self.known = self.guard.known
-        self.guard.values.clear()
-        self.guard.weights.clear()
+        self.guard.done()
 
     def look_for_ranks(self, batch: Any) -> bool:
         """Whether ranks meet in a forward, as one pass over a first batch tells: then each must run it as often."""
