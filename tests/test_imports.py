@@ -48,7 +48,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 5294,
-    "ablation": 2544,
+    "ablation": 2617,
     "callbacks": 2805,
     "render": 1795,
     "predictions": 1806,

@@ -42,15 +42,16 @@ class Engine:
         self._validations = 0
         self._patience = PATIENCE
         self._verified: tuple[Weights, Any, list[Any]] | None = None
+        self._steady: Any = None  # the stamp of all weights with which those behind the encoders had not moved
 
     def begin(self) -> None:
         """A validation begins."""
         if self.verify and self._validations % self.verify == 0:
-            self._look_again()
+            self.whole.known = None
+            self._compare_again()
         self._validations += 1
 
-    def _look_again(self) -> None:
-        self.whole.known = None
+    def _compare_again(self) -> None:
         for form in self.forms.values():
             form.due = form.split is not None
             form.decided &= form.due or not 0 < form.failed < FAILURES
@@ -77,6 +78,10 @@ class Engine:
         """``(K, N, C)``; ``look`` views some of the batch's rows with some of the ``presence``."""
         if self.whole.look_for_ranks(view.batch) or not self.may_split():
             return self.whole.hidden(view)
+        if self.whole.rebuilt:
+            self.whole.rebuilt = False
+            self.forget()
+            self._compare_again()
         form = self.forms.setdefault(view.form, Form())
         if view.found.whole:
             form.why = view.found.whole
@@ -86,7 +91,7 @@ class Engine:
         if form.split is None:
             return self.whole.hidden(view)
         now = self.whole.now()
-        if form.due or (self.verify and (view.N > form.largest or self._changed())):
+        if form.due or (self.verify and (view.N > form.largest or self._changed(now))):
             return self._again(view, form, presence, look)
         checks = Checks()
         try:
@@ -108,17 +113,20 @@ class Engine:
             if form.split is not None:
                 form.split.forget()
 
-    def _changed(self) -> bool:
+    def _changed(self, now: Any) -> bool:
         """Whether, in a loop that calls no `begin`, the model behind the encoders is not what it was when compared.
 
-        Its weights are looked at, and its attributes, `PATIENCE` times in vain.
+        Its weights are looked at, unless ``now`` says that none of the model's changed, and its attributes, `PATIENCE`
+        times in vain.
         """
         if self._validations or self._verified is None or self.whole.guard is None:
             return False
         behind, then, attributes = self._verified
-        if moved(behind.now(probe=False), then):
+        if now is not self._steady and moved(behind.now(probe=False), then):
             self._patience = PATIENCE
             return True
+        known = self.whole.known
+        self._steady = None if known is None or known.ids or isinstance(now[1], Tensor) else now
         return self._patience > 0 and not self.whole.guard.same(attributes)
 
     def _compared(self, view: View, form: Form) -> None:
@@ -131,7 +139,7 @@ class Engine:
         behind = Weights([self.whole.model], skip)
         now = behind.now(probe=False)
         self._patience -= self._verified is not None and not moved(now, self._verified[1])
-        self._verified = behind, now, self.whole.guard.dicts
+        self._verified, self._steady = (behind, now, self.whole.guard.dicts), None
 
     def _parts(self, view: View, split: Split, checks: Checks, now: Any) -> Tensor:
         own = self.whole.kept_answer(view, checks, now)

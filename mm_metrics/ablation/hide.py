@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ def choose(shown: Tensor, x: Tensor, hidden: Tensor, axis: int = 0) -> Tensor:
     """
     k, N = shown.shape
     T = x.shape[axis] // N
+    if axis == 0 and T == 1:
+        return torch.where(shown.reshape(k, N, *[1] * (x.ndim - 1)), x, hidden).flatten(0, 1)
     here = x.unflatten(axis, (1, N, T))
     there = hidden.unflatten(axis, (1, hidden.shape[axis] // T, T))
     mask = shown.reshape(*[1] * axis, k, N, 1, *[1] * (x.ndim - axis - 1))
@@ -68,31 +70,31 @@ def hide(
     ``presence`` maps the presence entry's tensors to a modality, None for one ``(N, M)`` table. Tensors that nobody is
     to ``write`` to may be the batch's own.
     """
-    k = len(coalitions)
+    k, M = len(coalitions), len(coalitions[0])
 
-    def told(m: int | None, leaf: Tensor) -> Tensor:
-        table = on_device(coalitions, leaf.device).unsqueeze(1)
-        table = (table.expand(k, N, -1) if there is None else table & there).flatten(0, 1)
-        return (table if m is None else table[:, m]).to(leaf.dtype)
+    @cache
+    def shown(device: torch.device) -> tuple[Tensor, ...]:
+        """``(k, N)`` bool of each modality, where it is shown, and ``(k, N, M)`` of all."""
+        flags = on_device(coalitions, device).unsqueeze(1)
+        table = flags.expand(k, N, M) if there is None else flags & there
+        return *table.unbind(2), table
 
     def change(path: Path, leaf: Any) -> Any:
-        if isinstance(leaf, list) and len(leaf) == N:
-            return leaf * k
         if not isinstance(leaf, Tensor):
-            return leaf
+            return leaf * k if isinstance(leaf, list) and len(leaf) == N else leaf
         if path in presence:
-            return told(presence[path], leaf)
+            m = presence[path]
+            return shown(leaf.device)[-1 if m is None else m].flatten(0, 1).to(leaf.dtype)
         if not leaf.ndim or leaf.shape[0] != N:
             return leaf.clone() if write else leaf
-        if path not in modality:
+        m = modality.get(path)
+        if m is None:
             return leaf.repeat(k, *[1] * (leaf.ndim - 1)) if write or k > 1 else leaf
-        shown = tuple(flags[modality[path]] for flags in coalitions)
         if there is not None:
-            table = on_device(shown, leaf.device).unsqueeze(1) & there[:, modality[path]]
-            return choose(table, leaf, stand_ins[path].of(leaf))
-        if all(shown) and k == 1:
+            return choose(shown(leaf.device)[m], leaf, stand_ins[path].of(leaf))
+        if k == 1 and coalitions[0][m]:
             return leaf.clone() if write else leaf
         hidden = stand_ins[path].of(leaf).expand_as(leaf)
-        return torch.cat([leaf if one else hidden for one in shown])
+        return torch.cat([leaf if flags[m] else hidden for flags in coalitions])
 
     return rebuilt(batch, change)

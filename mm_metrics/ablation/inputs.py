@@ -86,6 +86,11 @@ class Inputs:
             mine = found.paths[name] = {}
             missing: list[MissingKeyError] = []
             for key in keys:
+                x, axis = leaves.get((key,)), self.axes.get(key, self.axes.get(name, 0))
+                if isinstance(x, Tensor) and not axis and x.ndim and x.shape[0] and not x.is_nested:
+                    self._seen.add(key)
+                    mine[(key,)], sizes[(key,)] = key, x.shape[0]
+                    continue
                 try:
                     path = locate(batch, key, f"inputs[{name!r}]:")
                 except MissingKeyError as error:
@@ -109,7 +114,6 @@ class Inputs:
                 elif isinstance(node, list) and all(isinstance(part, Tensor) for part in node):
                     lists.append((key, path, node, under))
                 else:
-                    axis = self.axes.get(key, self.axes.get(name, 0))
                     for leaf in under:
                         x = leaves[leaf]
                         if not isinstance(x, Tensor):

@@ -58,8 +58,11 @@ class Way:
         """Whether rows shown and rows hidden can lie in one tensor; what has no rows must be one and the same."""
         axis = sample_axis(self.site, path, leaf, self.N)
         if axis is not None and isinstance(other, Tensor):
-            same = leaf.dtype == other.dtype and _less(leaf, axis) == _less(other, axis)
-            return same and leaf.shape[axis] * self.n == other.shape[axis] * self.N
+            if leaf.dtype != other.dtype or leaf.ndim != other.ndim:
+                return False
+            rows = other.shape[axis]
+            shape = (*leaf.shape[:axis], rows, *leaf.shape[axis + 1 :])
+            return other.shape == shape and leaf.shape[axis] * self.n == rows * self.N
         if isinstance(leaf, Tensor) and isinstance(other, Tensor):
             same = leaf.data_ptr() == other.data_ptr() and leaf.shape == other.shape
             return same or (leaf.device.type == "cpu" and torch.equal(leaf, other))
@@ -117,10 +120,6 @@ class Way:
 
 def _versions(output: Any) -> list[int]:
     return [tensor._version for tensor in tensors(output).values()]
-
-
-def _less(x: Tensor, axis: int) -> tuple[int, ...]:
-    return (*x.shape[:axis], *x.shape[axis + 1 :])
 
 
 def sample_axis(site: Site, path: Path, leaf: Any, N: int) -> int | None:

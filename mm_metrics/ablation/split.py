@@ -51,7 +51,7 @@ class Split:
         ``now`` stamps the weights. Where coalitions share larger batches the first holds that of all too, whose answer
         is known: a replay that gives another raises DivergedError, at once or when the ``checks`` are read.
         """
-        outputs = [(site, recorder.find(site, view.leaves, checks, now)) for site in self.plan.sites]
+        outputs: Outputs = [(site, recorder.find(site, view.leaves, checks, now)) for site in self.plan.sites]
         if any(output is None for _, output in outputs):
             outputs, own = self._encode(view)
         hidden = self._hidden_outputs(view, outputs, checks, now)
@@ -121,7 +121,7 @@ class Split:
             kinds.setdefault(m, set()).add(kind if self.one_row or kind != "row" else "rows")
         shift = next((stand_in.shift for stand_in in view.stand_ins.values() if stand_in.kind == "shift"), 0)
         found: dict[Site, tuple[Any, int]] = {}
-        rows, missing = set(), {}
+        rows, missing, precision = set(), {}, autocast(view.leaves[path] for path in view.modality)
         for m in dict.fromkeys(site.modality for site, _ in outputs):
             mine = [(site, output) for site, output in outputs if site.modality == m]
             if kinds[m] == {"same"}:
@@ -131,7 +131,7 @@ class Split:
             elif kinds[m] != {"row"}:
                 rows.add(m)
             else:
-                key = self._key(view, m)
+                key = self._key(view, m, precision)
                 held = self._held(m, key, checks, now)
                 if held is None:
                     missing[m] = key
@@ -194,11 +194,10 @@ class Split:
             raise DivergedError("the model called its encoders otherwise than when it was followed")
         return [(site, kept[site]) for site in mine]
 
-    def _key(self, view: View, m: int) -> Any:
+    def _key(self, view: View, m: int, precision: object) -> Any:
         """What a baseline's encoding hangs on beside the weights, None where that is not known."""
-        tokens = [view.stand_ins[path].token for path in view.stand_ins if view.modality[path] == m]
-        devices = [view.leaves[path] for path in view.modality]
-        return None if None in tokens else (*tokens, autocast(devices))
+        tokens = [stand_in.token for path, stand_in in view.stand_ins.items() if view.modality[path] == m]
+        return None if None in tokens else (*tokens, precision)
 
 
 def split_by(

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from types import FunctionType, MethodType
 from typing import Any
 from weakref import ReferenceType, ref
@@ -24,6 +25,7 @@ from mm_metrics.streams import kept_streams
 
 OWN = vars(Module()).keys()  # what every module has beside its tables, none of it the model's own
 TABLES = ("_parameters", "_buffers", "_modules")
+HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 SMALL = 2**20  # bytes; larger tensors are copied only where a forward is known to change them, or may
 DEEPEST, LONGEST = 4, 256  # how far what hangs on a module is followed
 PLAIN = (bool, int, float, str, bytes, type(None), type, Module, torch.dtype, torch.device, FunctionType, MethodType)
@@ -60,8 +62,7 @@ def untouched(model: Module, known: Known | None, last: Guard | None = None) -> 
     with kept_streams(devices):
         training = [module for module in guard.modules if module.training]
         try:
-            for module in training:
-                module.training = False  # not .eval(): a module may override it to do more
+            _set_training(training, False)  # not .eval(): a module may override it to do more
             for home in guard.loggers:
                 home.update(log=_silent, log_dict=_silent)
             with torch.no_grad():
@@ -69,12 +70,19 @@ def untouched(model: Module, known: Known | None, last: Guard | None = None) -> 
         finally:
             if hook is not None:
                 hook.remove()
-            for module in training:
-                module.training = True
+            _set_training(training, True)
             for home in guard.loggers:
                 home.pop("log", None)
                 home.pop("log_dict", None)
             guard.restore()
+
+
+def _set_training(modules: list[Module], training: bool) -> None:
+    for module in modules:
+        if "training" in vars(module):
+            vars(module)["training"] = training
+        else:
+            module.training = training  # a scripted one, which holds it elsewhere
 
 
 def is_compiled(model: Module) -> bool:
@@ -100,6 +108,8 @@ class Guard:
         self.first: dict[int, Any] = {}
         self.passes = 0
         self.weights: list[tuple[Parameter, Tensor, Tensor]] = []
+        self.hooks: list[dict] = []  # their tables, looked at and not put back
+        self.build: list[Any] = []  # modules and their hooks
         self.modules = list(model.modules())
         for module in self.modules:
             self.add(module)
@@ -108,19 +118,24 @@ class Guard:
         bases = [(module, type(module).__mro__) for module in self.modules]
         self.loggers = [vars(m) for m, mro in bases if any(base.__name__ == "LightningModule" for base in mro)]
         self._ids = len(self.known.ids)
+        self._flat = _flat([held for _, held in self.dicts] + self.hooks)
 
     def serves(self, known: Known) -> bool:
         """Whether all hangs on the model as it did, so that only values need to be remembered anew."""
         if self.looking or self.known is not known or self._ids != len(known.ids):
             return False
-        lists = [pair for pair in self.others if isinstance(pair[0], list | deque)]
-        if not all(_alike(now, was) for now, was in (*self.dicts, *lists)):
+        if not self._as_held() or not all(_alike(*pair) for pair in self.others if isinstance(pair[0], list | deque)):
             return False
         self.others = [(thing, was if isinstance(thing, list | deque) else _state(thing)) for thing, was in self.others]
         self.values = [_value(tensor) for tensor in self.tensors]
         self.passes = 0
         self.weights.clear()
         return True
+
+    def _as_held(self) -> bool:
+        """Whether all tables, attributes and mappings hold the very things that they held."""
+        things, lengths = _flat([home for home, _ in self.dicts] + self.hooks)
+        return lengths == self._flat[1] and all(map(operator.is_, things, self._flat[0]))
 
     def done(self) -> None:
         """Let go of copies of values."""
@@ -142,6 +157,8 @@ class Guard:
 
     def same(self, dicts: list[tuple[dict, dict]]) -> bool:
         """Whether flags and numbers among the attributes were then, in another guard's `dicts`, what they are now."""
+        if dicts is self.dicts:
+            return True
         return len(dicts) == len(self.dicts) and all(
             (len(held) == len(then) and all(map(operator.is_, held.values(), then.values())))
             or not any(
@@ -183,6 +200,9 @@ class Guard:
         self.seen[id(module)] = module
         home = vars(module)
         self.dicts.append((home, dict(home)))
+        hooks = [home[name] for name in HOOKS if name in home]
+        self.hooks += hooks
+        self.build += [module, *chain.from_iterable(one.values() for one in hooks)]
         for name in TABLES:
             table = home.get(name)
             if table:
@@ -250,7 +270,7 @@ class Guard:
 
     def restore(self) -> None:
         """Put everything back."""
-        for home, held in self.dicts:
+        for home, held in () if self._as_held() else self.dicts:
             if not _alike(home, held):
                 self.known.restless |= any(
                     home.get(name, OURS) is not held.get(name, OURS) for name in (home.keys() | held.keys()) - OURS
@@ -279,9 +299,13 @@ def _first(weight: Tensor) -> Any:
 
 def _alike(now: Any, was: Any) -> bool:
     """Whether two containers hold the very same things, under the same keys."""
-    if isinstance(now, dict):
-        return all(map(operator.is_, now.values(), was.values())) and list(now) == list(was)
-    return len(now) == len(was) and all(map(operator.is_, now, was))
+    same = len(now) == len(was) and all(map(operator.is_, now, was))
+    return same and (not isinstance(now, dict) or all(map(operator.is_, now.values(), was.values())))
+
+
+def _flat(dicts: list[dict]) -> tuple[list[Any], list[int]]:
+    """Keys and values of all, and how many are of each: one comparison is cheaper than many."""
+    return [*chain.from_iterable(dicts), *chain.from_iterable([one.values() for one in dicts])], [*map(len, dicts)]
 
 
 def _state(thing: Any) -> Any:

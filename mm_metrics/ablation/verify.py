@@ -54,6 +54,8 @@ def room_of(reference: Tensor) -> Tensor:
 
 def near(answer: Tensor, own: Tensor, room: Tensor, checks: Checks) -> bool:
     """Whether an answer ``(N, C...)`` is the model's ``own``; by few kernels where its device is not waited for."""
+    if own.device.type == "cpu" and torch.equal(answer, own):
+        return True
     if checks(((answer - own).abs() <= room).logical_or_(answer == own).all()):
         return True
     return own.device.type == "cpu" and agree(answer.unsqueeze(0), own.unsqueeze(0), checks)

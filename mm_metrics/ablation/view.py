@@ -40,8 +40,9 @@ class View:
     found: Found
 
     def __post_init__(self) -> None:
-        prefixes = Counter(path[:-1] for path in self.leaves if len(path) > 1 and isinstance(path[-1], int))
-        self.joint = self.N not in prefixes.values()  # coalitions can't share a batch that holds a list of its samples
+        listed = [path[:-1] for path in self.leaves if len(path) > 1 and isinstance(path[-1], int)]
+        # Coalitions can't share a batch that holds a list of its samples.
+        self.joint = not listed or self.N not in Counter(listed).values()
 
     def rows(self, path: Path) -> Any:
         """An input with its samples first: one sample of a list of tensors, all of a tensor or of a list of str."""
@@ -156,7 +157,7 @@ def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baseline
     )
     for m, name in enumerate(names):
         for path, key in paths[name].items():
-            apart = path[:-1] in found.lists | found.packed
+            apart = found.whole and path[:-1] in found.lists | found.packed
             if apart and (spec := baselines.spec(name, key, path)) in ("mean", "shuffle"):
                 raise ValueError(
                     f"baseline={spec!r} can't be made of {key!r}, a list or a packed sequence: give a number"

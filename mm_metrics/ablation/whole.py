@@ -64,6 +64,7 @@ class Whole:
         self.known: Known | None = None
         self.guard: Guard | None = None
         self.meets: bool | None = None  # whether a forward waits for the other ranks' own; None where nobody looked
+        self.rebuilt = False  # since its parts were last compared
         self._ran = False
         self._columns: tuple[int, ...] | None = None  # of an answer to several samples
         self._weights: Weights | None = None
@@ -76,7 +77,11 @@ class Whole:
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """Evaluation mode; afterwards the model is as before."""
-        with untouched(self.model, self.known, self.guard) as self.guard:
+        last = self.guard
+        with untouched(self.model, self.known, last) as self.guard:
+            if last is not None and last is not self.guard and last.build != self.guard.build:
+                self.rebuilt, self._weights = True, None  # of other modules, or with other hooks
+                self.recorder.clear()
             yield
         if self.known is None:
             self._weights = None  # a forward's own buffers are no sign that weights changed
