@@ -177,3 +177,11 @@ def test_entries_of_every_form_and_those_that_are_absent():
     auto.cut([{name: [value.float()] for name, value in values.items()}])
     assert auto.cuts == {"length": (0, 0), "duration": (5, 9)}
     assert auto.waits  # of what no sample has there are no cut points yet
+
+
+def test_another_training_is_cut_at_its_own_thirds(tmp_path):
+    watcher, fresh = (monitor(by={"audio.loudness": "auto"}) for _ in range(2))
+    trainer(tmp_path, watcher, max_epochs=1).fit(seeded(), loader(), loader(Loud(seed=1)))
+    for one in (watcher, fresh):
+        trainer(tmp_path, one, max_epochs=1).fit(seeded(), loader(), loader(Loud(seed=3, n=60)))
+    assert watcher.scorecards["val"].info["cuts"] == fresh.scorecards["val"].info["cuts"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import random
 
@@ -24,6 +23,7 @@ from mm_metrics.callbacks.learning import Seen, Thresholds, findings, seen
 from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.counts.labels import Reader
 from mm_metrics.modalities import Modalities
+from tests.distributed.launch import launch
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
 pytestmark = [
@@ -715,35 +715,29 @@ def test_modalities_are_a_mapping():
         ModalityDynamics(["text"])
 
 
-class Report(Callback):
-    """Writes what a rank ends with."""
-
-    def __init__(self, folder) -> None:
-        self.folder = folder
-
-    def on_fit_end(self, trainer, pl_module):
-        watcher = next((c for c in trainer.callbacks if isinstance(c, ModalityDynamics)), None)
-        weights = {name: value.tolist() for name, value in pl_module.state_dict().items()}
-        logged = {key: float(value) for key, value in trainer.callback_metrics.items() if "dynamics" in key}
-        content = {"weights": weights, "history": watcher.history if watcher else [], "logged": logged}
-        content["numbers"] = [b["number"].tolist() for b in watcher._train._host] if watcher else []
-        (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(content))
+def fitted_on_ranks(rank, world_size, folder):
+    """What a rank ends with, with dynamics and without."""
+    told = {}
+    for name, watched in (("with", [dynamics(samples=40)]), ("without", [])):
+        run, model = trainer(folder / name, *watched, devices=world_size, strategy="ddp"), seeded()
+        run.fit(model, loader(Rows(n=84), shuffle=True), loader(Rows(n=51, seed=1)))
+        told[name] = {
+            "weights": {key: value.tolist() for key, value in model.state_dict().items()},
+            "logged": {key: float(value) for key, value in run.callback_metrics.items() if "dynamics" in key},
+            "history": [one.history for one in watched],
+            "numbers": [batch["number"].tolist() for one in watched for batch in one._train._host],
+        }
+    return told
 
 
 @pytest.mark.slow
 def test_two_ranks_say_the_same_and_learn_the_same(tmp_path):
-    told, data = {}, Rows(n=84)
-    for name, watched in (("with", [dynamics(samples=40)]), ("without", [])):
-        folder = tmp_path / name
-        folder.mkdir()
-        run = trainer(tmp_path, Report(folder), *watched, devices=2, strategy="ddp_spawn")
-        run.fit(seeded(), loader(data, shuffle=True), loader(Rows(n=51, seed=1)))
-        told[name] = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-    first, second = told["with"]
+    ranks = launch(2, fitted_on_ranks, tmp_path)
+    first, second = (rank["with"] for rank in ranks)
     assert first["history"] == second["history"]
     assert first["logged"] == second["logged"]
     assert len(first["logged"]) > 20
-    assert first["weights"] == told["without"][0]["weights"]
+    assert first["weights"] == ranks[0]["without"]["weights"]
     alone = FixedSubset(40, 0, print)
-    alone.read(loader(data), seeded())
+    alone.read(loader(Rows(n=84)), seeded())
     assert first["numbers"] == second["numbers"] == [batch["number"].tolist() for batch in alone._host]

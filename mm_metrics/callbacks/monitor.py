@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,7 +15,7 @@ from mm_metrics.callbacks.contents import showers
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
 from mm_metrics.callbacks.prober import Watched
-from mm_metrics.callbacks.ranks import Once
+from mm_metrics.callbacks.ranks import Once, shared
 from mm_metrics.callbacks.run import Run, callbacks_of, is_history
 from mm_metrics.callbacks.thresholds import FROM_VALIDATION, Thresholds
 from mm_metrics.counts.plan import MAX_BYTES
@@ -200,6 +199,9 @@ class ModalityMonitor(Callback):
         if self._trainer is not None and self._trainer() is not trainer:
             self.run.forget()
             self._say.said.clear()
+            if stage == "fit":  # a test in another Trainer may follow a fit, and be cut where that was
+                self.auto.cuts = {}
+                self.thresholds.load(None)
         self._trainer = weakref.ref(trainer)
         folder = folder_of(trainer) if self.output_dir is None else self.output_dir
         enabled = self._say.main and not getattr(trainer, "fast_dev_run", False)
@@ -207,7 +209,7 @@ class ModalityMonitor(Callback):
         self.counter.detach()
         self.counter.books = None
         if self.samples and not getattr(trainer, "fast_dev_run", False):
-            self.counter.books = Path(trainer.strategy.broadcast(str(self.run.output.folder)))
+            self.counter.books = shared(self.run.output.folder)
         if stage in ("fit", "validate") and trainer.limit_val_batches == 0:
             self._say("limit_val_batches=0: there is no validation, so there is nothing to count")
 

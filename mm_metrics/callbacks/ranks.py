@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -25,6 +28,27 @@ def agreed(what: str, values: list[Any]) -> Any:
             f"ranks have different {what}, {sorted(map(str, known))}: every rank runs one model on one task"
         )
     return next(iter(known), None)
+
+
+def shared(folder: Path) -> Path:
+    """Rank zero's folder, made, as all ranks see it; ValueError, on every rank alike, where one of them does not."""
+    folder, mark = gathered((folder, f".{uuid.uuid4().hex}"))[0]
+    if not (dist.is_available() and dist.is_initialized()):
+        return folder
+    if dist.get_rank() == 0:
+        with suppress(OSError):  # then no rank sees it
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / mark).touch()
+    gathered(None)  # it is there
+    blind = [rank for rank, sees in enumerate(gathered((folder / mark).exists())) if not sees]
+    if dist.get_rank() == 0:
+        (folder / mark).unlink(missing_ok=True)
+    if blind:
+        raise ValueError(
+            f"samples='all': rank {blind[0]} does not see what rank 0 writes to {folder}, so samples would be missing: "
+            "give a folder on a disk that all share, ModalityMonitor(output_dir=…)"
+        )
+    return folder
 
 
 class Once:

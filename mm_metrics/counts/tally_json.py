@@ -32,14 +32,14 @@ _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what i
 }  # fmt: skip
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one
-_DEEPEST = 64  # levels of info
+_DEEPEST, _NESTED = 64, (dict, list, tuple)  # levels of info
 _MOST = 2**53  # samples: sums of counts up to here overflow nothing, and float64 holds them
 
 
 def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
     """The card as JSON text; written to `path` whole or not at all, where one is given."""
     layout = card.layout
-    raw = card.counts.numpy().astype("<i8").tobytes()  # large ones pack slowly, for little
+    raw = card.counts.numpy().astype("<i8", copy=False).data  # large ones pack slowly, for little
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -54,9 +54,9 @@ def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
         "shards": list(card.shards),
         "parts": sorted(card.parts),
         "layout": {"by": list(map(list, layout.by)), **{name: getattr(layout, name) for name in _OF_LAYOUT}},
-        "info": finite(card.info),
+        "info": finite(_told(card.info)),
         "sha256": hashlib.sha256(raw).hexdigest(),
-        "counts": base64.b64encode(zlib.compress(raw, 6 if len(raw) < 2**20 else 2)).decode(),
+        "counts": base64.b64encode(zlib.compress(raw, 6 if raw.nbytes < 2**20 else 2)).decode(),
     }  # fmt: skip
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False, allow_nan=False)
     if path is not None:
@@ -123,9 +123,7 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
         field = layout.view(counts, name)
         if field.numel() and (int(field.min()) < 0 or int(field.max()) > _MOST):
             raise ValueError(f"{name} holds a count outside 0…{_MOST}")
-    info = content["info"]
-    if not isinstance(info, dict) or _depth(info) > _DEEPEST:
-        raise TypeError(f"info is no object of at most {_DEEPEST} levels")
+    info = _told(content["info"])
     if not isinstance(content["shards"], list):
         raise TypeError("shards is no list")
     shards = tuple(_integer(shard, "shards") for shard in content["shards"])
@@ -159,15 +157,14 @@ def _layout(found: dict[str, Any], version: int) -> dict[str, Any]:
     return kept | {"by": by}
 
 
-def _depth(value: object) -> int:
-    level, depth = [value], 0
-    while level := [
-        inner
-        for part in level
-        for inner in (part.values() if isinstance(part, dict) else part if isinstance(part, list) else ())
-    ]:
-        depth += 1
-    return depth
+def _told(info: object) -> dict[str, Any]:
+    level, depth = [info], 0
+    while depth <= _DEEPEST and level:
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, _NESTED))
+        level, depth = [one for parts in inner for one in parts], depth + 1
+    if not isinstance(info, dict) or level:
+        raise TypeError(f"info is no object of at most {_DEEPEST} levels")
+    return info
 
 
 def _strings(value: object, what: str) -> list[str]:

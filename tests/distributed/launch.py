@@ -2,35 +2,83 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import socket
 import traceback
+import warnings
 from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
+
+_RANKS: list[tuple[BaseProcess, Connection]] = []  # that wait for work: to start one takes longer than most tests
 
 
 def launch(world_size: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """``function(rank, world_size, folder, *arguments)`` on each rank; their results by rank."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    mp.spawn(_run, args=(world_size, port, function, folder, arguments), nprocs=world_size)
-    return [pickle.loads((folder / f"rank{rank}.pickle").read_bytes()) for rank in range(world_size)]
-
-
-def _run(rank: int, world_size: int, port: int, function: Callable[..., Any], folder: Path, arguments: tuple) -> None:
-    torch.set_num_threads(1)
-    environment(rank, world_size, port)
+    context, port, answers = mp.get_context("spawn"), _free_port(), {}
+    while len(_RANKS) < world_size:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs,))
+        process.start()
+        theirs.close()
+        _RANKS.append((process, ours))
+    waiting = {pipe: rank for rank, (_, pipe) in enumerate(_RANKS[:world_size])}
     try:
-        result = function(rank, world_size, folder, *arguments)
-        (folder / f"rank{rank}.pickle").write_bytes(pickle.dumps(result))
-    except Exception:
-        traceback.print_exc()
+        for pipe, rank in waiting.items():
+            pipe.send_bytes(pickle.dumps((rank, world_size, port, function, folder, arguments)))
+        for pipe in waiting:
+            pipe.recv_bytes()  # has imported what it is to run: that may take longer than ranks wait for each other
+        for pipe in waiting:
+            pipe.send_bytes(b"begin")
+        while waiting:
+            for pipe in wait(list(waiting)):
+                rank = waiting.pop(pipe)
+                answers[rank], failed = pickle.loads(pipe.recv_bytes())
+                assert not failed, f"rank {rank}: {failed}"
+    except BaseException:
+        _end()  # the others may wait for the one that failed
         raise
+    return [answers[rank] for rank in range(world_size)]
+
+
+@atexit.register
+def _end() -> None:
+    while _RANKS:
+        process, pipe = _RANKS.pop()
+        pipe.close()
+        process.kill()
+        process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    while True:
+        try:
+            rank, world_size, port, function, folder, arguments = pickle.loads(pipe.recv_bytes())
+            pipe.send_bytes(b"ready")
+            pipe.recv_bytes()
+        except EOFError:  # the tests have ended
+            return
+        torch.manual_seed(0)
+        environment(rank, world_size, port)
+        try:
+            with warnings.catch_warnings():
+                answer = function(rank, world_size, folder, *arguments), ""
+        except Exception:
+            answer = None, traceback.format_exc()
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        pipe.send_bytes(pickle.dumps(answer))
 
 
 def environment(rank: int, world_size: int, port: int) -> None:

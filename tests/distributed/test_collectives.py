@@ -76,6 +76,7 @@ WAYS = {
 
 def cards(rank: int, world_size: int, folder: Path, alone: bool = False):
     found = {}
+    TURNS.clear()
     for way, (model, keywords) in WAYS.items():
         ranks = range(world_size) if alone else [rank]
         mine = [batch for one in ranks for batch in batches(one, way != "heads")]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from mm_metrics.callbacks import ModalityMonitor
+from mm_metrics.callbacks.ranks import shared
 from tests.distributed.launch import launch
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded
 
@@ -120,3 +123,22 @@ def test_cards_come_back_from_other_processes(strategy, tmp_path):
     alone = validated(tmp_path, seeded(Quiet), data, num_classes=3)
     assert spawned.scorecards["val"] == alone.scorecards["val"]
     assert spawned.verdicts["val"].level == alone.verdicts["val"].level
+
+
+def blind(rank: int, world_size: int, folder: Path, which: int | None):
+    """What `shared` says where one rank does not see what rank zero writes."""
+    dist.init_process_group("gloo")
+    exists = Path.exists
+    with mock.patch.object(Path, "exists", lambda path: rank != which and exists(path)):
+        try:
+            return shared(folder / str(rank) / "deep"), sorted(path.name for path in (folder / "0" / "deep").iterdir())
+        except ValueError as error:
+            return str(error)
+
+
+@pytest.mark.parametrize("which", [None, 0, 1])
+def test_a_book_needs_a_folder_that_all_ranks_see(which, tmp_path):
+    first, second = launch(2, blind, tmp_path, which)
+    assert first == second
+    assert (first == (tmp_path / "0" / "deep", [])) is (which is None)
+    assert which is None or f"rank {which} does not see" in first

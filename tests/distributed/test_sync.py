@@ -1,16 +1,15 @@
 """One all-reduce per metric, and the same integers on 1, 2, 3 and 4 ranks."""
 
-import os
 import tempfile
 import warnings
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from mm_metrics import (
@@ -22,6 +21,7 @@ from mm_metrics import (
     ModalityRecall,
     Scorecard,
 )
+from tests.distributed.launch import launch
 
 NAMES = ("text", "image", "audio")
 COLLECTIVES = (
@@ -78,22 +78,18 @@ def counting_collectives():
     return seen, [counted(name) for name in COLLECTIVES]
 
 
-def run(rank: int, world: int, folder: str, work) -> None:
-    torch.set_num_threads(1)
+def run(rank: int, world: int, folder: Path, work):
     warnings.filterwarnings("ignore", "The ``compute`` method of metric")  # torchmetrics' word for a rank without data
-    store = dist.FileStore(os.path.join(folder, "store"), world)
+    store = dist.FileStore(str(folder / "store"), world)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timedelta(seconds=60))
-    try:
-        torch.save(work(rank, world), os.path.join(folder, f"{rank}.pt"))
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    answer = work(rank, world)
+    dist.barrier()
+    return answer
 
 
 def on_ranks(world: int, work) -> list:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(run, (world, folder, work), nprocs=world)
-        return [torch.load(os.path.join(folder, f"{rank}.pt"), weights_only=False) for rank in range(world)]
+        return launch(world, run, Path(folder), work)
 
 
 def coalition_metric(**more):
