@@ -237,3 +237,19 @@ def test_differences_of_an_unbounded_score_in_groups_have_an_interval_or_none():
             assert not estimate.value > estimate.high
     for estimate in (new - old).class_estimates("dprime").values():
         assert estimate.low < estimate.value < estimate.high
+
+
+@pytest.mark.parametrize("groups", [None, 3])
+def test_an_infinite_difference_has_an_open_interval(groups):
+    def card(scores, target):
+        metric = CoalitionConfusionMatrix(
+            ("text", "audio"), task="binary", coalitions=["all"], scores=("dprime",), bootstrap=50
+        )
+        group = None if groups is None else torch.arange(len(target)) % groups
+        metric.update(scores[None], target, index=torch.arange(len(target)), group=group)
+        return metric.scorecard()
+
+    target = torch.arange(30) % 2
+    apart, mixed = card(target * 0.6 + 0.2, target), card(torch.linspace(0.1, 0.9, 30), target)
+    found = (apart - mixed).estimate("dprime")
+    assert (found.value, found.low, found.high) == (math.inf, -math.inf, math.inf)

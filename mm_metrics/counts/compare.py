@@ -197,8 +197,10 @@ class Comparison:
         groups = min(clusters, default=None)
         errors = uncertainty.difference_error(first - second, total, groups)
         spare = len(new) + len(old) - 2  # degrees of freedom of what seeds differ by
-        seeds = ((new - new.mean(0)) ** 2).sum(0) + ((old - old.mean(0)) ** 2).sum(0)
-        seeds = seeds / max(spare, 1) * (1 / len(new) + 1 / len(old)) * (spare > 0)
+        seeds = torch.zeros_like(values)
+        if spare:
+            seeds = ((new - new.mean(0)) ** 2).sum(0) + ((old - old.mean(0)) ** 2).sum(0)
+            seeds = seeds / spare * (1 / len(new) + 1 / len(old))
         return [
             Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare), bound)
             for value, error, seed, bound in zip(
@@ -211,10 +213,12 @@ def _freedom(data: float, groups: int | None, seeds: float, spare: int) -> float
     """Degrees of freedom of a sum of two variances (Satterthwaite 1946)."""
     parts = [(data, groups - 1) if groups else None, (seeds, spare) if spare else None]
     lost = sum(variance**2 / freedom for variance, freedom in filter(None, parts) if freedom)
-    return (data + seeds) ** 2 / lost if 0 < lost < math.inf else None
+    return (data + seeds) ** 2 / lost if 0 < lost < math.inf and seeds < math.inf else None
 
 
 def _estimate(difference: Difference, confidence: float, most: float) -> Estimate:
+    if math.isinf(difference.value):  # as of d′ where nothing overlaps: how far it lies from the other is not known
+        return Estimate(difference.value, -most, most)
     half = uncertainty.t_quantile(confidence, difference.freedom) * difference.error + difference.hidden
     low, high = difference.value - half, difference.value + half
     return Estimate(difference.value, max(low, -most) if low == low else low, min(high, most) if high == high else high)
