@@ -49,10 +49,10 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 5295,
     "ablation": 2617,
-    "callbacks": 2828,
+    "callbacks": 2839,
     "render": 1795,
     "predictions": 1806,
-    "leakage": 1482,
+    "leakage": 1486,
 }
 
 

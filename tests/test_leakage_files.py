@@ -14,9 +14,11 @@ from lightning.pytorch.utilities import CombinedLoader
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.cli import REFUSED, main
 from mm_metrics.leakage import Leakage, find_leakage, from_files
 from scripts.check_leakage import check
+from tests.toys import MODALITIES, loader, seeded, trainer
 
 
 def write_wav(path, samples, rate=8000, width=2):
@@ -289,3 +291,20 @@ def test_the_script_works_with_the_simplest_lightning_cli(tmp_path, capsys):
     with pytest.raises(SystemExit):
         check(["--config", str(path)])
     assert "say --datamodule" in capsys.readouterr().err
+
+
+def test_a_group_that_the_check_knew_and_the_monitor_does_not_is_said(tmp_path):
+    data = [{"text": torch.randn(8), "who": i // 5} for i in range(20)]
+    folder = tmp_path / "modality"
+    folder.mkdir()
+    found = find_leakage({"train": data[:10], "val": data[10:]}, ["text"], group="who", near=False, progress=False)
+    assert found.groups == ("who",)
+    found.to_json(folder / "leakage.json")
+    for grouped in (False, True):
+        watcher = ModalityMonitor(
+            MODALITIES, 3, bootstrap=20, report=False, output_dir=tmp_path, group="number" if grouped else None
+        )
+        trainer(tmp_path, watcher).validate(seeded(), loader(), verbose=False)
+        card = watcher.scorecards["val"]
+        assert card.info.get("unused_group") == (None if grouped else "who")
+        assert any("'who'" in note for note in card.verdict().notes) is not grouped

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mm_metrics.files import finite, write_whole
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    from mm_metrics.leakage import Leakage
 
 try:
     import fcntl
@@ -97,7 +100,7 @@ class Output:
             self._try("figures", partial(send, loggers, told[name], key, step, self.folder, picture))
             rows = [one for one in shown if one["stage"] == name]
             self._try("samples", partial(send_samples, loggers, rows, key, step))
-        report, leaks = self.folder / "report.html", self._leakage()
+        report, leaks = self.folder / "report.html", self._summary()
         write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics, shown=shown)
         self._try(report.name, partial(write, report, told))
         for what, path in (("Scorecard: ", self.folder / f"{stage}.json"), ("Report:    ", report)):
@@ -118,11 +121,20 @@ class Output:
                 f"{row['modality']}: {row['count']:,} of {stage} ({row['share']:.1%}) are shared with "
                 f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; see leakage.json",
             )
-            for row in self._leakage() or []
+            for row in self._summary() or []
             if row["splits"][1] == stage != row["splits"][0] and row["count"]
         ]
 
-    def _leakage(self) -> list[dict[str, Any]] | None:
+    def known_group(self) -> str | None:
+        """What a check for leaks was told that samples have in common."""
+        checked = self._leakage()
+        return next(iter(checked.groups), None) if checked else None
+
+    def _summary(self) -> list[dict[str, Any]] | None:
+        checked = self._leakage()
+        return None if checked is None else checked.summary()
+
+    def _leakage(self) -> Leakage | None:
         """What a check for leaks wrote beside the scorecards; None where none was made."""
         homes = (self.folder, self.folder.parent) if self.name else (self.folder,)
         path = next((home / "leakage.json" for home in homes if (home / "leakage.json").is_file()), None)
@@ -131,7 +143,7 @@ class Output:
         from mm_metrics.leakage import Leakage
 
         try:
-            return Leakage.from_json(path).summary()
+            return Leakage.from_json(path)
         except (OSError, ValueError) as error:
             self.say(f"{path} could not be read ({error}): the verdict goes without it")
             return None

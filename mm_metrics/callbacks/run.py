@@ -81,11 +81,14 @@ class Run:
             [row for row in rows if not row["stage"].startswith(stage)] for rows in (self.samples, self.shown)
         )
         dynamics = _dynamics(trainer)
-        extra = trainer.strategy.broadcast(self.output.leaks(stage) if trainer.is_global_zero else [])
+        checked = (self.output.leaks(stage), self.output.known_group()) if trainer.is_global_zero else ([], None)
+        extra, group = trainer.strategy.broadcast(checked)
         extra += dynamics.measure(trainer, pl_module) if stage == "val" and dynamics is not None else []
         self.extra[stage] = extra
         info = {**_info(trainer, pl_module, counter), "headline": self.headline, "scores": list(self.scores)}
         info |= counter.thresholds.info()
+        if group is not None and counter.watched.group is None:
+            info.setdefault("unused_group", group)
         for i, loader, card, refused in counter.cards(trainer, pl_module, **info):
             name, suffix = (stage, "") if i == 0 else (f"{stage}_{i}", f"/dataloader_idx_{i}")
             if i == 0:

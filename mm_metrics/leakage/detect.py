@@ -108,7 +108,8 @@ def find_leakage(
     compared = shared.compared_of(prints, plan)
     found = shared.findings_of(prints, plan, len(prints) == 1 if within is None else within)
     notes = (*shared.notes_of(prints, compared, plan, moving),)
-    return Leakage(tuple(found), {name: len(part) for name, part in prints.items()}, notes, compared)
+    sizes = {name: len(part) for name, part in prints.items()}
+    return Leakage(tuple(found), sizes, notes, compared, tuple(map(str, groups)))
 
 
 def from_files(

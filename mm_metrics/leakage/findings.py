@@ -60,6 +60,8 @@ class Compared:
 class Leakage:
     """The findings over all pairs of splits; ``sizes`` samples a split; ``compared`` how; ``notes``: what could not be.
 
+    ``groups`` are the keys or columns that say which samples belong together, as far as they were named.
+
     >>> copy = Finding("exact", "text", ("train", "test"), 1, 0.25, ((7, 2),), (2,))
     >>> shared = Leakage((copy,), {"train": 9, "test": 4})
     >>> shared.touched("test"), shared.without("test").tolist()
@@ -70,6 +72,7 @@ class Leakage:
     sizes: Mapping[str, int]
     notes: tuple[str, ...] = ()
     compared: tuple[Compared, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def touched(
         self, split: str, kinds: Iterable[str] | str | None = None, modalities: Iterable[str] | str | None = None
@@ -139,6 +142,7 @@ class Leakage:
         content = {"format": FORMAT, "version": VERSION, "sizes": dict(self.sizes), "notes": list(self.notes)}
         content["findings"] = [asdict(finding) for finding in self.findings]
         content["compared"] = [asdict(row) for row in self.compared]
+        content["groups"] = list(self.groups)
         write_whole(path, json.dumps(content, separators=(",", ":"), allow_nan=False))
 
     @classmethod
@@ -185,6 +189,8 @@ def _checked(content: Any) -> Leakage:
     for row in compared:
         _expect(isinstance(row.modality, str) and row.split in sizes, "what was compared is a modality of a split")
         _expect(row.how in (*HOW, "nothing") and _is_count(row.count), "what was compared how is a count")
+    groups = content.get("groups", [])
+    _expect(isinstance(groups, list) and all(isinstance(name, str) for name in groups), "groups are names")
     order, findings = list(sizes), []
     for entry in content["findings"]:
         kind, modality, splits = entry["kind"], entry["modality"], tuple(entry["splits"])
@@ -204,4 +210,4 @@ def _checked(content: Any) -> Leakage:
         _expect(isinstance(share, float | int) and 0 <= share <= 1, "a share lies in 0…1")
         _expect(kind == "group" or (count == len(samples) and abs(share - count / B) < 1e-9), "count, share, samples")
         findings.append(Finding(kind, modality, (splits[0], splits[1]), count, float(share), pairs, samples))
-    return Leakage(tuple(findings), sizes, tuple(notes), compared)
+    return Leakage(tuple(findings), sizes, tuple(notes), compared, tuple(groups))
