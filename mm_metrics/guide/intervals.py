@@ -45,6 +45,13 @@ True
 ``mm-metrics gate --against`` all falls together (Holm 1979). What is left open comes with how many samples would settle
 it, in 8 of 10 new draws.
 
+**Do they hold?** ``python scripts/coverage.py`` draws data sets from 26 populations (30 to 2,000 samples, rare classes and
+labels, groups of 5 to 20, slices of a tenth, shards, heavy errors) and asks how often the 95% interval of a score, of a
+drop and of a difference of two models holds the truth. Of some 1,100 such shares (2026-11-25, 200 or 300 data sets each)
+half are 98% or more, 19 of 20 are 94% or more, and two lie below 90%: average precision of three classes at 30 samples
+(89.5%), and the drop of d′ on a slice of 30 (88.9%, where it has an interval at all). So intervals of few samples, of few
+groups and of macro scores are rather too wide than too narrow.
+
 **Weak slices** (`card.weak_slices`, `gate --by`) are proposed on one half of the data and judged on the other, so that
 what is reported holds. In 200 sets of 1,000 samples with four languages and five channels and nothing weak, 4 had a false
 one (2%; at most 5% are due); in 60 of 60 sets of 2,000 a language of four whose accuracy was 15 points below the others'
