@@ -473,3 +473,27 @@ def test_ten_million_samples_in_one_metric():
     compute = metric.compute()
     assert compute[0].diagonal().sum() == 10_000_000
     np.testing.assert_array_equal(compute[2].diagonal(), np.bincount(target[presence[:, 1]], minlength=10))
+
+
+@pytest.mark.parametrize("switch", ["medium", "high", "fp32_precision", "allow_tf32"])
+def test_no_switch_of_precision_rounds_a_count(switch):
+    def counts():
+        generator = torch.Generator().manual_seed(0)
+        metric = CoalitionConfusionMatrix(("a", "b", "c", "d"), num_classes=5, bootstrap=50, scores=("auroc", "brier"))
+        preds = torch.randn(16, 3000, 5, generator=generator)
+        metric.update(preds, torch.randint(5, (3000,), generator=generator), index=torch.arange(3000))
+        return metric.counts
+
+    expected, matmul = counts(), torch.backends.cuda.matmul
+    home, name, value = {
+        "fp32_precision": (torch.backends, "fp32_precision", "tf32"),
+        "allow_tf32": (matmul, "allow_tf32", True),
+    }.get(switch, (None, "", None))
+    if home is not None and not hasattr(home, name) and switch == "fp32_precision":
+        pytest.skip("an older torch")
+    before = torch.get_float32_matmul_precision() if home is None else getattr(home, name)
+    torch.set_float32_matmul_precision(switch) if home is None else setattr(home, name, value)
+    try:
+        assert torch.equal(counts(), expected)
+    finally:
+        torch.set_float32_matmul_precision(before) if home is None else setattr(home, name, before)
