@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix
 from mm_metrics.counts.add import add
@@ -475,25 +475,42 @@ def test_ten_million_samples_in_one_metric():
     np.testing.assert_array_equal(compute[2].diagonal(), np.bincount(target[presence[:, 1]], minlength=10))
 
 
-@pytest.mark.parametrize("switch", ["medium", "high", "fp32_precision", "allow_tf32"])
-def test_no_switch_of_precision_rounds_a_count(switch):
-    def counts():
-        generator = torch.Generator().manual_seed(0)
-        metric = CoalitionConfusionMatrix(("a", "b", "c", "d"), num_classes=5, bootstrap=50, scores=("auroc", "brier"))
-        preds = torch.randn(16, 3000, 5, generator=generator)
-        metric.update(preds, torch.randint(5, (3000,), generator=generator), index=torch.arange(3000))
-        return metric.counts
+class Rounding(TorchDispatchMode):
+    """Rounds the factors of every float32 product to 10 bits, as TF32 does, whatever switch turned it on."""
 
-    expected, matmul = counts(), torch.backends.cuda.matmul
-    home, name, value = {
-        "fp32_precision": (torch.backends, "fp32_precision", "tf32"),
-        "allow_tf32": (matmul, "allow_tf32", True),
-    }.get(switch, (None, "", None))
-    if home is not None and not hasattr(home, name) and switch == "fp32_precision":
-        pytest.skip("an older torch")
-    before = torch.get_float32_matmul_precision() if home is None else getattr(home, name)
-    torch.set_float32_matmul_precision(switch) if home is None else setattr(home, name, value)
-    try:
-        assert torch.equal(counts(), expected)
-    finally:
-        torch.set_float32_matmul_precision(before) if home is None else setattr(home, name, before)
+    def __init__(self) -> None:
+        super().__init__()
+        self.products = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot"):
+            self.products += 1
+            args = tree_map(self.rounded, args)
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def rounded(x):
+        if not isinstance(x, torch.Tensor) or x.dtype != torch.float32:
+            return x
+        return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+def test_no_rounded_product_changes_a_count_or_an_interval():
+    def counted():
+        generator = torch.Generator().manual_seed(0)
+        metric = CoalitionConfusionMatrix(tuple("abcdef"), num_classes=5, bootstrap=50, scores=("auroc", "brier"))
+        for _ in range(2):
+            preds, target = torch.randn(64, 300, 5, generator=generator), torch.randint(5, (300,), generator=generator)
+            metric.update(preds, target, torch.rand(300, 6, generator=generator) < 0.7)
+        card = metric.scorecard()
+        return metric.counts, card.interval("f1"), card.contributions("f1")
+
+    counts, *estimates = counted()
+    with Rounding() as rounding:
+        x = torch.full((2, 2), 1 + 2**-12)
+        assert (x @ x == 2).all()  # what lies below ten bits is gone
+        met = rounding.products
+        again, *others = counted()
+    assert rounding.products > met  # there is a product, and it is of zeros and ones
+    assert torch.equal(counts, again)
+    assert estimates == others
