@@ -49,7 +49,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 5296,
     "ablation": 2617,
-    "callbacks": 2839,
+    "callbacks": 2817,
     "render": 1795,
     "predictions": 1806,
     "leakage": 1486,

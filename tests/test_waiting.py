@@ -110,6 +110,7 @@ CASES = {
     "lists of another length": (Model, lengths, {"group": "speaker"}),
     "forms that differ": (Model, forms, {"group": "speaker", "by": {"language": 2}}),
     "buffers used again": (Overwritten, lambda i, batch: None, {"group": "speaker", "by": {"language": 2}}),
+    "buffers used again, and no ablation": (Overwritten, lambda i, batch: None, {"max_batches": 3}),
     "several positions": (Sequences, longer, {"group": "speaker"}),
     "the first batches alone": (Model, nan, {"max_batches": 11}),
     "slices by cut points": (Model, nan, {"by": {"audio.loudness": "auto", "language": 2}}),

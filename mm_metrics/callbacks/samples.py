@@ -18,7 +18,6 @@ from mm_metrics.metrics import CoalitionConfusionMatrix
 KEPT, WORST = 50, 10
 _MANY = 16  # coalitions, of which each sample's answers are kept; of more, those of one modality, or of one missing
 _CLASSES = 64  # that have samples of their own
-_AT_ONCE, _HELD = 4096, 2**24  # rows that are looked at together, and the bytes of answers that wait for it
 _UNASKED = -2
 RANK = 2**40  # places of one rank
 _OF_CLASS = ("missed_class", "taken_for")
@@ -44,8 +43,6 @@ class SampleTracker:
         self.kinds += [("missed", f"{column}/{value}", None) for column, values in self.by for value in values]
         self.kinds += [(kind, name, None) for kind in ("right_only_with", "right_only_without") for name in names]
         self.kinds += [(kind, "all", c) for kind in _OF_CLASS for c in range(self.classes)]
-        self.held: list[tuple[Any, ...]] = []  # batches that nobody has looked at
-        self.form: tuple[Any, ...] = ()  # what they have in common
         self.worst: list[Tensor] = []  # order (F, KEPT), number, place, target (F, KEPT, L), said (F, KEPT, K, L)
         self.counts: Tensor | int = 0  # (F,)
         self.numbered, self.positions = True, False  # whether numbers are known; whether a sample is several rows
@@ -53,63 +50,38 @@ class SampleTracker:
     @property
     def places(self) -> Tensor | None:
         """``(F, WORST)`` the places of the worst samples, -1 where there is none; None before the first batch."""
-        self.settle()
         return torch.where(self.worst[0] > -RANK, self.worst[2], -1)[:, :WORST] if self.worst else None
 
     def update(self, labels: Labels, masks: Sequence[int], own: int, rows: Rows) -> None:
-        """Remember one batch of `rows` that were read as `labels`, which the coalitions `masks` answered.
+        """Look at `rows` that were read as `labels`, which the coalitions `masks` answered.
 
         `own` is the mask of the model's own prediction. A sample is ``rows.each`` rows, right where all of them are.
         """
-        preds, N, device = rows.preds.detach(), rows.preds.shape[1], rows.preds.device
-        slices = None if rows.slices is None else rows.slices.clone()  # the batch is the user's, and may change
-        parts: list[Any] = [preds, labels.predicted, labels.target.clone(), labels.ignored, rows.counted, slices]
-        parts += [rows.numbers, rows.place]
-        for part in self.by:
-            value = {part[0]: (rows.by or {})[part[0]]}
-            parts.append(read_truth(self.modalities, (part,), N, device, labels.target, values=value).columns)
-        form = tuple(masks), own, rows.each, preds.shape[2:], preds.dtype, [part is None for part in parts]
-        if self.held and form != self.form:
-            self.settle()
-        self.form = form
-        self.held.append(tuple(parts))
-        waiting = sum(part[1].shape[1] for part in self.held)
-        if waiting >= _AT_ONCE or preds.nbytes * len(self.held) >= _HELD:
-            self.settle()
-
-    def settle(self) -> None:
-        """Look at the batches that wait."""
-        if not self.held:
-            return
-        axes = (1, 1, 0, 0, 1, *[0] * (len(self.held[0]) - 5))
-        joined: list[Any] = [
-            None if parts[0] is None else torch.cat(parts, dim=axis) if len(parts) > 1 else parts[0]
-            for axis, parts in zip(axes, zip(*self.held, strict=True), strict=True)
-        ]
-        preds, said, target, ignored, counted, slices, numbers, place, *codes = joined
-        self.held, (masks, own, each, *_) = [], self.form
+        preds, each, (said, target, ignored) = rows.preds.detach(), rows.each, labels[:3]
+        slices, counted = rows.slices, rows.counted
+        number: Any = rows.place if rows.numbers is None else rows.numbers  # where one is not known, the other stands
+        place: Any = rows.numbers if rows.place is None else rows.place
+        codes = [self._codes(rows, part) for part in self.by]
         full, M = self.modalities.full, len(self.modalities)
         at = {mask: k for k, mask in enumerate(masks)}
         mine, whole = at[own], at.get(full, at[own])
         without = [at.get(full ^ 1 << m) if full in at else None for m in range(M)]
         sure = torch.zeros(said.shape[:2], device=preds.device)
-        labels = Labels(said, target, ignored, None, None)
         for k in {mine, whole, *(k for k in without if k is not None)}:  # a copy of all would cost as much again
             one = labels._replace(predicted=said[k : k + 1])
             sure[k] = _sureness(self.reader, preds[k : k + 1], one)[0].round(decimals=4)  # of noise no order comes
         right = ((said == target) | (False if ignored is None else ignored)).all(-1)
         missed = ~right[mine] & (target[:, 0] == 1) if self.reader.task.positive else ~right[mine]
         of_class = self._of_classes(said[mine], target, ignored, ~right[mine], each)
-        self.numbered, self.positions = numbers is not None, each > 1
+        self.numbered, self.positions = rows.numbers is not None, each > 1
         if each > 1:
             K, N = right.shape[0], right.shape[1] // each
             sure = torch.where(right, 0.0, sure).reshape(K, N, each).amax(-1)
             missed = missed.reshape(N, each).any(-1)
             said = right.reshape(K, N, each).sum(-1, keepdim=True)
             right, target = said[..., 0] == each, torch.full((N, 1), each, device=said.device)
-            slices, numbers, place, *codes = (
-                None if x is None else x[::each] for x in (slices, numbers, place, *codes)
-            )
+            slices = None if slices is None else slices[::each]
+            number, place, *codes = (x[::each] for x in (number, place, *codes))
             counted = None if counted is None else counted[:, ::each]
         wrong = ~right
         if counted is not None:
@@ -124,10 +96,10 @@ class SampleTracker:
         flags += [nothing if k is None else right[k] & wrong[whole] for k in without]
         found = torch.cat([torch.stack(flags), of_class])  # (F, N)
         whose += [mine] * len(of_class)
-        number = numbers if place is None else place if numbers is None else numbers
-        place = number if place is None else place
         # One integer orders them: first how sure, then the number, and among numbers that are not known the place.
-        order = ((1e4 * sure[whose]).round().long().clamp(max=2**21) << 41) - number % RANK  # (F, N)
+        order = (
+            (1e4 * torch.stack([sure[k] for k in whose])).round().long().clamp(max=2**21) << 41
+        ) - number % RANK  # (F, N)
         order, which = torch.where(found, order, -RANK).topk(min(KEPT, found.shape[1]), dim=1)
         unasked = torch.full_like(said[0], _UNASKED)[which]
         asked = torch.stack([said[at[mask]][which] if mask in at else unasked for mask in self.masks], dim=2)
@@ -137,6 +109,13 @@ class SampleTracker:
             first = best[0].topk(min(KEPT, best[0].shape[1]), dim=1).indices
             best = [part[torch.arange(len(first), device=first.device)[:, None], first] for part in best]
         self.worst, self.counts = best, self.counts + found.sum(1)
+
+    def _codes(self, rows: Rows, column: tuple[str, tuple[str, ...]]) -> Tensor:
+        """``(N,)`` which of the column's values each row has."""
+        N, device, values = rows.preds.shape[1], rows.preds.device, {column[0]: (rows.by or {})[column[0]]}
+        truth = read_truth(self.modalities, (column,), N, device, rows.target, values=values)
+        assert truth.columns is not None
+        return truth.columns
 
     def _of_classes(self, said: Tensor, target: Tensor, ignored: Tensor | None, wrong: Tensor, each: int) -> Tensor:
         """``(2 C, N)`` bool: samples of a class that were missed, and those wrongly taken for it; of labels alike."""
@@ -155,7 +134,6 @@ class SampleTracker:
         Of the kinds that are `wanted`, and have samples; `samples` are numbers, the surest first, `rows` the worst as
         the page takes them, in the classes' `names`, each with its ``"place"``.
         """
-        self.settle()
         kinds = [(kind, slice, None if c is None else str(names[c])) for kind, slice, c in self.kinds]
         mine = self.counts.tolist() if isinstance(self.counts, Tensor) else [0] * len(kinds)
         parts = zip(*(part.tolist() for part in self.worst), strict=True) if self.worst else [()] * len(kinds)
