@@ -36,8 +36,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ModalityAblation": "ablation", "Scorecard": "scorecard", "QualityGate": "verdict", "find_leakage": "leakage",
-}  # fmt: skip
+    "ModalityAblation": "ablation",
+    "Scorecard": "scorecard",
+    "QualityGate": "verdict",
+    "find_leakage": "leakage",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,10 +17,7 @@ SCALE = 2**20
 LARGEST = 1024.0  # of an ordinal target or prediction: beyond, sums of squares could overflow
 LEVELS = 16  # bins of confidence: fifteen of equal width, and exactly 1
 ORDINAL = ("error", "absolute_error", "squared_error", "target", "prediction", "product", "target_2", "prediction_2")
-MOSI = (
-    "acc2_00", "acc2_01", "acc2_10", "acc2_11", "nonzero_00", "nonzero_01", "nonzero_10", "nonzero_11",
-    "hits5", "hits7",
-)  # fmt: skip
+MOSI = (*(f"{name}_{cell}" for name in ("acc2", "nonzero") for cell in ("00", "01", "10", "11")), "hits5", "hits7")
 
 
 def calibration_error(levels: Tensor) -> Tensor:

@@ -144,9 +144,11 @@ def points(counts: Tensor) -> Tensor:
     negative, positive = (_from_edge(part) for part in counts.double().unbind(-2))
     found, all_positive, all_negative = positive, positive[..., 0], negative[..., 0]
     parts = (
-        (found, found + negative), (found, all_positive), (2 * found, found + negative + all_positive),
+        (found, found + negative),
+        (found, all_positive),
+        (2 * found, found + negative + all_positive),
         (all_negative - negative, all_negative),
-    )  # fmt: skip
+    )
     return torch.stack([torch.where(of == 0, 0.0, part / of) for part, of in parts], dim=-1)
 
 

@@ -135,15 +135,23 @@ def cards(
         for shard in range(regime.shards):
             part = slice(shard, None, regime.shards)
             metric = CoalitionConfusionMatrix(
-                MODALITIES, task=regime.task, bootstrap=bootstrap, shard=shard, seed=seed, max_bytes=2**29,
-                by={column: ["a", "b"]} if column else None, **how,
-            )  # fmt: skip
+                MODALITIES,
+                task=regime.task,
+                bootstrap=bootstrap,
+                shard=shard,
+                seed=seed,
+                max_bytes=2**29,
+                by={column: ["a", "b"]} if column else None,
+                **how,
+            )
             for rows in torch.arange(n)[part].split(AT_ONCE):
                 metric.update(
-                    preds[:, rows], target[rows], presence[rows] if regime.slice in MODALITIES else None,
+                    preds[:, rows],
+                    target[rows],
+                    presence[rows] if regime.slice in MODALITIES else None,
                     group=rows // per if per > 1 else None,
                     by={column: presence[rows, 1].long()} if column else None,
-                )  # fmt: skip
+                )
             shards.append(metric.scorecard())
         made.append(sum(shards[1:], start=shards[0]))
     return made[0], made[1]

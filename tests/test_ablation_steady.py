@@ -94,9 +94,20 @@ def hook_before(model):
 
 
 CHANGES = [
-    step_by_sgd, by_data, by_version, new_place, swap_head, swap_encoder, swap_names, buffer_in_place, buffer_by_data,
-    list_changed, hook_on_encoder, hook_on_model, hook_before,
-]  # fmt: skip
+    step_by_sgd,
+    by_data,
+    by_version,
+    new_place,
+    swap_head,
+    swap_encoder,
+    swap_names,
+    buffer_in_place,
+    buffer_by_data,
+    list_changed,
+    hook_on_encoder,
+    hook_on_model,
+    hook_before,
+]
 
 
 @pytest.mark.parametrize("change", CHANGES)

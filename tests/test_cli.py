@@ -418,8 +418,11 @@ def test_every_option_of_leakage_is_an_argument_and_reaches_it(tmp_path, monkeyp
         name: parameter.default for name, parameter in parameters.items() if name not in ("splits", "modalities")
     }
     assert seen == defaults | {
-        "modalities": {"text": "said", "audio": "heard"}, "batched": False, "progress": False, "kinds": {},
-    }  # fmt: skip
+        "modalities": {"text": "said", "audio": "heard"},
+        "batched": False,
+        "progress": False,
+        "kinds": {},
+    }
     more = [
         "--near",
         "[text]",

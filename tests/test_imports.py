@@ -47,11 +47,11 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5296,
-    "ablation": 2617,
+    "core": 5361,
+    "ablation": 2622,
     "callbacks": 2817,
     "render": 1795,
-    "predictions": 1806,
+    "predictions": 1833,
     "leakage": 1486,
 }
 
@@ -205,4 +205,6 @@ def test_every_public_function_has_an_example(module):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= 350, "split it: one idea a file"
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350, "split it: one idea a file"
+    assert "fmt: " not in text, "a file's size is what the formatter makes of it"

@@ -374,10 +374,17 @@ def test_without_bootstrap_only_proportions_have_an_interval():
     assert not math.isnan(card.contributions("f1")["text"].drop.value)
 
 
-@pytest.mark.parametrize(("n", "per", "heavy", "slope"), [
-    (30, 1, False, 0.9), (100, 1, True, 0.9), (100, 1, False, 0.3), (30, 1, False, 6.0), (100, 10, False, 0.9),
-    (400, 10, True, 0.9),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "per", "heavy", "slope"),
+    [
+        (30, 1, False, 0.9),
+        (100, 1, True, 0.9),
+        (100, 1, False, 0.3),
+        (30, 1, False, 6.0),
+        (100, 10, False, 0.9),
+        (400, 10, True, 0.9),
+    ],
+)
 def test_intervals_of_errors_and_correlations_hold_the_truth(n, per, heavy, slope):
     """300 data sets of numbers with normal or heavy errors, samples alone or in groups of ten that correlate by .3."""
     random, D = torch.Generator().manual_seed(1), 300
@@ -403,9 +410,11 @@ def test_intervals_of_errors_and_correlations_hold_the_truth(n, per, heavy, slop
     spread = {k: torch.einsum("dn,dnr->rd", v, weights) for k, v in sums(p, y).items()}
     spread = moments.ordinal_scores(spread, weights.sum(1).T)
     for name, (scale, back) in {
-        "mae": (torch.log, torch.exp), "rmse": (torch.log, torch.exp), "pearson": (torch.atanh, torch.tanh),
+        "mae": (torch.log, torch.exp),
+        "rmse": (torch.log, torch.exp),
+        "pearson": (torch.atanh, torch.tanh),
         "ccc": (torch.atanh, torch.tanh),
-    }.items():  # fmt: skip
+    }.items():
         low, high = moments.scaled_interval(value[name], spread[name], torch.tensor(n), 0.95, n // per, scale, back)
         held = ((low <= truth[name]) & (truth[name] <= high)).double().mean()
         assert 0.9 <= held <= 0.99, (name, held)
@@ -414,11 +423,14 @@ def test_intervals_of_errors_and_correlations_hold_the_truth(n, per, heavy, slop
 @pytest.mark.parametrize(
     ("p", "y", "group"),
     [
-        ([0.5], [1.0], None), ([1.0, -2.0], [1.0, -2.0], None), ([0.0] * 5, [1.0, 2.0, 0.0, -1.0, 3.0], None),
-        ([1.5, 2.5, 0.5], [1.0, 2.0, 0.0], None), ([0.1, 2.0, -1.0, 0.3], [0.0, 1.5, -2.0, 0.0], [0, 0, 0, 0]),
+        ([0.5], [1.0], None),
+        ([1.0, -2.0], [1.0, -2.0], None),
+        ([0.0] * 5, [1.0, 2.0, 0.0, -1.0, 3.0], None),
+        ([1.5, 2.5, 0.5], [1.0, 2.0, 0.0], None),
+        ([0.1, 2.0, -1.0, 0.3], [0.0, 1.5, -2.0, 0.0], [0, 0, 0, 0]),
         ([0.1, 2.0, -1.0, 0.3, 2.0], [0.0, 1.5, -2.0, 0.0, 1.0], [0, 1, 2, 2, 2]),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_intervals_of_a_handful_of_numbers_are_wide_or_none(p, y, group, dtype):
     """One sample, all right, a constant answer, a constant error, one group and three of them."""

@@ -89,9 +89,14 @@ def _modality(bits: int, M: int, module: Module, named: Mapping[Module, int] | N
 
 
 def _encoders(
-    few: Trace, calls: list[Call], twins: list[Call], n_few: int, n_many: int, M: int,
+    few: Trace,
+    calls: list[Call],
+    twins: list[Call],
+    n_few: int,
+    n_many: int,
+    M: int,
     named: Mapping[Module, int] | None,
-) -> dict[Call, Axes]:  # fmt: skip
+) -> dict[Call, Axes]:
     """The largest calls that qualify, in order, with the samples' axes of their outputs."""
     found: dict[Call, Axes] = {}
     if [call.module for call in calls] != [call.module for call in twins]:

@@ -58,10 +58,18 @@ def add(
     present = presence if presence is None or presence.dtype == torch.bool else presence != 0
     step = max(1, _CELLS_AT_ONCE // (K * max(L, layout.curves) * (1 if layout.patterns else layout.base)))
     whole = Batch(
-        labels.predicted, labels.target, present, labels.ignored, refused, None if counted is None else ~counted,
-        truth.columns, truth.index if truth.group is None else truth.group, truth.group, truth.index,
+        labels.predicted,
+        labels.target,
+        present,
+        labels.ignored,
+        refused,
+        None if counted is None else ~counted,
+        truth.columns,
+        truth.index if truth.group is None else truth.group,
+        truth.group,
+        truth.index,
         measures,
-    )  # fmt: skip
+    )
     for start in range(0, N, step):
         batch = whole if N <= step else whole.part(slice(start, start + step))
         _add_batch(counts, layout, batch, rows)

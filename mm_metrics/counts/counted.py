@@ -212,10 +212,16 @@ class Counted:
         """What two tallies have to share to add up, by its name."""
         layout = self.layout
         return {
-            "modalities": self.modalities, "task": self.task, "classes": (layout.C, layout.L), "seed": self.seed,
-            "class names": self.class_names, "coalitions": self.coalitions, "bootstrap replicates": layout.R,
-            "layouts": layout, "cuts of slices": self.info.get("cuts"),
-        }  # fmt: skip
+            "modalities": self.modalities,
+            "task": self.task,
+            "classes": (layout.C, layout.L),
+            "seed": self.seed,
+            "class names": self.class_names,
+            "coalitions": self.coalitions,
+            "bootstrap replicates": layout.R,
+            "layouts": layout,
+            "cuts of slices": self.info.get("cuts"),
+        }
 
     @cached_property
     def cell_class_sums(self) -> ClassSums:
@@ -231,8 +237,11 @@ class Counted:
 
 def _combined(counts: Tensor, weights: np.ndarray, dim: int) -> Tensor:
     """The weighted sum over one axis; of a single part that part itself."""
-    parts = [counts.select(dim, i) if weight == 1 else counts.select(dim, i) * int(weight) for i, weight in
-             enumerate(weights.tolist()) if weight]  # fmt: skip
+    parts = [
+        counts.select(dim, i) if weight == 1 else counts.select(dim, i) * int(weight)
+        for i, weight in enumerate(weights.tolist())
+        if weight
+    ]
     if len(parts) > 2 and (weights == 1).all():
         return counts.sum(dim)
     total = parts[0] if parts else torch.zeros_like(counts.select(dim, 0))

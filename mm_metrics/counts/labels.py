@@ -120,10 +120,12 @@ class Reader:
         if self.task.ordinal:
             bad_target = _beyond(checked, "target", eager)
             return Labels(
-                predicted, self._class_of(checked), ignored,
+                predicted,
+                self._class_of(checked),
+                ignored,
                 None if bad_prediction is None else bad_prediction.any(2).any(0),
                 None if bad_target is None else bad_target.any(1),
-            )  # fmt: skip
+            )
         bad_target = _outside(checked, self.C - 1, "target", self.ignore_index, eager)
         if target.dtype.is_floating_point:
             if eager and bad_target is None and bool((checked != checked.round()).any()):

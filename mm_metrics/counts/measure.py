@@ -141,9 +141,15 @@ def _log_p(x: Tensor) -> Tensor:
 
 
 def _total(
-    name: str, reader: Reader, log_odds: Tensor, log_p: Tensor, probability: Tensor, actual: Tensor, preds: Tensor,
+    name: str,
+    reader: Reader,
+    log_odds: Tensor,
+    log_p: Tensor,
+    probability: Tensor,
+    actual: Tensor,
+    preds: Tensor,
     labels: Labels,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """``(K, N)`` int64 of one sum."""
     if name == "brier":
         miss = (probability - actual) ** 2

@@ -49,13 +49,23 @@ def plan(
         )
     cells = 2 ** min(len(modalities), _PATTERNS_UP_TO) * combinations
     layout = Layout(
-        modalities, reader.C, reader.L, None if masks is None else tuple(masks), R, patterns=False, by=by,
-        found=reader.task.by_label, answers=reader.L == 1, curves=curves, bins=bins if curves else 0, levels=levels,
+        modalities,
+        reader.C,
+        reader.L,
+        None if masks is None else tuple(masks),
+        R,
+        patterns=False,
+        by=by,
+        found=reader.task.by_label,
+        answers=reader.L == 1,
+        curves=curves,
+        bins=bins if curves else 0,
+        levels=levels,
         sums=sums,
         group_cells=min(GROUP_CELLS, max(16, max_bytes // (_GROUPS_SHARE * 24 * cells))) if R else 0,
         ties=curves > 0,
         marks=_MARKS if R else 0,
-    )  # fmt: skip
+    )
     said = []
     if 8 * layout.size > max_bytes and R:
         layout = replace(layout, replicate_slices=False)

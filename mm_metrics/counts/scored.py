@@ -291,9 +291,15 @@ class Scored(Counted):
         return (low - below[row]).clamp(min=least), (high + above[row]).clamp(max=most)
 
     def _bounds(
-        self, score: str, value: Tensor, sums: ClassSums, spread: Tensor, average: str | None, confidence: float,
+        self,
+        score: str,
+        value: Tensor,
+        sums: ClassSums,
+        spread: Tensor,
+        average: str | None,
+        confidence: float,
         groups: int | None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         """Low and high of a score from its replicates ``(R, ...)``."""
         behind, total = self.behind(score, sums, average), self.least_size(score, sums, value, average)
         lowest, highest = scores.extent(score)

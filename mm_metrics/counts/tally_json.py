@@ -27,9 +27,21 @@ T = TypeVar("T", bound=Tally)
 FORMAT = "mm_metrics/scorecard"
 VERSION = 2
 _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what it has in a card of version 1
-    "patterns": None, "replicate_slices": None, "full": None, "last": True, "found": False, "answers": False,
-    "curves": 0, "bins": 0, "levels": 0, "sums": (), "group_cells": 0, "ties": False, "marks": 0, "spread_bins": 64,
-}  # fmt: skip
+    "patterns": None,
+    "replicate_slices": None,
+    "full": None,
+    "last": True,
+    "found": False,
+    "answers": False,
+    "curves": 0,
+    "bins": 0,
+    "levels": 0,
+    "sums": (),
+    "group_cells": 0,
+    "ties": False,
+    "marks": 0,
+    "spread_bins": 64,
+}
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one
 _DEEPEST, _NESTED = 64, (dict, list, tuple)  # levels of info
@@ -57,7 +69,7 @@ def write(card: Tally, path: str | os.PathLike[str] | None = None) -> str:
         "info": finite(_told(card.info)),
         "sha256": hashlib.sha256(raw).hexdigest(),
         "counts": base64.b64encode(zlib.compress(raw, 6 if raw.nbytes < 2**20 else 2)).decode(),
-    }  # fmt: skip
+    }
     text = json.dumps(content, indent=1, default=str, ensure_ascii=False, allow_nan=False)
     if path is not None:
         write_whole(path, text + "\n")
@@ -136,9 +148,15 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
     if problem := contradiction(layout, counts):
         raise ValueError(problem)
     return {
-        "layout": layout, "task": task.name, "counts": counts, "seed": seed, "class_names": class_names,
-        "shards": shards, "info": info, "added": parts,
-    }  # fmt: skip
+        "layout": layout,
+        "task": task.name,
+        "counts": counts,
+        "seed": seed,
+        "class_names": class_names,
+        "shards": shards,
+        "info": info,
+        "added": parts,
+    }
 
 
 def _layout(found: dict[str, Any], version: int) -> dict[str, Any]:

@@ -98,8 +98,10 @@ def disparity(card: Scored, score: str, column: str, confidence: float = 0.95) -
     part = z * float(uncertainty.difference_error(torch.where(high > 0, low / high, torch.nan), total, groups))
     return Disparity(
         Estimate(difference, max(0.0, difference - reach), difference + reach),
-        Estimate(ratio, max(0.0, ratio - part), min(1.0, ratio + part)), best, worst,
-    )  # fmt: skip
+        Estimate(ratio, max(0.0, ratio - part), min(1.0, ratio + part)),
+        best,
+        worst,
+    )
 
 
 def _candidates(card: Scored) -> Iterator[tuple[str, ...]]:

@@ -232,12 +232,10 @@ class ModalityMetric(Metric):
         if index is not None and N and not (eager and int(index.min()) >= 0):
             copies = (index == COPY).unsqueeze(-1).expand_as(labels.target)  # (N, L), what a sampler added
             labels = labels._replace(ignored=copies if labels.ignored is None else labels.ignored | copies)
-        add(
-            self.counts, self.layout, labels, truth,
-            key=key, rows=rows, counted=counted, measures=measures, eager=eager,
-        )  # fmt: skip
+        counts, layout = self.counts, self.layout
+        add(counts, layout, labels, truth, key=key, rows=rows, counted=counted, measures=measures, eager=eager)
         if copies is not None:
-            self.layout.view(self.counts, "samples").sub_(copies[:, 0].sum())
+            layout.view(counts, "samples").sub_(copies[:, 0].sum())
         if N:
             numbered = index is not None or group is not None
             if not numbered:

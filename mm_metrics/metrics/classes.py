@@ -123,9 +123,13 @@ class _ModalityScore(ModalityMetric):
     score: ClassVar[str]
 
     def __init__(
-        self, modalities: Iterable[str], num_classes: int | None = None, *args: Any,
-        average: str | None = "default", **kwargs: Any,
-    ) -> None:  # fmt: skip
+        self,
+        modalities: Iterable[str],
+        num_classes: int | None = None,
+        *args: Any,
+        average: str | None = "default",
+        **kwargs: Any,
+    ) -> None:
         if average not in (*scores.AVERAGES, "default"):
             raise ValueError(f"average={average!r} is not known: 'macro', 'micro', 'weighted', 'binary' or 'none'")
         self.average = average

@@ -122,11 +122,18 @@ def score_book(path: str | os.PathLike[str]) -> Scorecard:
         raise ValueError(f"{path} is no book of samples, as samples='all' of the monitor writes them")
     by_label = header["task"] == "multilabel"
     metric = CoalitionConfusionMatrix(
-        header["modalities"], header["num_classes"] if header["task"] == "multiclass" else None, header["task"],
-        header["num_labels"] if by_label else None, coalitions=header["coalitions"], bootstrap=header["bootstrap"],
-        seed=header["seed"], ignore_index=header["ignore_index"], class_names=header["class_names"],
-        edges=header["edges"], by={column: values[:-1] for column, values in header["by"]},
-    )  # fmt: skip
+        header["modalities"],
+        header["num_classes"] if header["task"] == "multiclass" else None,
+        header["task"],
+        header["num_labels"] if by_label else None,
+        coalitions=header["coalitions"],
+        bootstrap=header["bootstrap"],
+        seed=header["seed"],
+        ignore_index=header["ignore_index"],
+        class_names=header["class_names"],
+        edges=header["edges"],
+        by={column: values[:-1] for column, values in header["by"]},
+    )
     with _parquet().ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             _count(metric, header, file.read_row_group(group))
@@ -168,11 +175,14 @@ def _count(metric: CoalitionConfusionMatrix, header: Mapping[str, Any], table: p
     numbers = {name: cells for name, cells in numbers.items() if not cells.null_count}
     given = {name: torch.from_numpy(cells.to_numpy().astype(np.int64)) for name, cells in numbers.items()}
     metric.update(
-        torch.from_numpy(np.stack([values for values, _ in answers])), torch.from_numpy(target), presence,
-        given.get("index"), given.get("group"),
+        torch.from_numpy(np.stack([values for values, _ in answers])),
+        torch.from_numpy(target),
+        presence,
+        given.get("index"),
+        given.get("group"),
         {column: table[f"by_{column}"].to_pylist() for column, _ in header["by"]} or None,
         counted=torch.from_numpy(np.stack([there for _, there in answers])),
-    )  # fmt: skip
+    )
 
 
 def _schema(header: Mapping[str, Any]) -> pa.Schema:

@@ -102,9 +102,15 @@ class Found:
         return target + [column for column in columns.by if not self.how.values[column]]
 
     def _look(
-        self, cells: Any, column: str, source: Source | None, rows: np.ndarray, seen: Seen,
-        read: Callable[[Any], list[str]], most: int,
-    ) -> None:  # fmt: skip
+        self,
+        cells: Any,
+        column: str,
+        source: Source | None,
+        rows: np.ndarray,
+        seen: Seen,
+        read: Callable[[Any], list[str]],
+        most: int,
+    ) -> None:
         where, different = distinct(cells)
         texts, reasons = parsed(different, read)
         if reasons:

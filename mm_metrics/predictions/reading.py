@@ -30,8 +30,13 @@ from mm_metrics.extras import install
 BLOCK_ROWS = 65_536
 FORMATS = {"csv": "csv_file", "tsv": "csv_file", "jsonl": "json_lines", "parquet": "parquet_file"}
 SUFFIXES = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet",
-}  # fmt: skip
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 
 FilePath = str | os.PathLike[str]
 Refuse = Callable[[int, UnreadableError], None]  # row, reason

@@ -186,9 +186,14 @@ def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
         if kind.positive:
             sizes = {name: value for name, value in sizes.items() if name != "num_classes"} | {"task": kind.name}
     return CoalitionConfusionMatrix(
-        how.modalities, coalitions=[how.modalities.name(mask) for mask in masks], bootstrap=how.bootstrap,
-        seed=how.seed, shard=how.shard, by=how.values, **sizes,
-    )  # fmt: skip
+        how.modalities,
+        coalitions=[how.modalities.name(mask) for mask in masks],
+        bootstrap=how.bootstrap,
+        seed=how.seed,
+        shard=how.shard,
+        by=how.values,
+        **sizes,
+    )
 
 
 def count(metric: CoalitionConfusionMatrix, coded: Coded, how: Options) -> None:
@@ -204,12 +209,14 @@ def count(metric: CoalitionConfusionMatrix, coded: Coded, how: Options) -> None:
     dtype = how.answers.dtype
     target = target.astype(dtype if how.kind.ordinal else np.int64)
     metric.update(
-        torch.from_numpy(np.ascontiguousarray(predictions, dtype)), torch.from_numpy(target),
-        None if coded.presence is None else torch.from_numpy(coded.presence), index,
+        torch.from_numpy(np.ascontiguousarray(predictions, dtype)),
+        torch.from_numpy(target),
+        None if coded.presence is None else torch.from_numpy(coded.presence),
+        index,
         None if coded.group is None else torch.from_numpy(coded.group),
         {column: torch.from_numpy(codes) for column, codes in zip(how.values, coded.by, strict=True)},
         None if coded.counted.all() else torch.from_numpy(np.ascontiguousarray(coded.counted)),
-    )  # fmt: skip
+    )
 
 
 def card_of(metric: CoalitionConfusionMatrix, how: Options, info: dict[str, Any], part: str = "") -> Scorecard:

@@ -103,8 +103,10 @@ def score_blocks(blocks: Iterable[Any], options: Options) -> Scorecard:
         if counting is None:
             counting = Counting(options, columns)
         elif columns != counting.columns:
-            raise ValueError(f"block at row {counting.rows}: its columns are {shown(columns.wanted)}, the first "
-                             f"block's {shown(counting.columns.wanted)}")  # fmt: skip
+            raise ValueError(
+                f"block at row {counting.rows}: its columns are {shown(columns.wanted)}, the first "
+                f"block's {shown(counting.columns.wanted)}"
+            )
         counting.block(block, counting.rows)
     if counting is None:
         raise ValueError("blocks is empty: at least one is due")

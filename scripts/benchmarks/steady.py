@@ -141,13 +141,22 @@ def _end(what: str, C: int, goal: float, report: bool, repeats: int) -> Row:
     """Seconds from the last batch to the end of `trainer.validate`, the first run's imports left out."""
     loader: DataLoader = DataLoader(_batches(10, C), batch_size=None)  # type: ignore[arg-type]
     monitor = ModalityMonitor(
-        {name: name for name in NAMES}, num_classes=C, presence="has", bootstrap=200, report=report,
+        {name: name for name in NAMES},
+        num_classes=C,
+        presence="has",
+        bootstrap=200,
+        report=report,
         output_dir=tempfile.mkdtemp(),
-    )  # fmt: skip
+    )
     trainer = Trainer(
-        accelerator="cpu", devices=1, logger=False, callbacks=[monitor], enable_progress_bar=False,
-        enable_checkpointing=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        callbacks=[monitor],
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
     spent: list[float] = []
     last = [0.0]
     counted: Callable[..., None] = monitor.on_validation_batch_end
