@@ -276,7 +276,7 @@ def _averaged(numerator: Tensor, denominator: Tensor, sums: ClassSums, average: 
             raise ValueError(f"average='binary' reads class 1 of two, got {numerator.shape[-1]} classes: use 'macro'")
         value = _ratio(numerator[..., 1], denominator[..., 1])
     elif average in ("macro", "weighted"):
-        weight = sums.actual if average == "weighted" else (sums.predicted + sums.actual > 0).long()
+        weight = sums.actual if average == "weighted" else sums.predicted + sums.actual > 0
         value = _ratio((_ratio(numerator, denominator) * weight).sum(-1), weight.sum(-1))
     else:
         raise ValueError(f"average={average!r} is not known: 'macro', 'micro', 'weighted', 'binary' or 'none'")
@@ -284,9 +284,8 @@ def _averaged(numerator: Tensor, denominator: Tensor, sums: ClassSums, average: 
 
 
 def _ratio(numerator: Tensor, denominator: Tensor, empty: float = 0.0) -> Tensor:
-    # Not where(denominator, a / b, 0) alone: on integers that would round.
     numerator, denominator = numerator.to(_double(numerator)), denominator.to(_double(denominator))
-    return torch.where(denominator == 0, empty, numerator / torch.where(denominator == 0, 1.0, denominator))
+    return (numerator / denominator).masked_fill_(denominator == 0, empty)
 
 
 def _doubles(sums: ClassSums) -> tuple[Tensor, Tensor, Tensor, Tensor]:

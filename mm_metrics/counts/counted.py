@@ -41,8 +41,9 @@ class Counted:
         """Names of the contents that were added up, so that nothing is added twice; a card of nothing adds nothing."""
         if self.added or not self.counts[:-1].any():
             return self.added
-        content = repr((self.layout, self.task, self.seed, self.shards)).encode() + self.counts.numpy().tobytes()
-        return frozenset({hashlib.sha256(content).hexdigest()[:16]})
+        content = hashlib.sha256(repr((self.layout, self.task, self.seed, self.shards)).encode())
+        content.update(self.counts.contiguous().numpy().data)
+        return frozenset({content.hexdigest()[:16]})
 
     @cached_property
     def memo(self) -> dict[Any, Any]:

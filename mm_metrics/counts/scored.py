@@ -172,7 +172,10 @@ class Scored(Counted):
         self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> Tensor | None:
         """``(R,)`` the score of every bootstrap replicate; None where none were kept."""
-        spread = self.spread(score, slice, average)
+        name, average = self.named(score, average)
+        if average in ("none", None):  # many numbers, and asked of one coalition
+            return self._spread(name, slice, average, self.row(coalition))
+        spread = self.spread(name, slice, average)
         return None if spread is None else spread[:, self.row(coalition)]
 
     def coalition_scores(
@@ -226,19 +229,20 @@ class Scored(Counted):
     def spread(self, score: str, slice: Slice = "all", average: str | None = "default") -> Tensor | None:
         """``(R, K)`` the same of every bootstrap replicate; None where none were kept."""
         name, average = self.named(score, average)
-        if average in ("none", None):
-            return self._spread(name, slice, average)
         key = "spread", name, slice if isinstance(slice, str) else tuple(slice), average
         if key not in self.memo:
             self.memo[key] = self._spread(name, slice, average)
         return self.memo[key]
 
-    def _spread(self, name: str, slice: Slice, average: str | None) -> Tensor | None:
+    def _spread(self, name: str, slice: Slice, average: str | None, row: int | None = None) -> Tensor | None:
+        """``(R, K)`` of every coalition, or ``(R,)`` of one."""
         if name in self.further:
-            return beyond.replicates(self, name, slice, average)
+            spread = beyond.replicates(self, name, slice, average)
+            return spread if spread is None or row is None else spread[:, row]
         sums = self.replicate_sums(slice)
         if sums is None:
             return None
+        sums = sums if row is None else ClassSums(*(part[:, row] for part in sums))
         value = scores.score(name, sums, self.kind, average)
         return value if self.knows(name) else torch.full_like(value, torch.nan)
 
