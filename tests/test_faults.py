@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from mm_metrics import ModalityConfusionMatrix, Scorecard
 from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.files import write_whole
+from tests.distributed.launch import exit_code
 from tests.toys import MODALITIES, Rows, loader, seeded, trainer, without_dropout
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def monitor(**keywords):
@@ -110,46 +108,41 @@ def test_a_checkpoint_holds_plain_python_and_goes_on(tmp_path):
     assert second.scorecards["val"] == first.scorecards["val"]
 
 
-SCRIPT = """
-import sys, os, signal, warnings
-warnings.simplefilter("ignore")
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from mm_metrics.callbacks import ModalityMonitor
-from tests.toys import MODALITIES, loader, without_dropout
-
 class Killer(Callback):
     def on_validation_batch_end(self, trainer, *arguments, **keywords):
         if trainer.current_epoch == 2 and arguments[3] == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-folder, kill, resume = sys.argv[1], sys.argv[2] == "kill", sys.argv[3] == "resume"
-monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20)
-keeper = ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
-trainer = Trainer(max_epochs=4, accelerator="cpu", devices=1, logger=False, default_root_dir=folder,
-                  enable_progress_bar=False, enable_model_summary=False,
-                  callbacks=[monitor, keeper, *([Killer()] if kill else [])])
-trainer.fit(without_dropout(), loader(), loader(), ckpt_path=folder + "/last.ckpt" if resume else None)
-"""
+
+def fit(folder, kill, resume):
+    warnings.simplefilter("ignore")
+    keeper = ModelCheckpoint(folder, filename="last", save_top_k=1, every_n_epochs=1, enable_version_counter=False)
+    watcher = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20)
+    run = Trainer(
+        max_epochs=4,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[watcher, keeper, *[Killer()] * kill],
+    )
+    run.fit(without_dropout(), loader(), loader(), ckpt_path=folder / "last.ckpt" if resume else None)
 
 
 @pytest.mark.slow
 def test_killed_in_the_middle_of_an_epoch_and_resumed(tmp_path):
-    def run(folder: str, *how: str) -> int:
-        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path / folder), *how]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200).returncode
-
-    assert run("whole", "live", "fresh") == 0
-    assert run("killed", "kill", "fresh") == -signal.SIGKILL
-    after_the_kill = Scorecard.from_json(tmp_path / "killed" / "modality" / "val.json")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert exit_code(fit, whole, False, False) == 0
+    assert exit_code(fit, killed, True, False) == -signal.SIGKILL
+    after_the_kill = Scorecard.from_json(killed / "modality" / "val.json")
     assert after_the_kill.info["epoch"] == 1  # the last whole epoch; nothing of the third
-    assert not (tmp_path / "killed" / "modality" / "report.html").exists()
-    assert run("killed", "live", "resume") == 0
+    assert not (killed / "modality" / "report.html").exists()
+    assert exit_code(fit, killed, False, True) == 0
     for name in ("history.jsonl", "samples.jsonl"):
-        assert (tmp_path / "killed" / "modality" / name).read_text() == (
-            tmp_path / "whole" / "modality" / name
-        ).read_text()
-    cards = [Scorecard.from_json(tmp_path / run / "modality" / "val.json") for run in ("whole", "killed")]
+        assert (killed / "modality" / name).read_text() == (whole / "modality" / name).read_text()
+    cards = [Scorecard.from_json(run / "modality" / "val.json") for run in (whole, killed)]
     assert cards[0] == cards[1]
 
 

@@ -19,12 +19,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 _RANKS: list[tuple[BaseProcess, Connection]] = []  # that wait for work: to start one takes longer than most tests
+_SLOW_TO_IMPORT = ["lightning.pytorch", "mm_metrics.callbacks", "sklearn.metrics", "tests.toys"]  # once, then forked
 
 
 def launch(world_size: int, function: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
     """``function(rank, world_size, folder, *arguments)`` on each rank; their results by rank."""
     folder.mkdir(parents=True, exist_ok=True)
-    context, port, answers = mp.get_context("spawn"), _free_port(), {}
+    context, port, answers = _context(), _free_port(), {}
     while len(_RANKS) < world_size:
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs,))
@@ -50,6 +51,21 @@ def launch(world_size: int, function: Callable[..., Any], folder: Path, *argumen
     return [answers[rank] for rank in range(world_size)]
 
 
+def exit_code(function: Callable[..., Any], *arguments: Any) -> int:
+    """Of a process of its own that calls ``function(*arguments)``; minus the signal that killed it."""
+    process = _context().Process(target=function, args=arguments)
+    process.start()
+    process.join(200)
+    assert process.exitcode is not None, f"{function.__name__} did not end"
+    return process.exitcode
+
+
+def _context() -> Any:
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(_SLOW_TO_IMPORT)
+    return context
+
+
 @atexit.register
 def _end() -> None:
     while _RANKS:
@@ -61,6 +77,7 @@ def _end() -> None:
 
 def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
+    mp.set_start_method("fork", force=True)  # of loaders' workers, as where a launcher starts the ranks
     while True:
         try:
             rank, world_size, port, function, folder, arguments = pickle.loads(pipe.recv_bytes())
