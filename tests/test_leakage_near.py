@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from mm_metrics.leakage import find_leakage
 from mm_metrics.leakage.near import audio, image, text
+from scripts import near_pairs
 
 FSDD = Path(__file__).resolve().parents[2] / "shared" / "data" / "fsdd" / "recordings"
 SYLLABLES = ("ba", "ker", "lo", "min", "u", "ras", "se", "tol", "vi", "zum")
@@ -89,6 +90,10 @@ UTTERANCES = [  # as people say them; each line's are alike, and no copies
     ("a man talks while a dog barks in the distance", "a man talks while a dog howls in the distance"),
     ("two dogs run across a green field", "two dogs run across a green yard"),
     ("我喜欢这个", "我喜欢那个"),
+    ("A present?", "A present."),
+    ("“Cigars?”", "cigars!"),
+    ("你好吗？", "你好吗。"),
+    ("What?!", "What--"),
 ]
 SAID_AGAIN = [
     ("Yeah.", "yeah!"),
@@ -100,6 +105,9 @@ SAID_AGAIN = [
     ("ｆｕｌｌ width", "full width"),
     ("It costs 3.5 $", "it costs  3.5 $!"),
     ("我喜欢这个。", "我喜欢这个"),
+    ("Where are you?", "where are you"),
+    ("WHAT?!", "“What?”"),
+    ("I'm in...", "Im in!"),
 ]
 
 
@@ -108,6 +116,17 @@ def test_short_texts_are_copies_only_where_their_letters_are_equal():
     assert find(train, test, "text").findings == ()
     train, test = zip(*SAID_AGAIN, strict=True)
     assert near(find(train, test, "text")) == {n: n for n in range(len(SAID_AGAIN))}
+
+
+def test_a_copy_is_found_behind_many_questions_of_its_letters():
+    asked = ["Okay" + "?" * n for n in range(1, 15)]
+    assert near(find([*asked, "Okay."], ["okay!"], "text")) == {0: 14}
+
+
+def test_a_chorus_sung_more_often_is_no_copy():
+    line = "hey mister what are you going to do to make our dreams come true "
+    assert find([line * 2], [line * 3 + "oh", line * 6], "text").findings == ()
+    assert near(find([line * 2], ["Well, " + line * 2], "text")) == {0: 0}
 
 
 def test_descriptions_of_one_scene_by_several_people_are_no_copies():
@@ -133,6 +152,16 @@ def test_near_copies_within_a_split():
         ("exact", ("train", "train")): ((20, 28),),
         ("near", ("train", "train")): ((3, 20), (7, 25)),
     }
+
+
+def test_pairs_are_listed_to_be_judged(tmp_path, capsys):
+    (tmp_path / "lines.csv").write_text(
+        "line\nYes.\nYes.\nyes!\nNo\n" + "".join(f"{s}\n{s}!\n" for s in sentences(2, 0))
+    )
+    near_pairs.main([str(tmp_path / "lines.csv"), "--column", "line"])
+    said = capsys.readouterr().out
+    assert "8 texts, 7 different, 3 near pairs" in said
+    assert "under 20 words: 1 pairs\n  'Yes.'\n  'yes!'\n" in said
 
 
 def test_similarity_is_jaccards():

@@ -1,7 +1,7 @@
 """Near copies of texts: the same letters but for case, punctuation and spaces; of longer texts also a few changes.
 
 What people say in a few words is often said again by others, almost so: short texts are copies only where their letters
-are equal. A text of LONG words becomes a set of shingles: runs of five characters of its normalised form, or of two
+are equal, and never where one asks what the other says ("Cigars?", "Cigars."). A text of LONG words becomes a set of shingles: runs of five characters of its normalised form, or of two
 tokens where it comes as integers. MinHash gives the keys that make two such texts candidates; the Jaccard similarity of
 their shingles decides.
 """
@@ -21,17 +21,25 @@ LONG, LETTERS = 20, 6  # words, or tokens; letters that count as a word, for wri
 CHARACTERS, TOKENS = 5, 2  # a shingle's length
 KEYS, ROWS = 32, 4  # keys a text, permutations a key: at a similarity of 0.5, 0.6, 0.7 a key is shared by 87, 99, 99.9%
 SKETCH = 256  # shingles kept: of a longer text those with the smallest hashes, which estimate the similarity
-# Two words changed of twenty; people who describe one scene in their own words reach 0.69. Of the 45,660 captions of
-# AudioCaps (train_v2.csv of aac-datasets 0.7.0) 46 pairs are copies: 45 of the same letters, and one of 21 words that
-# has two of them changed. At 0.55 there are nine more, most of them told anew.
+# Two words changed of twenty; people who describe one scene in their own words reach 0.69, and README tells how many of
+# the pairs found in real texts are copies.
 SIMILARITY = 0.7
 PAIRS = 1 << 14  # texts compared at a time
 EQUAL_KEPT = 10  # earlier texts listed for a later one of the same letters
 EMPTY = np.uint32(2**32 - 1)
+PLAIN, ASKED, SAID = 0, 1, 2  # how a text ends: without a mark, with "?", with ".", "!" or a dash
+ENDINGS = ((ASKED, re.compile(r"[?؟]\W*$")), (SAID, re.compile(r"[-.!–—。।]\W*$")))
 BETWEEN_DIGITS = re.compile(r"(?<=\d)[^\w\s](?=\d)")  # 3.5 is not 35
 
 RECORD = np.dtype(
-    [("letters", np.int64), ("keys", np.uint64, KEYS), ("sketch", np.uint32, SKETCH), ("shingles", np.int32)]
+    [
+        ("letters", np.int64),
+        ("keys", np.uint64, KEYS),
+        ("sketch", np.uint32, SKETCH),
+        ("shingles", np.int32),
+        ("length", np.int32),
+        ("mark", np.int8),
+    ]
 )
 
 
@@ -45,6 +53,8 @@ def describe(texts: list[Input], rates: list[float | None]) -> np.ndarray:
         solid = unit[unit != ord(" ")] if isinstance(text, str) else unit
         bits = int.from_bytes(hasher(solid.tobytes()).digest()[:8], "little") >> 1  # lookups pass negatives over
         records["letters"][n] = bits if len(solid) else -1
+        records["length"][n] = len(solid)
+        records["mark"][n] = _mark(text) if isinstance(text, str) else PLAIN
         words = max(int((unit == ord(" ")).sum()) - 1, len(solid) // LETTERS) if isinstance(text, str) else len(unit)
         if words >= LONG:
             long.append(n)
@@ -90,6 +100,11 @@ def normalised(text: str) -> np.ndarray:
     return np.frombuffer(f" {' '.join(words)} ".encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
+def _mark(text: str) -> int:
+    plain = unicodedata.normalize("NFKC", text)
+    return next((mark for mark, ending in ENDINGS if ending.search(plain)), PLAIN)
+
+
 def _mixed(values: np.ndarray) -> np.ndarray:
     """One well-mixed 64-bit number for each run along the last axis (the finaliser of splitmix64)."""
     state = np.full(values.shape[:-1], 0x9E3779B97F4A7C15, dtype=np.uint64)
@@ -102,14 +117,18 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 def pairs(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
     """``(3, P)``: positions i and j of near copies among the records of two splits, and their likeness."""
-    i, j = matches(earlier["letters"], later["letters"], EQUAL_KEPT)
-    found = [np.stack([i, j, np.ones(len(i))])]
+    found = []
+    for mark, other in ((PLAIN, None), (ASKED, SAID), (SAID, ASKED)):
+        p, q = np.flatnonzero(earlier["mark"] == mark), np.flatnonzero(later["mark"] != other)
+        i, j = matches(earlier["letters"][p], later["letters"][q], EQUAL_KEPT)
+        found.append(np.stack([p[i], q[j], np.ones(len(i))]))
     i, j = (np.flatnonzero(records["shingles"]) for records in (earlier, later))
     for a, b in candidates(earlier["keys"][i], later["keys"][j]):
         for start in range(0, len(a), PAIRS):
             p, q = i[a[start : start + PAIRS]], j[b[start : start + PAIRS]]
             like = similarity(earlier[p], later[q])
-            found.append(np.stack([p, q, like])[:, like >= SIMILARITY])
+            short, long = np.sort([earlier["length"][p], later["length"][q]], axis=0)  # a chorus may be sung twice
+            found.append(np.stack([p, q, like])[:, (like >= SIMILARITY) & (short >= SIMILARITY * long)])
     return np.concatenate(found, axis=1)
 
 
