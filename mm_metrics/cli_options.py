@@ -75,7 +75,7 @@ def score_options(parser: Any) -> Any:
       mm-metrics score answers.jsonl --modalities text image --correct judged --output card.json
     """
     from mm_metrics.predictions.options import Options
-    from mm_metrics.predictions.reading import SUFFIXES
+    from mm_metrics.tables.source import SUFFIXES
 
     add = parser.add_argument
     add(

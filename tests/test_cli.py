@@ -687,9 +687,9 @@ def test_what_is_missing_is_named(module, monkeypatch, tmp_path, capsys):
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
-    command = (
-        ["report", card, "--output", "r.html"] if module == "jinja2" else ["score", "card.csv", "--modalities", "text"]
-    )
+    (tmp_path / "a.parquet").touch()
+    score = ["score", str(tmp_path / "a.parquet"), "--modalities", "text"]
+    command = ["report", card, "--output", "r.html"] if module == "jinja2" else score
     assert main(command) == cli.REFUSED
     assert install(module) in capsys.readouterr().err
 

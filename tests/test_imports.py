@@ -30,6 +30,7 @@ GROUND = {
     "moments",
     "ranking",
     "properties",
+    "tables",  # the one reader of files, for predictions and for what leakage compares, which share nothing else
 }
 # Which rooms each room may import from, itself included. Every file belongs to a room: there is no default.
 MAY = {"ground": {"ground"}}
@@ -51,8 +52,9 @@ BOUNDS = {
     "ablation": 2622,
     "callbacks": 2817,
     "render": 1795,
-    "predictions": 1833,
-    "leakage": 1486,
+    "predictions": 1498,
+    "leakage": 1478,
+    "tables": 342,
 }
 
 

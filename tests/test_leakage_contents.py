@@ -293,7 +293,7 @@ def test_what_cannot_be_read_as_a_file_is_refused(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(Path, "open", opened)
     files = manifests(tmp_path, {"train": [name.format(folder=tmp_path)], "test": ["b.flac"]})
-    with pytest.raises(ValueError, match=r"train.csv, row 1, column 'clip'"):
+    with pytest.raises(ValueError, match=r"train.csv, line 2, column 'clip'"):
         from_files(files, ["clip"], near=False, progress=False)
 
 

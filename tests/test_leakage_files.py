@@ -1,7 +1,9 @@
 """Splits from manifests, and the script that checks a LightningDataModule."""
 
 import csv
+import gzip
 import json
+import sys
 import wave
 
 import numpy as np
@@ -78,6 +80,16 @@ def test_manifests_are_read_and_compared(tmp_path, ending):
     assert "Not compared, as absent or constant in audio: 1 of train, 1 of test." in found.notes
 
 
+def test_manifests_are_read_as_files_of_predictions_are(tmp_path, monkeypatch):
+    """Packed, with a byte order mark and empty lines; and CSV without pyarrow."""
+    rows = "said\tlabel\none call\t1\n\ntwo calls\t0\n"
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(rows.encode("utf-8-sig")))
+    (tmp_path / "b.CSV").write_text('\ufefflabel,said\n1,"two calls"\n', encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    found = from_files({"a": tmp_path / "a.tsv.gz", "b": tmp_path / "b.CSV"}, ["said"], near=False, progress=False)
+    assert {f.kind: f.pairs for f in found.findings} == {"exact": ((1, 0),), "label_conflict": ((1, 0),)}
+
+
 @pytest.mark.parametrize(("rate", "width", "channels"), [(16000, 2, 1), (8000, 1, 1), (8000, 3, 1), (11025, 4, 2)])
 def test_a_recording_saved_another_way_is_a_near_copy(tmp_path, rate, width, channels):
     from scipy.signal import resample_poly
@@ -98,23 +110,24 @@ def test_a_text_that_looks_like_a_path_may_be_one(tmp_path):
         (tmp_path / f"{split}.csv").write_text("text\nthe file is called siren.wav\n")
     files = {split: tmp_path / f"{split}.csv" for split in ("train", "test")}
     assert from_files(files, ["text"], kinds={"text": "text"}, near=False, progress=False).touched("test") == [0]
-    with pytest.raises(ValueError, match=r"train.csv, row 1, column 'text': .*siren.wav"):
+    with pytest.raises(ValueError, match=r"train.csv, line 2, column 'text': .*siren.wav"):
         from_files(files, ["text"], near=False, progress=False)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.txt", "", r"is a .txt: a manifest is one of .csv, .*.parquet"),
+        ("x.txt", "", r"x.txt: a file is read by its suffix, one of .csv, .*.parquet"),
         ("x.csv", "other\n1\n", r"modality 'text' reads 'said', which no sample of split 'train' has"),
-        ("x.jsonl", "{]\n", r"x.jsonl is no jsonl file"),
-        ("x.jsonl", "[1]\n", r"each line is an object"),
-        ("x.csv", b"said\n\xff\xfe\n", r"x.csv is no csv file"),
-        ("x.csv", "said\nmissing.png\n", r"row 1, column 'said': .*missing.png"),
-        ("x.csv", "said,label\na, b,1\n", r"more or fewer cells than the header's 2"),
-        ("x.csv", "said,label\na\n", r"more or fewer cells"),
+        ("x.jsonl", "{]\n", r"x.jsonl, line 1: it is no JSON"),
+        ("x.jsonl", "[1]\n", r"x.jsonl, line 1: it is a list, expected an object"),
+        ("x.csv", b"said\n\xff\xfe\n", r"x.csv, line 2: column 'said' is not UTF-8"),
+        ("x.jsonl", b'{"said": "\xff"}\n', r"x.jsonl, line 1: column 'said' is not UTF-8"),
+        ("x.csv", "said\nmissing.png\n", r"x.csv, line 2, column 'said': .*missing.png"),
+        ("x.csv", "said,label\na, b,1\n", r"x.csv, line 2: it has 3 fields, the header 2"),
+        ("x.csv", "said,label\na\n", r"x.csv, line 2: it has 1 fields, the header 2"),
         ("x.csv", "said,said\na,b\n", r"names a column twice"),
-        ("x.parquet", b"PAR1 and no more", r"x.parquet is no parquet file"),
+        ("x.parquet", b"PAR1 and no more", r"x.parquet can't be read"),
         ("lost.csv", None, r"lost.csv: there is no such file"),
     ],
 )

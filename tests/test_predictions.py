@@ -23,10 +23,11 @@ from sklearn import metrics as sk
 from mm_metrics import CoalitionConfusionMatrix, Scorecard
 from mm_metrics.cells import as_labels, as_text
 from mm_metrics.counts.other import closed, opened
-from mm_metrics.predictions import Predictions, csv_file, score_blocks
+from mm_metrics.predictions import Predictions, score_blocks
 from mm_metrics.predictions.answers import found_classes
-from mm_metrics.predictions.reading import source
 from mm_metrics.predictions.rows import distinct
+from mm_metrics.tables import csv_file
+from mm_metrics.tables.source import Source
 from mm_metrics.tasks import OTHER
 
 pa = pytest.importorskip("pyarrow")
@@ -567,7 +568,7 @@ def test_a_block_holds_no_more_than_a_few_long_texts(tmp_path, monkeypatch):
     monkeypatch.setattr(csv_file, "_LONGEST", 1000)
     lines = ("a,b," + '"' + "x" * 300 + '"' for _ in range(20))
     (tmp_path / "a.csv").write_text("target,prediction,note\n" + "\n".join(lines))
-    sizes = [len(block.rows) for block in source(tmp_path / "a.csv").blocks(["target"], pytest.fail)]
+    sizes = [len(block.rows) for block in Source.of(tmp_path / "a.csv").blocks(["target"], pytest.fail)]
     assert (sum(sizes), max(sizes)) == (20, 4)
 
 
@@ -757,7 +758,7 @@ def test_a_csv_is_read_as_its_writer_meant(tmp_path, rows, quoting, block, delim
         csv.writer(file, quoting=quoting, delimiter=delimiter, lineterminator=newline).writerows([("a", "b"), *rows])
     csv_file._BLOCK = block
     try:
-        file = source(path, None, delimiter, encoding)
+        file = Source.of(path, None, delimiter, encoding)
         found = [(block.columns["a"], block.columns["b"]) for block in file.blocks(["a", "b"], pytest.fail)]
     finally:
         csv_file._BLOCK = block_size

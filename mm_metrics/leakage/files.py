@@ -1,25 +1,21 @@
-"""Splits that are files: a manifest each, in CSV, JSON Lines or Parquet, with texts and paths of media."""
+"""Splits that are files: the rows of manifests, with texts and paths of media."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
+import re
 from collections.abc import Collection, Hashable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from mm_metrics.extras import install
+from mm_metrics.tables.source import FilePath, Source
 
-ENDINGS = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": "", ".parquet": "", ".pq": ""}
-FilePath = str | os.PathLike[str]
-ROWS = 256  # of a Parquet file at a time
+ROWS = 256  # at a time: a cell may hold a recording
+NO_LETTER = re.compile("[\udc80-\udcff]")  # a byte that is none in UTF-8
 
 
 class Place(NamedTuple):
-    """Where a row stands: its manifest, and its number from 1."""
+    """Where a row stands: its manifest, and its number from 0."""
 
-    path: Path
+    source: Source
     row: int
 
 
@@ -27,53 +23,27 @@ PLACE = Place  # the key under which a row says where it stands; no column has i
 
 
 def rows(path: FilePath, keys: Collection[Hashable] = ()) -> Iterator[dict[Any, Any]]:
-    """The rows of a manifest, each with its `Place`; of Parquet only the columns ``keys``, where it has them all.
+    """The rows of a manifest, each with its `Place`; only the columns ``keys``, where it has them all.
 
-    Raises ValueError for a file that is none of .csv, .tsv, .jsonl, .ndjson, .parquet and .pq, and for a row that can't
-    be read.
+    Raises ValueError for a file that is none of CSV, JSON Lines and Parquet, and for a row that can't be read.
     """
-    path = Path(path)
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise ValueError(f"{path} is a {ending or 'file without ending'}: a manifest is one of {', '.join(ENDINGS)}")
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    reader = _parquet(path, keys) if ending in (".parquet", ".pq") else _lines(path, ENDINGS[ending])
-    number = 0
-    try:
-        for number, row in enumerate(reader, start=1):
-            yield {PLACE: Place(path, number), **row}
-    except (csv.Error, ValueError, RecursionError, OSError, NotImplementedError) as error:  # Arrow's errors are these
-        what = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is no {ending[1:]} file, after row {number}: {what}") from error
+    source = Source.of(path)
+    names = source.columns()
+    wanted = [name for name in names if name in keys or not set(keys) <= set(names)]
+    later = [key for key in keys if isinstance(key, str) and key not in names] if source.format == "jsonl" else []
 
+    def refuse(row: int, reason: ValueError) -> None:
+        raise ValueError(f"{source.where(row)}: {reason}") from None
 
-def _lines(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        if not delimiter:
-            for line in file:
-                if line.strip():
-                    if not isinstance(row := json.loads(line), dict):
-                        raise ValueError("each line is an object")
-                    yield row
-            return
-        reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-        header = reader.fieldnames or []
-        if len(set(header)) < len(header):
-            raise ValueError(f"the header {header} names a column twice")
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(f"the next row has more or fewer cells than the header's {len(header)}")
-            yield row
-
-
-def _parquet(path: Path, keys: Collection[Hashable]) -> Iterator[dict[str, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(f"Parquet is read by pyarrow, which is not installed: {install('pyarrow')}") from error
-    with parquet.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        wanted = [name for name in names if name in keys] if set(keys) <= set(names) else names
-        for batch in file.iter_batches(ROWS, columns=wanted):
-            yield from batch.to_pylist()
+    for block in source.blocks([*wanted, *later], refuse, ROWS):
+        columns = [getattr(column, "to_pylist", lambda column=column: column)() for column in block.columns.values()]
+        for row, *cells in zip(block.rows.tolist(), *columns, strict=True):
+            found: dict[Any, Any] = {PLACE: Place(source, row)}
+            for name, cell in zip(block.columns, cells, strict=True):
+                if isinstance(cell, bytes) and source.format in ("csv", "tsv"):
+                    cell = cell.decode()
+                if isinstance(cell, str) and not cell.isascii() and NO_LETTER.search(cell):
+                    refuse(row, ValueError(f"column {name!r} is not UTF-8: write the file anew in UTF-8"))
+                if cell is not None or name in names:
+                    found[name] = cell
+            yield found

@@ -124,7 +124,7 @@ def fingerprint(
         except (TypeError, ValueError, OSError) as error:
             where = f"split {name!r}, sample {start + number}, {reads}"
             if PLACE in sample:
-                where = f"{sample[PLACE].path}, row {sample[PLACE].row}, column {key!r}"
+                where = f"{sample[PLACE].source.where(sample[PLACE].row)}, column {key!r}"
             raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where}: {error}") from error
     numbers = {field: np.array([number for number, _ in pairs], dtype=np.int64) for field, pairs in groups.items()}
     return Fingerprints(
@@ -171,7 +171,7 @@ class _Column:
         if value is None or blank:  # pandas puts NaN where there is nothing
             self._keep("nothing", NOTHING)
             return
-        folder = sample[PLACE].path.parent if PLACE in sample else None
+        folder = sample[PLACE].source.path.parent if PLACE in sample else None
         entry = entry_of(value, folder, self.modality in self.plan.letters)
         if isinstance(entry.value, bytes):  # of a file, whatever the others are: it can be equal, and not alike
             self._keep(entry.how if entry.value else "nothing", inputs.digest(entry.value) if entry.value else NOTHING)

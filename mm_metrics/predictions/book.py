@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mm_metrics.extras import install
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.modalities import UNHIDDEN
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.tables.parquet_file import parquet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,7 +53,7 @@ def header_of(metric: CoalitionConfusionMatrix) -> dict[str, Any]:
 
 def header_in(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The header of a Parquet file that is a book, else None."""
-    metadata = _parquet().read_schema(path).metadata or {}
+    metadata = parquet().read_schema(path).metadata or {}
     header = json.loads(metadata[KEY]) if KEY in metadata else {}
     return header if header.get("format") == FORMAT else None
 
@@ -96,13 +96,13 @@ class BookWriter:
 
 def join_books(shards: Iterable[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
     """Copy the row groups of all shards to `path`, whole or not at all, and remove the shards."""
-    parquet, target, parts = _parquet(), Path(path), list(map(Path, shards))
+    target, parts = Path(path), list(map(Path, shards))
     whole = target.with_name(f".{target.name}.whole")
     try:
         if parts[1:]:
-            with _writer(whole, parquet.read_schema(parts[0])) as writer:
+            with _writer(whole, parquet().read_schema(parts[0])) as writer:
                 for shard in parts:
-                    with parquet.ParquetFile(shard) as file:
+                    with parquet().ParquetFile(shard) as file:
                         for group in range(file.num_row_groups):
                             writer.write_table(file.read_row_group(group))
         os.replace(whole if parts[1:] else parts[0], target)
@@ -134,7 +134,7 @@ def score_book(path: str | os.PathLike[str]) -> Scorecard:
         edges=header["edges"],
         by={column: values[:-1] for column, values in header["by"]},
     )
-    with _parquet().ParquetFile(path) as file:
+    with parquet().ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             _count(metric, header, file.read_row_group(group))
     return metric.scorecard(book=Path(path).name)
@@ -203,7 +203,7 @@ def _schema(header: Mapping[str, Any]) -> pa.Schema:
 def _writer(path: Path, schema: pa.Schema) -> Any:
     """What writes a book: columns of labels by a dictionary, for which probabilities and numbers are too many."""
     labels = [field.name for field in schema if "probability" not in field.name and field.name != "index"]
-    return _parquet().ParquetWriter(path, schema, use_dictionary=labels)
+    return parquet().ParquetWriter(path, schema, use_dictionary=labels)
 
 
 def _array(values: Any, kind: pa.DataType, N: int) -> pa.Array:
@@ -221,11 +221,3 @@ def _array(values: Any, kind: pa.DataType, N: int) -> pa.Array:
         offsets = pa.array(np.concatenate([np.zeros(1, np.int32), ends]))
         return pa.ListArray.from_arrays(offsets, flat, mask=None if mask is None else pa.array(mask))
     return pa.array(values, kind, mask=mask)
-
-
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"a book of samples needs pyarrow: {install('pyarrow')}") from error
-    return pyarrow.parquet

@@ -19,9 +19,9 @@ from mm_metrics.predictions.answers import (
 )
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.options import Options
-from mm_metrics.predictions.reading import Source
 from mm_metrics.predictions.rows import distinct
 from mm_metrics.predictions.strays import BadRows, Problem, place
+from mm_metrics.tables.source import Source
 
 T = TypeVar("T", bound=Options)
 MAX_VALUES = 100  # of a column that slices are asked by

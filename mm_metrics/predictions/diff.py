@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mm_metrics.predictions.book import header_in
-from mm_metrics.predictions.reading import FilePath
+from mm_metrics.tables.parquet_file import parquet
+from mm_metrics.tables.source import FilePath
 
 SHOWN = 10  # numbers of samples
 
@@ -86,10 +87,8 @@ def compare_books(old: FilePath, new: FilePath) -> Changes:
 
 def _book(path: FilePath, modalities: list[str]) -> dict[str, Any]:
     """A book's columns that are compared, with ``right`` ``(N,)``: all of a sample's labels are."""
-    from pyarrow import parquet
-
     names = ["index", "target", "prediction", *(f"presence_{name}" for name in modalities)]
-    table = parquet.read_table(path, columns=names)
+    table = parquet().read_table(path, columns=names)
     if table["index"].null_count or len(table["index"].unique()) < len(table):
         raise ValueError(f"{path}: its samples have no numbers, or two have one, so no other book has them")
     there = table["prediction"].is_valid().to_numpy()

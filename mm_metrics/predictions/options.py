@@ -11,7 +11,8 @@ from mm_metrics.cells import as_text
 from mm_metrics.modalities import Modalities
 from mm_metrics.predictions.answers import MAX_CLASSES, Answers, found_classes
 from mm_metrics.predictions.columns import Columns, Renamed, prediction_columns, presence_columns, shown
-from mm_metrics.predictions.reading import BLOCK_ROWS, FORMATS, FilePath, Source, source
+from mm_metrics.predictions.harness import Log
+from mm_metrics.tables.source import BLOCK_ROWS, FORMATS, FilePath, Source
 from mm_metrics.tasks import JUDGED, Task, task_of
 
 
@@ -101,13 +102,8 @@ class Options:
             raise ValueError(f"always names {sorted(unknown)}, the modalities are {self.modalities.names}")
         if self.positive is not None and not self.kind.positive:
             raise ValueError(f"positive={self.positive!r} is for task=binary, this is {self.task}")
-        cuts = (
-            self.threshold
-            if isinstance(self.threshold, Mapping)
-            else {}
-            if self.threshold is None
-            else {"": self.threshold}
-        )
+        cuts: Mapping[str, Any] = {} if self.threshold is None else {"": self.threshold}
+        cuts = self.threshold if isinstance(self.threshold, Mapping) else cuts
         fits = self.scores if self.kind.by_label else self.kind.positive and not cuts.keys() - {""}
         if cuts and not (fits and all(isinstance(cut, int | float) and 0 <= cut <= 1 for cut in cuts.values())):
             need = "--task binary, or, by label too, --task multilabel with --scores"
@@ -202,7 +198,7 @@ class Options:
 
     def source(self, path: FilePath) -> Source:
         """A file that is read as these options say."""
-        return source(path, self.format, self.delimiter, self.encoding)
+        return Log.of(path, self.format, self.delimiter, self.encoding)
 
     def columns(self, header: Iterable[str], where: str = "the rows") -> Columns:
         """Which column is what. Raises ValueError where one is missing, or has blanks around its name."""

@@ -17,9 +17,9 @@ from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.predictions.answers import parsed
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.options import Options
-from mm_metrics.predictions.reading import Block
 from mm_metrics.predictions.strays import Outside, Problem
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.tables.source import Block
 from mm_metrics.tasks import JUDGED
 
 

@@ -10,10 +10,10 @@ import numpy as np
 from mm_metrics.predictions.classes import completed
 from mm_metrics.predictions.columns import Columns, presence_columns, shown
 from mm_metrics.predictions.options import Options
-from mm_metrics.predictions.reading import FilePath, Source
 from mm_metrics.predictions.rows import Coded, coded, concatenated
 from mm_metrics.predictions.strays import BadRows, Outside
 from mm_metrics.predictions.twice import Ids
+from mm_metrics.tables.source import FilePath, Source
 
 
 @dataclass
@@ -73,8 +73,8 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
             result = np.zeros((U, *part.shape[1:]), dtype=part.dtype) if result is None else result
             differ = given[place] & (result[place] != part).reshape(len(place), -1).any(1)
             if differ.any():
-                where = run.source.place(int(run.coded.rows[differ.argmax()]))
-                raise ValueError(f"{run.source.name}, {where}: its {what} is another than in a file before")
+                where = run.source.where(int(run.coded.rows[differ.argmax()]))
+                raise ValueError(f"{where}: its {what} is another than in a file before")
             result[place], given[place] = part, True
         whole[:] &= given | (result is None)
         return result

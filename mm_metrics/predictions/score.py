@@ -14,12 +14,12 @@ from mm_metrics.cells import unused_group
 from mm_metrics.predictions.classes import Found, completed
 from mm_metrics.predictions.columns import Columns, shown
 from mm_metrics.predictions.options import Options
-from mm_metrics.predictions.reading import Block, FilePath, Source
 from mm_metrics.predictions.rows import card_of, coded, count, metric
 from mm_metrics.predictions.runs import Joined, join
 from mm_metrics.predictions.strays import BadRows, Outside
 from mm_metrics.predictions.twice import Ids
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.tables.source import Block, FilePath, Source
 
 
 class Scored(NamedTuple):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from mm_metrics.cells import UnreadableError, as_text
-from mm_metrics.predictions.reading import Refuse, Source
 from mm_metrics.scorecard import Scorecard
+from mm_metrics.tables.source import Refuse, Source
 
 _BAD_SHOWN = 3
 _MOST_REMEMBERED = 1000  # different answers that are no class
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
 def place(source: Source | None, row: int) -> str:
     """Where a person finds a row: in a file, or among rows in memory."""
-    return f"row {row}" if source is None else f"{source.name}, {source.place(row)}"
+    return f"row {row}" if source is None else source.where(row)
 
 
 @dataclass

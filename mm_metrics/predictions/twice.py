@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mm_metrics.predictions.reading import Source
 from mm_metrics.predictions.strays import place
+from mm_metrics.tables.source import Source
 
 
 @dataclass

@@ -1,15 +1,16 @@
 """Near copies of texts: the same letters but for case, punctuation and spaces; of longer texts also a few changes.
 
 What people say in a few words is often said again by others, almost so: short texts are copies only where their letters
-are equal, and never where one asks what the other says ("Cigars?", "Cigars."). A text of LONG words becomes a set of shingles: runs of five characters of its normalised form, or of two
-tokens where it comes as integers. MinHash gives the keys that make two such texts candidates; the Jaccard similarity of
-their shingles decides.
+are equal, and never where one asks what the other says ("Cigars?", "Cigars."). A text of LONG words becomes a set of
+shingles: runs of five characters of its normalised form, or of two tokens where it comes as integers. MinHash gives the
+keys that make two such texts candidates; the Jaccard similarity of their shingles decides.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 from datasketch import MinHash
@@ -43,7 +44,7 @@ RECORD = np.dtype(
 )
 
 
-def describe(texts: list[Input], rates: list[float | None]) -> np.ndarray:
+def describe(texts: Sequence[Input], rates: list[float | None]) -> np.ndarray:
     """``(N,)`` records of N texts, strings or (L,) integers; ``shingles`` is 0 where a text is short."""
     records = np.zeros(len(texts), dtype=RECORD)
     records["sketch"] = EMPTY

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from mm_metrics.cells import UnreadableError
-from mm_metrics.predictions.reading import Block, Refuse, Source, pyarrow
+from mm_metrics.tables.source import Block, Refuse, Source
 
 _BLOCK = 4 * 2**20  # characters
 _HEADER = 2**20  # characters in which the header has to end
@@ -51,7 +51,19 @@ def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -
                 rows = np.arange(row, row + part.num_rows)
                 row += part.num_rows
                 yield Block(rows, {name: part.column(name) for name in wanted}, row)
-        yield from _careful(source, _lines(source, rest, file), header, wanted, refuse, block_rows, row)
+        careful = _rows(_reader(source, _lines(source, rest, file)))
+        at = {name: header.index(name) for name in wanted}
+        for fields in _batches(careful, block_rows):
+            good: list[tuple[int, Any]] = []
+            end = row
+            for end, cells in enumerate((cells for cells in fields if cells), row + 1):
+                if (wrong := _wrong(source, end - 1, cells, len(header))) is not None:
+                    refuse(end - 1, wrong)
+                else:
+                    good.append((end - 1, cells))
+            numbers = np.array([number for number, _ in good], dtype=np.int64)
+            yield Block(numbers, {name: [cells[i] for _, cells in good] for name, i in at.items()}, end)
+            row = end
 
 
 def place(source: Source, row: int) -> str:
@@ -78,9 +90,11 @@ def _lines(source: Source, rest: str, file: TextIO) -> Iterator[str]:
 
 def _plain(source: Source, text: str, header: list[str], wanted: list[str]) -> Any:
     """Whole lines as a table of bytes; None where a quote, a wrong row or a byte that is no letter is among them."""
-    pa = pyarrow()
-    from pyarrow import csv as reader
-
+    try:
+        import pyarrow as pa
+        from pyarrow import csv as reader
+    except ImportError:
+        return None
     if not text or '"' in text or not source.delimiter.isascii():
         return None
     try:
@@ -97,35 +111,13 @@ def _plain(source: Source, text: str, header: list[str], wanted: list[str]) -> A
         return None
 
 
-def _careful(
-    source: Source,
-    lines: Iterable[str],
-    header: list[str],
-    wanted: list[str],
-    refuse: Refuse,
-    block_rows: int,
-    row: int,
-) -> Iterator[Block]:
-    rows = _rows(_reader(source, lines))
-    at = {name: header.index(name) for name in wanted}
-    for some in _batches(rows, block_rows):
-        batch = [fields for fields in some if fields]
-        good = []
-        for number, fields in enumerate(batch, row):
-            if isinstance(fields, _Broken):
-                if fields.lines > 1:  # who knows how many rows these lines were
-                    raise ValueError(f"{source.name}, {source.place(number)}: a quote opens that is not closed")
-                refuse(number, UnreadableError("no CSV", f"it is no CSV ({fields.reason})"))
-            elif len(fields) != len(header):
-                sentence = f"it has {len(fields)} fields, the header {len(header)}"
-                refuse(number, UnreadableError("number of fields", sentence))
-            else:
-                good.append(number)
-        if len(good) < len(batch):
-            batch = [batch[number - row] for number in good]
-        row += len(some) - some.count([])
-        cells = {name: [fields[i] for fields in batch] for name, i in at.items()}  # type: ignore[index]
-        yield Block(np.array(good, dtype=np.int64), cells, row)
+def _wrong(source: Source, row: int, cells: list[str] | _Broken, due: int) -> UnreadableError | None:
+    if not isinstance(cells, _Broken):
+        sentence = f"it has {len(cells)} fields, the header {due}"
+        return None if len(cells) == due else UnreadableError("number of fields", sentence)
+    if cells.lines > 1:  # who knows how many rows these lines were
+        raise ValueError(f"{source.where(row)}: a quote opens that is not closed")
+    return UnreadableError("no CSV", f"it is no CSV ({cells.reason})")
 
 
 def _batches(rows: Iterable[list[str] | _Broken], block_rows: int) -> Iterator[list[list[str] | _Broken]]:

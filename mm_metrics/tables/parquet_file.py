@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mm_metrics.predictions.reading import Block, Refuse, Source, pyarrow
+from mm_metrics.extras import install
+from mm_metrics.tables.source import Block, Refuse, Source
 
 _BUFFER = 2**20  # bytes of a column chunk read at a time
 _LIMITS = {"thrift_string_size_limit": 2**26, "thrift_container_size_limit": 2**22}  # of a hostile footer
@@ -22,8 +23,9 @@ def columns(source: Source) -> list[str]:
 
 def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -> Iterator[Block]:
     """The wanted columns as they are; words stay in dictionaries, so that a block is no larger than the file says."""
-    pa = pyarrow()
     with _opened(source) as file:
+        import pyarrow as pa
+
         text = {pa.string(), pa.binary()}
         words = [field.name for field in file.schema_arrow if field.name in wanted and field.type in text]
     with _opened(source, read_dictionary=words, buffer_size=_BUFFER, pre_buffer=False) as file:
@@ -52,8 +54,14 @@ def place(source: Source, row: int) -> str:
     return f"row {row + 1}"
 
 
-def _opened(source: Source, **options: Any) -> Any:
-    pyarrow()
-    from pyarrow import parquet
+def parquet() -> Any:
+    """Pyarrow's reader and writer; ImportError with what to install."""
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise ImportError(f"Parquet needs pyarrow, which is not installed: {install('pyarrow')}") from None
+    return parquet
 
-    return parquet.ParquetFile(source.path, **options, **_LIMITS)
+
+def _opened(source: Source, **options: Any) -> Any:
+    return parquet().ParquetFile(source.path, **options, **_LIMITS)

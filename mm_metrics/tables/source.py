@@ -1,4 +1,4 @@
-"""Prediction files to blocks of rows, whatever their format.
+"""A table in a file to blocks of rows, whatever its format.
 
 A file is untrusted: nothing in it is unpickled, run or taken as a path; no more than a block of it is in memory; and a
 row that can't be read is refused by file and line, or, where the user says so, counted and left out.
@@ -20,12 +20,11 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 
 import numpy as np
 
 from mm_metrics.cells import UnreadableError
-from mm_metrics.extras import install
 
 BLOCK_ROWS = 65_536
 FORMATS = {"csv": "csv_file", "tsv": "csv_file", "jsonl": "json_lines", "parquet": "parquet_file"}
@@ -64,6 +63,31 @@ class Source:
     groups: tuple[int, ...] | None = None
     spool: Any = None  # keeps what standard input held
 
+    @classmethod
+    def of(
+        cls, path: FilePath, format: str | None = None, delimiter: str | None = None, encoding: str = "utf-8"
+    ) -> Self:
+        """A file by its path, or standard input by ``-``. ValueError for what is none of CSV, JSON Lines, Parquet."""
+        if os.fspath(path) == "-":
+            if format is None:
+                raise ValueError(f"standard input has no suffix: --format says which, one of {', '.join(FORMATS)}")
+            spool = _Spool()
+            return replace(cls.of(spool.path, format, delimiter, encoding), name="standard input", spool=spool)
+        place = Path(path)
+        packed = place.suffix.lower() == ".gz"
+        suffix = (place.with_suffix("") if packed else place).suffix.lower()
+        if format is None and suffix not in SUFFIXES:
+            raise ValueError(f"{path}: a file is read by its suffix, one of {', '.join(SUFFIXES)}, or by --format")
+        if not place.exists():
+            raise ValueError(f"{path}: there is no such file")
+        if not place.is_file():
+            raise ValueError(f"{path}: it is no file that can be read twice; - and --format read standard input")
+        format = format or SUFFIXES[suffix]
+        if packed and format == "parquet":
+            raise ValueError(f"{path}: Parquet is packed in itself and read from both ends: unpack the .gz first")
+        encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+        return cls(str(path), place, format, delimiter or ("\t" if format == "tsv" else ","), encoding, packed)
+
     def columns(self) -> list[str]:
         """The names of the columns. Raises ValueError where there are none to be read."""
         with _one_sentence(self.name):
@@ -85,6 +109,10 @@ class Source:
         """Where a person finds a row, by reading the file again: "line 12", or "row 12" in Parquet."""
         return self._reader.place(self, row)
 
+    def where(self, row: int) -> str:
+        """The file's name and the row's place, for a message."""
+        return f"{self.name}, {self.place(row)}"
+
     def split(self, rows: int) -> list[Source]:
         """The file in parts that can be read apart: of Parquet, row groups of so many rows together; else one."""
         return self._reader.split(self, rows) if self.format == "parquet" else [self]
@@ -99,30 +127,7 @@ class Source:
 
     @property
     def _reader(self) -> ModuleType:
-        return import_module(f"mm_metrics.predictions.{FORMATS[self.format]}")
-
-
-def source(path: FilePath, format: str | None = None, delimiter: str | None = None, encoding: str = "utf-8") -> Source:
-    """A file by its path, or standard input by ``-``. ValueError for what is none of CSV, JSON Lines, Parquet."""
-    if os.fspath(path) == "-":
-        if format is None:
-            raise ValueError(f"standard input has no suffix: --format says which, one of {', '.join(FORMATS)}")
-        spool = _Spool()
-        return replace(source(spool.path, format, delimiter, encoding), name="standard input", spool=spool)
-    place = Path(path)
-    packed = place.suffix.lower() == ".gz"
-    suffix = (place.with_suffix("") if packed else place).suffix.lower()
-    if format is None and suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a file is read by its suffix, one of {', '.join(SUFFIXES)}, or by --format")
-    if not place.exists():
-        raise ValueError(f"{path}: there is no such file")
-    if not place.is_file():
-        raise ValueError(f"{path}: it is no file that can be read twice; - and --format read standard input")
-    format = format or SUFFIXES[suffix]
-    if packed and format == "parquet":
-        raise ValueError(f"{path}: Parquet is packed in itself and read from both ends: unpack the .gz first")
-    encoding = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
-    return Source(str(path), place, format, delimiter or ("\t" if format == "tsv" else ","), encoding, packed)
+        return import_module(f"mm_metrics.tables.{FORMATS[self.format]}")
 
 
 class _Spool:
@@ -133,17 +138,6 @@ class _Spool:
         weakref.finalize(self, os.unlink, self.path)
         with os.fdopen(handle, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-
-
-def pyarrow() -> ModuleType:
-    """The reader of CSV and Parquet; ImportError with what to install."""
-    try:
-        import pyarrow
-    except ImportError:
-        raise ImportError(
-            f"CSV and Parquet files are read by pyarrow, which is not installed: {install('pyarrow')}"
-        ) from None
-    return pyarrow
 
 
 @contextmanager
