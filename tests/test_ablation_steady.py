@@ -197,3 +197,34 @@ def test_numpys_stream_is_where_it_was_with_half_of_a_pair_of_normals_waiting_to
     with kept_streams([]):
         np.random.seed(9)
     assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+DRAWS = {
+    "normal": np.random.randn,
+    "uniform": np.random.rand,
+    "binomial": lambda: np.random.binomial(40, 0.4),
+    "seed": lambda: np.random.seed(5),
+    "half": lambda: np.random.set_state((*np.random.get_state()[:3], 1, 0.25)),
+    "gauss": lambda: random.gauss(0, 1),
+    "random": random.random,
+    "again": lambda: random.seed(5),
+    "nothing": lambda: None,
+}
+
+
+@pytest.mark.parametrize("bits", [np.random.MT19937, np.random.PCG64])
+def test_no_draw_within_moves_a_stream_and_every_draw_between_counts(bits):
+    own = np.random.get_bit_generator()
+    np.random.set_bit_generator(bits(3))
+    try:
+        for between in DRAWS.values():
+            for within in DRAWS.values():
+                if bits is np.random.PCG64 and {between, within} & {DRAWS["seed"], DRAWS["half"]}:
+                    continue  # its state is another
+                between()
+                before = repr(np.random.get_state(legacy=False)), random.getstate()
+                with kept_streams([]):
+                    within()
+                assert (repr(np.random.get_state(legacy=False)), random.getstate()) == before
+    finally:
+        np.random.set_bit_generator(own)

@@ -9,6 +9,7 @@ import torch
 
 from mm_metrics import CoalitionConfusionMatrix
 from mm_metrics.callbacks.book import Book
+from mm_metrics.callbacks.truth import Rows
 from mm_metrics.modalities import UNHIDDEN
 from mm_metrics.predictions import book as books
 
@@ -45,12 +46,13 @@ def metric_of(task, **more):
 
 
 def write(folder, metric, rows, rank=0, group=False, counted=False):
-    book = Book(folder, "val", rank, metric)
+    book = Book(folder, "val", rank, metric, print)
     for row in rows:
         given = {"group": row["group"]} if group else {}
         answered = row["counted"] if counted else None
         labels = metric.count(row["preds"], row["target"], row["presence"], row["index"], **given, counted=answered)
-        book.add(metric.layout.masks, row["preds"], labels, row["presence"], row["index"], counted=answered, **given)
+        rows = Rows(row["preds"], row["target"], row["presence"], answered, row["index"], **given)
+        book.add(metric.layout.masks, rows, labels)
     return book
 
 
@@ -109,8 +111,8 @@ def test_ignored_samples_names_and_the_models_own_answers_come_back(tmp_path):
     target = row["target"].clone()
     target[::7] = -100
     labels = metric.count(preds, target, row["presence"], row["index"])
-    book = Book(tmp_path, "val", 0, metric)
-    book.add(metric.layout.masks, preds, labels, row["presence"], row["index"])
+    book = Book(tmp_path, "val", 0, metric, print)
+    book.add(metric.layout.masks, Rows(preds, target, row["presence"], numbers=row["index"]), labels)
     book.finish(OneProcess())
     assert books.score_book(tmp_path / "val.samples.parquet") == metric.scorecard()
 
@@ -131,8 +133,8 @@ def test_columns_and_ordinal_numbers_come_back(tmp_path):
     target, preds = 3 * torch.randn(50, generator=random), 3 * torch.randn(4, 50, generator=random)
     by = {"language": ["de", "en", "sw", "??", "en"] * 10, "channel": torch.arange(50) % 3}
     labels = metric.count(preds, target, index=torch.arange(50), by=by)
-    book = Book(tmp_path, "val", 0, metric)
-    book.add(metric.layout.masks, preds, labels, None, torch.arange(50), target=target, by=by)
+    book = Book(tmp_path, "val", 0, metric, print)
+    book.add(metric.layout.masks, Rows(preds, target, numbers=torch.arange(50), by=by), labels)
     book.finish(OneProcess())
     card = books.score_book(tmp_path / "val.samples.parquet")
     assert card == metric.scorecard()

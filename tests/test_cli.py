@@ -18,6 +18,7 @@ import torch
 
 from mm_metrics import CoalitionConfusionMatrix, QualityGate, Scorecard, cli, cli_options, leakage
 from mm_metrics.callbacks.book import Book
+from mm_metrics.callbacks.truth import Rows
 from mm_metrics.cli import main
 from mm_metrics.extras import install
 from mm_metrics.predictions import Predictions
@@ -454,8 +455,8 @@ def book(folder, wrong=(), N=120) -> str:
     presence = torch.stack([torch.ones(N, dtype=torch.bool), torch.arange(N) < N // 2], 1)
     numbers = torch.arange(N) + 1000
     labels = metric.count(preds, target, presence, numbers)
-    written = Book(folder, "val", 0, metric)
-    written.add(metric.layout.masks, preds, labels, presence, numbers)
+    written = Book(folder, "val", 0, metric, print)
+    written.add(metric.layout.masks, Rows(preds, target, presence, numbers=numbers), labels)
     written.finish(OneProcess())
     metric.scorecard().to_json(folder / "val.json")
     return str(folder / "val.samples.parquet")

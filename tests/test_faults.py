@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from pyarrow.parquet import ParquetWriter
 
 from mm_metrics import ModalityConfusionMatrix, Scorecard
 from mm_metrics.callbacks import ModalityMonitor
@@ -43,6 +44,44 @@ def test_a_full_disk_costs_one_warning_a_file_and_no_training(tmp_path, monkeypa
     assert said
     assert len(said) == len(set(said))
     assert all("training goes on" in sentence for sentence in said)
+
+
+FILES = ("val.json", "history.jsonl", "samples.jsonl", ".val.samples.0.parquet")
+
+
+@pytest.mark.filterwarnings("ignore:isinstance")
+@pytest.mark.parametrize("fails", ["device", "write_table", "close", "replace"])
+def test_a_disk_that_fills_up_costs_the_book_and_nothing_else(fails, tmp_path, monkeypatch):
+    folder, close, replace = tmp_path / "modality", ParquetWriter.close, os.replace
+    folder.mkdir()
+    (folder / "val.samples.parquet").write_text("of an earlier epoch")
+
+    def full(one, *others):
+        if fails == "close":
+            close(one)
+        if fails == "replace" and Path(others[0]).suffix != ".parquet":
+            return replace(one, *others)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if fails == "device":
+        for name in FILES:
+            (folder / name).symlink_to("/dev/full")
+    elif fails == "replace":
+        monkeypatch.setattr("mm_metrics.predictions.book.os.replace", full)
+    else:
+        monkeypatch.setattr(ParquetWriter, fails, full)
+    watcher = monitor(samples="all", report=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = trainer(tmp_path, watcher, max_epochs=1 if fails == "device" else 2, num_sanity_val_steps=0)
+        run.fit(seeded(), loader(), loader())
+    said = [str(warning.message) for warning in caught if "No space left" in str(warning.message)]
+    lost = set(FILES[:3]) if fails == "device" else set()
+    assert {Path(one.split(" could not")[0]).name for one in said} == lost | {"val.samples.parquet"}
+    assert len(said) == len(lost) + 1
+    assert len(watcher.history) == run.current_epoch
+    assert watcher.scorecards["val"].samples == 70
+    assert {path.name for path in folder.iterdir()} == set(FILES[:3])
 
 
 def test_an_output_folder_that_cannot_be_made(tmp_path):

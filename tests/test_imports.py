@@ -48,9 +48,9 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5361,
+    "core": 5382,
     "ablation": 2622,
-    "callbacks": 2817,
+    "callbacks": 2802,
     "render": 1795,
     "predictions": 1498,
     "leakage": 1478,

@@ -330,6 +330,17 @@ def test_num_classes_is_read_off_the_logits(tmp_path):
     assert watcher.scorecards["val"].layout.C == 3
 
 
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_what_max_bytes_leaves_out_is_said_once(num_classes, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = trainer(tmp_path, monitor(num_classes=num_classes, max_bytes=20_000, bootstrap=500, report=False))
+        run.fit(seeded(), loader(), [loader(), loader()])
+        run.test(seeded(), loader(), verbose=False)
+    said = [str(one.message) for one in caught if "max_bytes" in str(one.message)]
+    assert len(said) == len(set(said)) > 0
+
+
 def test_an_ablation_that_is_not_known():
     with pytest.raises(ValueError, match="'most' is not known: 'all', 'leave_one_out'"):
         ModalityMonitor(MODALITIES, num_classes=3, ablation="most")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor
 
 from mm_metrics.callbacks.ranks import gathered
+from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import Labels
 from mm_metrics.counts.measure import true_probability
+from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.predictions.book import BookWriter, column_of, header_of, join_books, value_names
 
@@ -21,45 +24,45 @@ _HELD = 16  # batches that may be on their way to the host
 class Book:
     """One loader's book: `add` a batch after it was counted, `finish` on every rank."""
 
-    def __init__(self, folder: Path, name: str, rank: int, metric: CoalitionConfusionMatrix) -> None:
-        self.folder, self.name, self.metric = folder, name, metric
+    def __init__(
+        self, folder: Path, name: str, rank: int, metric: CoalitionConfusionMatrix, say: Callable[[str], None]
+    ) -> None:
+        self.path, self.rank, self.metric, self.say = folder / f"{name}.samples.parquet", rank, metric, say
         self.header = header_of(metric)
-        self.writer = BookWriter(self.shard(rank), self.header)
+        self.fault: str | None = None  # why there is no book
         self._waiting: list[tuple[dict[str, Any], Any]] = []
+        with self._on_disk():
+            self.writer = BookWriter(self.shard(rank), self.header)
 
     def shard(self, rank: int) -> Path:
         """The file of one rank."""
-        return self.folder / f".{self.name}.samples.{rank}.parquet"
+        return self.path.with_name(f".{self.path.stem}.{rank}.parquet")
 
-    def add(
-        self,
-        masks: Sequence[int],
-        preds: Tensor,
-        labels: Labels,
-        presence: Tensor | None = None,
-        numbers: Tensor | None = None,
-        group: Tensor | None = None,
-        counted: Tensor | None = None,
-        target: Tensor | None = None,
-        by: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Rows of a batch: `preds` ``(K, N, …)`` of the coalitions `masks` as they came, and as `labels`.
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        """Give the book up where a disk does not take it: the counts stay, and a training is worth more."""
+        try:
+            yield
+        except OSError as error:
+            self.fault, self._waiting = self.fault or str(error), []
 
-        `presence` ``(N, M)`` is where the samples count, `counted` ``(K, N)`` which coalitions answered, `by` the
-        columns' values and `target` ``(N,)`` the numbers of an ordinal task as they came.
-        """
-        modalities, by_label = self.metric.modalities, self.metric.task.by_label
-        numeric = self.metric.task.ordinal
+    def add(self, masks: Sequence[int], rows: Rows, labels: Labels) -> None:
+        """Rows of a batch that the coalitions `masks` answered, as they came and as `labels`."""
+        if self.fault is not None:
+            return
+        modalities, by_label, preds = self.metric.modalities, self.metric.task.by_label, rows.answers
+        numeric, counted = self.metric.task.ordinal, rows.counted
         held = true_probability(self.metric.reader, preds, labels)
         true = labels.target
-        if numeric and target is not None:
-            true = target.reshape(-1, 1).float()
+        if numeric:
+            true = rows.target.reshape(-1, 1).float()
         elif labels.ignored is not None and self.header["ignore_index"] is not None:
             true = torch.where(labels.ignored, self.header["ignore_index"], true)
-        columns: dict[str, Any] = {"target": true if by_label else true[:, 0], "index": numbers, "group": group}
-        columns |= {f"by_{column}": (by or {})[column] for column, _ in self.header["by"]}
+        group = read_truth(modalities, (), preds.shape[1], preds.device, rows.target, group=rows.group).group
+        columns: dict[str, Any] = {"target": true if by_label else true[:, 0], "index": rows.numbers, "group": group}
+        columns |= {f"by_{column}": (rows.by or {})[column] for column, _ in self.header["by"]}
         for m, name in enumerate(modalities):
-            columns[f"presence_{name}"] = None if presence is None else presence[:, m] != 0
+            columns[f"presence_{name}"] = None if rows.slices is None else rows.slices[:, m] != 0
         for k, mask in enumerate(masks):
             coalition = modalities.name(mask)
             said = labels.predicted[k] if by_label else labels.predicted[k, :, 0]
@@ -72,15 +75,24 @@ class Book:
             self._write(*self._waiting.pop(0))  # what is on the host already may be the batch's own, which may change
 
     def finish(self, trainer: Any) -> None:
-        """Close this rank's shard; rank zero joins them. Every rank calls it."""
-        for waiting in self._waiting:
-            self._write(*waiting)
-        self._waiting = []
-        self.writer.close()
-        gathered(None)  # all shards are there
-        if trainer.is_global_zero:
-            shards = [self.shard(rank) for rank in range(trainer.world_size)]
-            join_books(shards, self.folder / f"{self.name}.samples.parquet")
+        """Close this rank's shard; rank zero joins them, or says why there is no book. Every rank calls it."""
+        while self._waiting:
+            self._write(*self._waiting.pop(0))
+        with self._on_disk():
+            if self.fault is None:
+                self.writer.close()
+        self.fault = next(filter(None, gathered(self.fault)), None)  # all shards are there
+        shards = [self.shard(rank) for rank in range(trainer.world_size)]
+        if not trainer.is_global_zero:
+            return
+        with self._on_disk():
+            if self.fault is None:
+                join_books(shards, self.path)
+        if self.fault is not None:
+            self.say(f"{self.path} could not be written ({self.fault}): training goes on without it")
+            for path in (self.path, *shards):
+                with suppress(OSError):
+                    path.unlink()
 
     def _write(self, columns: dict[str, Any], arrived: Any) -> None:
         if arrived is not None:
@@ -96,7 +108,8 @@ class Book:
             parts = value if isinstance(value, tuple) else (value,)
             arrays = tuple(None if part is None else part.numpy() for part in parts)
             rows[name] = arrays if len(arrays) > 1 else arrays[0]
-        self.writer.add(rows)
+        with self._on_disk():
+            self.writer.add(rows)
 
 
 def on_their_way(columns: dict[str, Any]) -> tuple[dict[str, Any], Any]:

@@ -66,7 +66,6 @@ class Counter:
         self.unused_group: str | None = None  # a key of the batch that says whose a sample is
         self._before: tuple[Any, Truth | None] = (None, None)
         self._means = self.prober.wants_means
-        self._begun = False  # whether a batch was answered: what fails before is how the monitor was set up
         self._place, self._counts = (0, 1), True
 
     def begin(self, trainer: Trainer) -> None:
@@ -124,7 +123,7 @@ class Counter:
         try:
             self._count(trainer, pl_module, batch, truth, batch_idx, loader)
         except (LookupError, TypeError, ValueError) as error:
-            if not (self.tolerant and self._begun and loader in self.loaders):
+            if not (self.tolerant and self.prober.begun and loader in self.loaders):
                 raise
             N = next((len(leaf) for leaf in tensors(batch).values() if leaf.ndim), 0)
             self.loaders[loader].index(N, torch.device("cpu"))
@@ -160,7 +159,7 @@ class Counter:
         except (LookupError, TypeError, ValueError):
             loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
             raise
-        loader.batches, loader.seen, loader.begun, self._begun = loader.batches + 1, loader.seen + n, True, True
+        loader.batches, loader.seen, prober.begun = loader.batches + 1, loader.seen + n, True
 
     def loader(
         self, trainer: Trainer, pl_module: LightningModule, i: int, preds: Tensor | None, C: int | None = None
@@ -189,10 +188,9 @@ class Counter:
             self.tolerant,
             self.arguments["max_bytes"],
         )
-        loader.begun = self._begun
         if self.books is not None and not trainer.sanity_checking:
             name = stage_of(trainer) if i == 0 else f"{stage_of(trainer)}_{i}"
-            loader.book = Book(self.books, name, trainer.global_rank, metric)
+            loader.book = Book(self.books, name, trainer.global_rank, metric, self.say)
         return loader
 
     def cards(

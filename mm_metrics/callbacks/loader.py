@@ -17,9 +17,7 @@ from mm_metrics.callbacks.truth import Rows
 from mm_metrics.callbacks.units import Units
 from mm_metrics.callbacks.waiting import Run, Waiting
 from mm_metrics.counts.labels import Labels
-from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
-from mm_metrics.metrics.base import answered
 from mm_metrics.sampler import GlobalIndex
 
 _PENDING = 2**26  # bytes of answers that wait, on an accelerator, for the word whether all could be scored
@@ -40,7 +38,6 @@ class Loader:
     ) -> None:
         self.metric, self.index, self.contents, self.prober, self.auto = metric, index, contents, prober, auto
         self.watched, self.tolerant, self.max_bytes = prober.watched, tolerant, max_bytes
-        self.begun = False  # whether a batch was answered: what fails before is how the monitor was set up
         self.samples = SampleTracker(metric)
         self.refused, self.units, self.waiting = Refused(), Units(), Waiting()
         self.book: Book | None = None
@@ -80,7 +77,7 @@ class Loader:
         try:
             self._add_one(run)
         except (LookupError, TypeError, ValueError) as error:
-            if not (self.tolerant and self.begun):
+            if not (self.tolerant and self.prober.begun):
                 raise
             (batch_idx, n), each = run.whose[0], run.rows.each
             self.refused.note(batch_idx, f"{type(error).__name__}: {error}", n // each, n // each)
@@ -116,18 +113,16 @@ class Loader:
 
     def _hopeless(self, rows: Rows) -> bool:
         """Whether the first batch of all has a coalition without one answer: that is no accident."""
-        if self.begun or not rows.preds.dtype.is_floating_point:
+        if self.prober.begun or not rows.preds.dtype.is_floating_point:
             return False
-        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-        return bool(preds.isnan().reshape(*preds.shape[:2], -1).any(-1).all(1).any())
+        return bool(rows.answers.isnan().reshape(*rows.preds.shape[:2], -1).any(-1).all(1).any())
 
     def _labels(self, masks: tuple[int, ...], rows: Rows) -> Labels:
         """Count the rows."""
         metric = self.metric
         at = [(metric.layout.masks or ()).index(mask) for mask in masks]
-        preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
         return metric.count(
-            preds, rows.target, rows.slices, rows.numbers, rows.group, rows.by, rows=at, counted=rows.counted
+            rows.answers, rows.target, rows.slices, rows.numbers, rows.group, rows.by, rows=at, counted=rows.counted
         )
 
     def _take(self, refused: Refused, run: Run) -> Tensor | None:
@@ -178,10 +173,7 @@ class Loader:
     def write(self, masks: tuple[int, ...], rows: Rows, labels: Labels) -> None:
         """Rows that were counted as these labels into the book."""
         if self.book is not None and len(rows.target):
-            preds = rows.preds if rows.counted is None else answered(rows.preds, rows.counted)
-            N, device = preds.shape[1], preds.device
-            group = read_truth(self.metric.modalities, (), N, device, rows.target, group=rows.group).group
-            self.book.add(masks, preds, labels, rows.slices, rows.numbers, group, rows.counted, rows.target, rows.by)
+            self.book.add(masks, rows, labels)
 
     def widen(self, preds: Tensor) -> None:
         """Remember the lowest and the highest score, without a stall."""

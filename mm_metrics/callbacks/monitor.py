@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -156,7 +157,9 @@ class ModalityMonitor(Callback):
         metric["scores"] = tuple(dict.fromkeys(_SUFFIX.sub("", score) for score in kept))
         if num_classes is not None or not task_of(task).by_class:  # refuse before training what does not fit
             reading = self.watched.reading()
-            card = ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric).scorecard()
+            with warnings.catch_warnings(action="ignore"):  # what max_bytes leaves out is said as batches are counted
+                one = ModalityConfusionMatrix(self.modalities, task=reading.pop("kind"), **reading, **metric)
+            card = one.scorecard()
             for score in (*scores, headline, *(gate.scores if gate else ())):
                 card.named(score)
         shown = showers(show, self.modalities.names)

@@ -7,13 +7,12 @@ import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_metrics.files import finite, write_whole
 from mm_metrics.scorecard import Scorecard
-from mm_metrics.verdict import Finding, Verdict
+from mm_metrics.verdict import Finding
 
 if TYPE_CHECKING:
     from mm_metrics.leakage import Leakage
@@ -53,7 +52,7 @@ class Output:
 
     def write(self, name: str, content: str) -> None:
         """A file of the folder, whole or not at all."""
-        self._try(name, lambda: write_whole(self.folder / name, content))
+        self.attempt(name, write_whole, self.folder / name, content)
 
     def lines(self, name: str, rows: list[dict[str, Any]]) -> None:
         """A file of one JSON object a line; NaN becomes null, which JSON knows."""
@@ -70,43 +69,6 @@ class Output:
             self.lines("history.jsonl", history)
         self.lines("samples.jsonl", samples)
 
-    def finish(
-        self,
-        loggers: list[Any],
-        stage: str,
-        step: int,
-        cards: dict[str, Scorecard],
-        verdicts: dict[str, Verdict],
-        history: list[dict[str, Any]],
-        samples: list[dict[str, Any]],
-        shown: list[dict[str, Any]],
-        dynamics: list[dict[str, Any]],
-    ) -> None:
-        """At the end of a run: the table, the figures, the page."""
-        if not self.enabled:
-            return
-        from mm_metrics.render import console, page, tables
-        from mm_metrics.render.loggers import send, send_samples
-
-        told = {
-            name: tables.of(card, verdicts[name], [row for row in samples if row["stage"] == name], name)
-            for name, card in cards.items()
-        }
-        ended = [name for name in cards if name.startswith(stage)]
-        for name in ended:
-            picture = "summary.png" if name == stage else f"summary_{name}.png"
-            self._try("table", partial(console.print_card, told[name], named=len(ended) > 1))
-            key = f"{self.name}/{name}".lstrip("/")
-            self._try("figures", partial(send, loggers, told[name], key, step, self.folder, picture))
-            rows = [one for one in shown if one["stage"] == name]
-            self._try("samples", partial(send_samples, loggers, rows, key, step))
-        report, leaks = self.folder / "report.html", self._summary()
-        write = partial(page.write, history=history, leakage=leaks, dynamics=dynamics, shown=shown)
-        self._try(report.name, partial(write, report, told))
-        for what, path in (("Scorecard: ", self.folder / f"{stage}.json"), ("Report:    ", report)):
-            if path.is_file():
-                print(f"{what}{path}")
-
     def leaks(self, stage: str) -> list[Finding]:
         """What ``scripts/check_leakage.py`` or ``mm-metrics leakage`` found of this split, for the verdict."""
         return [
@@ -121,7 +83,7 @@ class Output:
                 f"{row['modality']}: {row['count']:,} of {stage} ({row['share']:.1%}) are shared with "
                 f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; see leakage.json",
             )
-            for row in self._summary() or []
+            for row in self.summary() or []
             if row["splits"][1] == stage != row["splits"][0] and row["count"]
         ]
 
@@ -130,7 +92,8 @@ class Output:
         checked = self._leakage()
         return next(iter(checked.groups), None) if checked else None
 
-    def _summary(self) -> list[dict[str, Any]] | None:
+    def summary(self) -> list[dict[str, Any]] | None:
+        """What that check found, a row a finding."""
         checked = self._leakage()
         return None if checked is None else checked.summary()
 
@@ -148,12 +111,13 @@ class Output:
             self.say(f"{path} could not be read ({error}): the verdict goes without it")
             return None
 
-    def _try(self, name: str, action: Callable[[], Any]) -> None:
+    def attempt(self, name: str, action: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        """Write one output, where this is enabled; say so where a disk, a logger or a picture fails."""
         if not self.enabled:
             return
         try:
-            action()
-        except Exception as error:  # whatever a disk, a logger or a picture does: training is worth more
+            action(*arguments, **keywords)
+        except Exception as error:  # training is worth more
             self.say(f"{self.folder / name} could not be written ({error}): training goes on without it")
 
 

@@ -130,6 +130,7 @@ class Prober:
             self._means = self.ablation.means
         self.ablation = None
         self.heads: tuple[int, ...] | None = None  # their masks, where the module has heads
+        self.begun = False  # whether a batch was counted: what fails before is how the callback was set up
         self._looked = self.unlike = False
         self._context: Callable[[], Any] = nullcontext
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,21 +24,19 @@ _LISTED = ("stage", "epoch", "kind", "modality", "class", "message", "samples")
 _ABLATED = ("ablation", "drop", "shapley")  # keys of what a validation without ablation does not know
 
 
+@dataclass(eq=False)
 class Run:
     """The cards, verdicts, history and samples of one run; fields as the attributes of `ModalityMonitor`."""
 
-    def __init__(
-        self,
-        gate: QualityGate,
-        log: str,
-        log_intervals: bool,
-        prefix: str,
-        scores: tuple[str, ...],
-        headline: str,
-        say: Callable[[str], None],
-    ) -> None:
-        self.gate, self.log_level, self.log_intervals = gate, log, log_intervals
-        self.prefix, self.scores, self.headline, self.say = prefix, scores, headline, say  # the prefix of every key
+    gate: QualityGate
+    log: str
+    log_intervals: bool
+    prefix: str  # of every key
+    scores: tuple[str, ...]
+    headline: str
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
@@ -100,7 +99,7 @@ class Run:
             values[f"{stage}/refused"] = float(refused.samples)
             if not counter.due(trainer) and counter.prober.heads is None:
                 values = {key: value for key, value in values.items() if key.split("/")[1] not in _ABLATED}
-            sent = set(values) if self.log_level == "all" else summary_keys(card, stage, scores, self.headline)
+            sent = set(values) if self.log == "all" else summary_keys(card, stage, scores, self.headline)
             sent |= {f"{stage}/refused"} if refused.samples else set()
             values = {f"{self.prefix}{key}{suffix}": value for key, value in values.items()}
             log_final(trainer, pl_module, values, {f"{self.prefix}{key}{suffix}" for key in sent}, self.say)
@@ -125,19 +124,29 @@ class Run:
 
     def finish(self, trainer: Trainer, stage: str) -> None:
         """The run has ended: print the table, send the figures, write the page."""
-        if self.output is not None and self.of(stage):
-            dynamics = _dynamics(trainer)
-            self.output.finish(
-                trainer.loggers,
-                stage,
-                trainer.global_step,
-                self.scorecards,
-                self.verdicts,
-                self.history,
-                self.samples,
-                self.shown,
-                [] if dynamics is None else dynamics.history,
-            )
+        output, ended = self.output, self.of(stage)
+        if output is None or not output.enabled or not ended:
+            return
+        from mm_metrics.render import console, page, tables
+        from mm_metrics.render.loggers import send, send_samples
+
+        told = {
+            name: tables.of(card, self.verdicts[name], [row for row in self.samples if row["stage"] == name], name)
+            for name, card in self.scorecards.items()
+        }
+        for name in ended:
+            output.attempt("table", console.print_card, told[name], named=len(ended) > 1)
+            picture = "summary.png" if name == stage else f"summary_{name}.png"
+            where = f"{output.name}/{name}".lstrip("/"), trainer.global_step
+            shown = [one for one in self.shown if one["stage"] == name]
+            output.attempt("figures", send, trainer.loggers, told[name], *where, output.folder, picture)
+            output.attempt("samples", send_samples, trainer.loggers, shown, *where)
+        report, dynamics = output.folder / "report.html", _dynamics(trainer)
+        more = {"leakage": output.summary(), "dynamics": [] if dynamics is None else dynamics.history}
+        output.attempt(report.name, page.write, report, told, history=self.history, shown=self.shown, **more)
+        for what, path in (("Scorecard: ", output.folder / f"{stage}.json"), ("Report:    ", report)):
+            if path.is_file():
+                output.attempt("table", print, f"{what}{path}")
 
     def of(self, stage: str) -> list[str]:
         """The names of a stage's cards, one a loader."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.prober import Shown, Watched
+from mm_metrics.metrics.base import answered
 from mm_metrics.tasks import task_of
 
 
@@ -53,6 +54,11 @@ class Rows(NamedTuple):
     by: dict[str, Any] | None = None  # (N,) each
     each: int = 1
     place: Tensor | None = None  # (N,), where the sample stood, on which rank
+
+    @property
+    def answers(self) -> Tensor:
+        """The predictions, 0 where a coalition did not answer and may hold NaN."""
+        return self.preds if self.counted is None else answered(self.preds, self.counted)
 
     def mapped(self, change: Callable[[Any, int], Any]) -> Rows:
         """Every entry that is there as ``change(entry, its axis of N)``."""
