@@ -1,10 +1,13 @@
 """A steady batch on an accelerator: where the host waits, how many kernels run; on tensors that only pretend."""
 
+import operator
+
 import pytest
 import torch
 from torch import nn
 
 from mm_metrics.ablation import ModalityAblation
+from mm_metrics.ablation.verify import room_of
 from tests.ablation_models import by_hand
 from tests.pretend import pretending, to_device
 
@@ -107,6 +110,41 @@ def test_nothing_is_made_in_double_precision_where_a_device_has_none(monkeypatch
         ablation(make_batch(seed))
     assert not any(torch.float64 in a for a in made)
     assert all(mean.dtype == torch.float32 for mean in ablation.means.values())
+
+
+NEW = ("", "cuda.matmul.", "cudnn.", "cudnn.conv.", "cudnn.rnn.", "mkldnn.", "mkldnn.matmul.")
+SWITCHES = {  # what the user says, by the old API and the new: whether products may round to ten bits
+    "pass": False,
+    "matmul.allow_tf32 = True": True,
+    "torch.backends.cudnn.allow_tf32 = False": False,
+    "torch.set_float32_matmul_precision('high')": True,
+    "torch.set_float32_matmul_precision('medium')": True,
+    "torch.backends.fp32_precision = 'tf32'": True,
+    "torch.backends.fp32_precision = 'ieee'": False,
+    "matmul.fp32_precision = 'tf32'": True,
+    "matmul.fp32_precision = 'ieee'": False,
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'": False,
+    "torch.backends.cudnn.conv.fp32_precision = 'tf32'": False,  # as it is by default: no excuse for other answers
+    "matmul.allow_tf32 = True; torch.backends.cudnn.conv.fp32_precision = 'ieee'": True,
+}
+
+
+@pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="a torch with the old switches alone")
+@pytest.mark.parametrize("said", SWITCHES)
+def test_parts_may_differ_by_what_the_user_lets_products_round_to(said):
+    homes = {name: operator.attrgetter(f"backends.{name}"[:-1])(torch) for name in NEW}
+    before = {name: home.fp32_precision for name, home in homes.items()}
+    logits = torch.randn(8, 16, 3, generator=torch.Generator().manual_seed(0))
+    try:
+        exec(said, {"torch": torch, "matmul": torch.backends.cuda.matmul})
+        with pretending():
+            there = room_of(to_device(logits)).inner
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for name, home in homes.items():
+            home.fp32_precision = before[name]
+    assert bool((there > 50 * room_of(logits)).all()) is SWITCHES[said]
+    assert bool((there < 2 * room_of(logits)).all()) is not SWITCHES[said]
 
 
 def test_a_default_device_breaks_nothing():

@@ -10,8 +10,9 @@ import weakref
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 
-from mm_metrics.callbacks import ModalityMonitor
+from mm_metrics.callbacks import ModalityDynamics, ModalityMonitor
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
 
@@ -59,6 +60,31 @@ def test_a_monitor_can_be_copied_before_and_after_a_run(copied, tmp_path):
     assert again.scorecards["val"] == watcher.scorecards["val"]
     trainer(tmp_path, again).validate(model, loader(data), verbose=False)
     assert again.scorecards["val"] == watcher.scorecards["val"]
+
+
+@pytest.mark.filterwarnings("ignore:by=")
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_monitor_can_be_copied_in_every_hook(place, tmp_path):
+    counted = []
+
+    def copied(self, trainer, *arguments, **keywords):
+        for callback in trainer.callbacks:
+            if isinstance(callback, ModalityMonitor | ModalityDynamics):
+                for again in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
+                    assert again.state_dict().keys() == callback.state_dict().keys()
+                    counted.append(again)
+
+    hooks = {name: copied for name in dir(Callback) if name.startswith("on_") or name in ("setup", "teardown")}
+    copier = type("Copier", (Callback,), hooks)()
+    told = {"samples": "all", "baseline": "mean", "by": {"audio.loudness": "auto"}, "show": "auto", "report": False}
+    cards = []
+    for callbacks in ([], [copier]):
+        watcher = monitor(presence="presence", **told)
+        callbacks[place:place] = [watcher, ModalityDynamics(MODALITIES, 3, samples=8)]
+        trainer(tmp_path, *callbacks, max_epochs=1).fit(seeded(), loader(Rows(missing=0.2)), loader(Rows(missing=0.2)))
+        cards.append(watcher.scorecards["val"])
+    assert len(counted) > 100
+    assert cards[0] == cards[1]
 
 
 def test_neither_model_nor_batch_outlives_the_run(tmp_path):

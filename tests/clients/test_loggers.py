@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 
 from mm_metrics.render import loggers
 from tests.render_cards import card
@@ -79,15 +80,36 @@ def test_mlflow(tmp_path, monkeypatch):
     assert row["recall"] == pytest.approx(card().score("recall", slice="audio"))
 
 
-@pytest.mark.filterwarnings("ignore")  # wandb starts a service and warns of what it finds
-def test_wandb_offline(tmp_path, monkeypatch):
+@pytest.fixture
+def wandb_logger(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     from lightning.pytorch.loggers import WandbLogger
 
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("WANDB_MODE", "offline")  # whatever another test has told wandb before
-    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    return lambda: WandbLogger(save_dir=tmp_path, offline=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # wandb starts a service and warns of what it finds
+@pytest.mark.parametrize("beside", [[], [CSVLogger]])
+def test_every_run_of_wandb_has_a_folder_of_its_own(beside, tmp_path, wandb_logger):
+    from mm_metrics.callbacks import ModalityMonitor
+    from tests.toys import MODALITIES, loader, seeded, trainer
+
+    for _ in range(2):
+        first = wandb_logger()
+        watcher = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=0, ablation=None, report=False)
+        run = trainer(tmp_path, watcher, logger=[first, *(one(tmp_path) for one in beside)])
+        run.validate(seeded(), loader(), verbose=False)
+        first.experiment.finish()
+        assert len(list(tmp_path.rglob(f"{first.version}/modality/val.json"))) == 1
+    assert len(list(tmp_path.rglob("val.json"))) == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_offline(tmp_path, wandb_logger):
+    logger = wandb_logger()
     loggers.send([logger], card(), "val", 7, tmp_path)
     loggers.send_samples([logger], shown(), "val", 7)
     logger.experiment.finish()
@@ -111,8 +133,6 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 
 def test_the_few_keys_bring_their_bounds(tmp_path):
-    from lightning.pytorch.loggers import CSVLogger
-
     from mm_metrics.callbacks import ModalityMonitor
     from tests.toys import MODALITIES, loader, seeded, trainer
 

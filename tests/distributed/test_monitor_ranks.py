@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from mm_metrics import Scorecard
 from mm_metrics.callbacks import ModalityMonitor
 from tests.distributed.launch import launch
-from tests.toys import MODALITIES, Rows, loader, seeded
+from tests.toys import MODALITIES, Rows, loader, seeded, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -33,18 +33,7 @@ def validate(
         loaders = loader(data, batch_size=8)
     by = {"audio.loudness": "auto", "missing": "auto"}
     monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=40, presence="presence", by=by)
-    run = Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        num_nodes=num_nodes,
-        strategy=strategy,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[monitor],
-    )
+    run = trainer(folder, monitor, devices=world_size, num_nodes=num_nodes, strategy=strategy)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.validate(seeded(), loaders, verbose=False)

@@ -8,15 +8,16 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.callbacks.ranks import shared
+from mm_metrics.predictions.book import score_book
 from tests.distributed.launch import launch
-from tests.toys import MODALITIES, Concat, Rows, loader, seeded
+from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
 pytestmark = pytest.mark.slow
 
@@ -63,19 +64,53 @@ class Shared(DDPStrategy):
 
 def validated(folder, model, loaders, devices=1, strategy="auto", split=True, **keywords):
     monitor = ModalityMonitor(MODALITIES, bootstrap=20, report=False, **keywords)
-    Trainer(
-        accelerator="cpu",
-        devices=devices,
-        strategy=strategy,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-        callbacks=[monitor],
-        use_distributed_sampler=split,
-    ).validate(model, loaders, verbose=False)
+    run = trainer(folder, monitor, devices=devices, strategy=strategy, use_distributed_sampler=split)
+    run.validate(model, loaders, verbose=False)
     return monitor
+
+
+class Still(Quiet):
+    """Learns nothing, so that a run has one card however many ranks train."""
+
+    def training_step(self, batch, batch_idx):
+        return 0.0 * sum(parameter.sum() for parameter in self.parameters())
+
+
+class Leaves(Callback):
+    """Saves after a step, and ends the run."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *arguments):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def part_of_a_run(rank: int, world_size: int, folder: Path, leaves: int | None) -> tuple:
+    """The epochs and the card of a run that leaves after so many steps, or goes on where that one left."""
+    monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20, report=False, samples="all")
+    callbacks, path = [monitor, *([] if leaves is None else [Leaves(leaves, folder / "left.ckpt")])], None
+    if leaves is None:
+        path = folder / "left.ckpt"
+    run = trainer(folder, *callbacks, max_epochs=3, devices=world_size, strategy="ddp" if world_size > 1 else "auto")
+    data = loader(Rows(n=43, seed=1), batch_size=8)
+    run.fit(seeded(Still), data, loader(Rows(n=43, seed=1), batch_size=8), ckpt_path=path, weights_only=True)
+    return [line["epoch"] for line in monitor.history], tuple(monitor.scorecards["val"].counts.tolist())
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_run_goes_on_with_more_or_fewer_ranks(before, after, within, tmp_path):
+    steps = {1: 6, 2: 3}[before]  # of an epoch
+    first = launch(before, part_of_a_run, tmp_path, steps + (2 if within else steps))
+    then = launch(after, part_of_a_run, tmp_path, None)
+    assert {card for _, card in first} == {card for _, card in then}
+    assert [epochs for epochs, _ in first] == [[0, 1]] * before
+    # An epoch that was left at its last step is not validated again, as without any callback.
+    assert [epochs for epochs, _ in then] == [[0, 1, 2] if within else [0, 2]] * after
+    assert score_book(tmp_path / "modality" / "val.samples.parquet").samples == 43
 
 
 def by_head(model, batch):
