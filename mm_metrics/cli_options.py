@@ -87,9 +87,7 @@ def score_options(parser: Any) -> Any:
     )
     add("--output", type=str | None, default=None, help=f"of the scorecard (JSON): {OUTPUT}")
     add("--run", action="append", default=[], metavar="COALITION=FILE", help="a run that was shown only these")
-    add(
-        "--engine", type=Literal["local", "ray"], default="local", help="ray: many files on a cluster, the same numbers"
-    )
+    add("--engine", type=Literal["local", "ray"], default="local", help="ray: the same numbers from a cluster")
     add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
     add("--threshold", nargs="+", default=None, metavar="NUMBER|FILE|LABEL=NUMBER", help=CUT_AT)
     add_arguments(parser, Options, hidden=("block_rows", "threshold"), optional=("modalities",))  # a book names them

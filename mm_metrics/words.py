@@ -142,7 +142,8 @@ def clean(name: object) -> str:
     >>> clean("a\nb"), clean("\x1b[31mred")
     ('a b', '□[31mred')
     """
-    return "".join(c if c.isprintable() else " " if c in "\n\t" else "□" for c in str(name))
+    text = str(name)
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " if c in "\n\t" else "□" for c in text)
 
 
 def width(text: str) -> int:

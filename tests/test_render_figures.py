@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as NewFigure
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityConfusionMatrix, ModalityF1Score, ModalityRecall
 from mm_metrics.extras import install
-from mm_metrics.render import charts, confusion, draw, figures, tables
+from mm_metrics.render import charts, confusion, draw, figures, loggers, tables
+from mm_metrics.render.pixels import DPI, font, pixels
 from tests.render_cards import HOSTILE, card, paradox
 
 
@@ -42,6 +44,7 @@ def bars(sheet) -> list[float]:
     return [value(b) if value(b) > 1e-9 else value(a) for (a, _), (b, _) in (m.points for m in marks(sheet, "rect"))]
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from")
 @pytest.mark.parametrize(
     "drawn",
     [
@@ -65,9 +68,11 @@ def test_every_figure_of_every_card(drawn, tmp_path):
         fig, ax = make(shown)
         assert fig is ax.figure
         assert 0 < max(fig.get_size_inches()) < 20
-        bounds = figures.pixels(fig).shape
-        assert bounds == (*np.floor(fig.get_size_inches()[::-1] * figures.DPI + 1e-6), 3)
-    assert figures.summary(shown).dtype == np.uint8
+        FigureCanvasAgg(fig).draw()
+    for sheet in (*charts.drawn(tables.of(shown)).values(), charts.summary(tables.of(shown))):
+        image = pixels(sheet)
+        assert image.shape == (*(int(side * DPI / 72 + 1e-6) for side in (sheet.height, sheet.width)), 3)
+        assert image.dtype == np.uint8
 
 
 def test_cells_hold_the_counts_and_the_shares_of_their_row():
@@ -237,8 +242,8 @@ def test_no_pyplot_and_no_matplotlib_before_it_is_needed():
     code = (
         "import sys, mm_metrics.render.page, mm_metrics.render.console, mm_metrics.render.figures as f;"
         "from tests.render_cards import card; c = card(); c.table();"
-        "assert not {'matplotlib', 'jinja2', 'rich', 'lightning'} & set(sys.modules) - loaded, 'early';"
-        "f.summary(c); assert 'matplotlib.pyplot' not in sys.modules or 'matplotlib' in loaded, 'pyplot'"
+        "assert not {'matplotlib', 'jinja2', 'lightning'} & set(sys.modules) - loaded, 'early';"
+        "f.coalitions(c); assert 'matplotlib.pyplot' not in sys.modules or 'matplotlib' in loaded, 'pyplot'"
     )
     code = "import sys, torch, torchmetrics; loaded = set(sys.modules);" + code
     subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
@@ -247,11 +252,12 @@ def test_no_pyplot_and_no_matplotlib_before_it_is_needed():
 def test_summary_as_a_file(tmp_path):
     from PIL import Image
 
-    pixels = figures.summary(paradox())
-    path = figures.write_png(tmp_path / "deep" / "summary.png", pixels)
+    drawn = pixels(charts.summary(tables.of(paradox())))
+    path = tmp_path / "deep" / "summary.png"
+    loggers.send([], paradox(), "val", 0, path.parent, path.name)
     with Image.open(path) as image:
-        assert image.size == (pixels.shape[1], pixels.shape[0])
-        assert np.array_equal(np.asarray(image), pixels)
+        assert image.size == (drawn.shape[1], drawn.shape[0])
+        assert np.array_equal(np.asarray(image), drawn)
         assert 1200 < image.size[0] < 1800
     assert [entry.name for entry in path.parent.iterdir()] == ["summary.png"]
 
@@ -261,3 +267,26 @@ def test_missing_matplotlib_names_the_extra(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=re.escape(install("matplotlib"))):
         figures.contributions(card())
+
+
+def test_pixels_are_where_matplotlib_paints_them():
+    sheet = charts.summary(tables.of(card(classes=20)))
+    sheet.line(((300, 300), (500, 380)), draw.WRONG, 2.0, dash=True)
+    figure, _ = figures.paint(sheet)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    theirs, ours = np.asarray(canvas.buffer_rgba())[..., :3].astype(float), pixels(sheet).astype(float)
+    ours, theirs = (image[: len(theirs) // 8 * 8, : theirs.shape[1] // 8 * 8] for image in (ours, theirs))
+    ours, theirs = (image.reshape(len(image) // 8, 8, -1, 8, 3).mean((1, 3)) for image in (ours, theirs))
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+    assert np.abs(ours - theirs).mean() < 2
+
+
+def test_pixels_need_no_matplotlib(monkeypatch):
+    sheet = charts.summary(tables.of(card()))
+    drawn = pixels(sheet)
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    font.cache_clear()
+    assert pixels(sheet).shape == drawn.shape
+    font.cache_clear()

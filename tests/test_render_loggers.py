@@ -84,7 +84,7 @@ def test_a_missing_matplotlib_is_one_warning(monkeypatch):
 
 
 def test_nothing_is_drawn_for_nobody(monkeypatch):
-    monkeypatch.setattr("mm_metrics.render.figures.drawn", lambda told: pytest.fail("drew"))
+    monkeypatch.setattr("mm_metrics.render.charts.drawn", lambda told: pytest.fail("drew"))
     loggers.send([], card(), "val", 0, "unused")
     loggers.send([None], card(), "val", 0, "unused")
 

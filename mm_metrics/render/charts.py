@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mm_metrics import words
@@ -17,9 +17,9 @@ PANELS = 4  # confusions side by side
 _PAIRS = 15
 
 
-def confusions(told: Tables, slices: Sequence[str] = ()) -> Sheet | None:
+def confusions(told: Tables) -> Sheet | None:
     """The confusions of all slices that are not the whole, side by side; None where no matrix was kept."""
-    panels = [(told.cells(name), name, f"n = {told.supports[name]:,}") for name in slices or told.distinct]
+    panels = [(told.cells(name), name, f"n = {told.supports[name]:,}") for name in told.distinct]
     return side_by_side([(cells, name, note) for cells, name, note in panels if cells is not None])
 
 
@@ -35,19 +35,39 @@ def side_by_side(panels: Sequence[tuple[Cells, str, str]]) -> Sheet | None:
 
 
 def _in_rows(drawn: Sequence[Sheet]) -> Sheet | None:
-    if not drawn:
-        return None
-    rows = [drawn[i : i + PANELS] for i in range(0, len(drawn), PANELS)]
-    heights = [max(sheet.height for sheet in row) for row in rows]
-    sheet = Sheet(max(sum(part.width + 10 for part in row) for row in rows), sum(heights) + 10 * len(rows))
-    y = 0.0
-    for row, height in zip(rows, heights, strict=True):
-        x = 0.0
+    return _stacked([drawn[i : i + PANELS] for i in range(0, len(drawn), PANELS)]) if drawn else None
+
+
+def _stacked(rows: Iterable[Sequence[Sheet]], gap: float = 10.0) -> Sheet:
+    """Sheets beside each other in rows, each row below the one before it."""
+    whole = Sheet(0, 0)
+    for row in rows:
+        x, y = 0.0, whole.height
         for part in row:
-            sheet.place(part, x, y)
-            x += part.width + 10
-        y += height + 10
-    return sheet
+            whole.place(part, x, y)
+            x += part.width + gap
+        whole.height += gap
+    return whole
+
+
+def drawn(told: Tables) -> dict[str, Sheet]:
+    """What loggers get, under titles: confusions, lines, coalitions, contributions, as there are any."""
+    sheets = {
+        "confusions": ("Confusion: rows are what was there", confusions(told)),
+        "predicted": ("Predicted against true: dashes are equal", fits(told)),
+    }
+    if len(told.coalitions) > 1:
+        sheets["coalitions"] = "Shown only these modalities", coalitions(told)
+        sheets["contributions"] = "What each modality gives", contributions(told)
+    return {name: _titled(title, sheet) for name, (title, sheet) in sheets.items() if sheet}
+
+
+def summary(told: Tables) -> Sheet:
+    """The essentials on one sheet: the verdict, what each modality is worth, confusions."""
+    parts = drawn(told)
+    order = (("coalitions", "contributions"), ("predicted",), ("confusions",))
+    rows = [row for names in order if (row := [parts[name] for name in names if name in parts])]
+    return _stacked([[_head(told, max(792.0, _stacked(rows).width))], *rows])
 
 
 def coalitions(told: Tables) -> Sheet:
@@ -110,7 +130,7 @@ def number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def head(told: Tables, width: float) -> Sheet:
+def _head(told: Tables, width: float) -> Sheet:
     """The verdict, what each modality is worth and what to look at next, above a summary."""
     lines = textwrap.wrap(words.clean(told.verdict.headline), 80, max_lines=2, placeholder=" …")
     sheet = Sheet(width, 58.0 + 20 * len(lines))
@@ -127,11 +147,8 @@ def head(told: Tables, width: float) -> Sheet:
     return sheet
 
 
-def titled(sheet: Sheet | None, title: str) -> Sheet | None:
-    """A sheet with a title above it."""
-    if sheet is None:
-        return None
-    whole = Sheet(sheet.width, sheet.height + 20)
+def _titled(title: str, sheet: Sheet) -> Sheet:
+    whole = Sheet(0, 0)
     whole.text(4, 8, title, draw.LARGE, bold=True)
     whole.place(sheet, 0, 20)
     return whole

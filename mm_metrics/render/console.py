@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import shutil
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from mm_metrics.counts.compare import Comparison
     from mm_metrics.counts.tally import Tally
 
-LEVEL_STYLES = {"good": "bold green", "mixed": "bold yellow", "bad": "bold red", "undecided": "bold"}
+# What a terminal is told before a text (ECMA-48, SGR).
+BOLD, DIM, BLUE = "1", "2", "34"
+LEVEL_STYLES = {"good": "1;32", "mixed": "1;33", "bad": "1;31"}
 _ASCII = str.maketrans(
     {"−": "-", "–": "-", "·": "|", "…": "~", "↓": "v", "×": "x", "█": "#", "□": "?", "“": '"', "”": '"'}
 )
@@ -40,7 +41,7 @@ def text(
     """The scorecard as text of at most `width` columns (50 at least), with ANSI colours where ``color=True``.
 
     `verdict` is the default gate's unless given; `samples` are what to look at next, as the monitor gathers them;
-    `named` tables say first whose they are. Without the extra ``report`` (rich) there are no colours.
+    `named` tables say first whose they are.
 
     >>> import torch
     >>> from mm_metrics import CoalitionConfusionMatrix
@@ -53,18 +54,18 @@ def text(
     verdict = told.verdict
     page = _Page(max(50, width), bool(color))
     if named:
-        page.sentence(f"{told.name}, {words.count(told.card.samples, 'sample')}", "dim")
-    page.sentence(verdict.headline, LEVEL_STYLES.get(verdict.level, "bold"))
+        page.sentence(f"{told.name}, {words.count(told.card.samples, 'sample')}", DIM)
+    page.sentence(verdict.headline, LEVEL_STYLES.get(verdict.level, BOLD))
     for line in (phrases.worth(told.gains, told.score), phrases.next_step(told)):
         page.sentence(line)
     slices = told.distinct_scores
     page.table(slices._replace(columns=("slice", "n", *slices.columns[2:])), "Scores by slice, with 95% intervals")
-    page.sentence(phrases.folded(told), "dim")
+    page.sentence(phrases.folded(told), DIM)
     if len(told.coalitions) > 1:
         page.table(told.coalition_scores(told.telling), "Shown only these modalities", bars=True)
         omitted = len(told.coalitions) - len(told.telling)
         if omitted > 0:
-            page.sentence(f"and {omitted} more coalitions: card.score({told.score!r}, coalition=…)", "dim")
+            page.sentence(f"and {omitted} more coalitions: card.score({told.score!r}, coalition=…)", DIM)
         page.table(told.contributions, f"What each modality gives, in {words.unit(told.score)}")
     groups = told.findings
     if groups:
@@ -77,7 +78,7 @@ def text(
     if verdict.notes:
         page.gap()
     for note in verdict.notes:
-        page.sentence(note, "dim")
+        page.sentence(note, DIM)
     return page.end()
 
 
@@ -86,7 +87,7 @@ def difference(comparison: Comparison, *, width: int = 80, color: bool | None = 
     page = _Page(max(50, width), bool(color))
     how = "the same samples" if comparison.paired else "not the same samples, or other numbers or seeds: unpaired"
     new, old = (card.support() for card in (comparison.new, comparison.old))
-    page.sentence(f"New less old: {new:,} and {old:,} samples, {how}.", "bold")
+    page.sentence(f"New less old: {new:,} and {old:,} samples, {how}.", BOLD)
     for table in tables.differences(comparison, comparison.new.slices):
         unit = " in points of 0.01" * (table.rows[0][1].per == 100)
         page.table(table, f"Differences{unit} by slice, with 95% intervals")
@@ -114,7 +115,7 @@ def print_card(card: Tally | Tables, *, file: TextIO | None = None, **options: A
 
 
 class _Page:
-    """Lines of at most so many columns; each a list of (text, style) that rich, where there is one, colours."""
+    """Lines of at most so many columns; each a list of (text, style)."""
 
     def __init__(self, columns: int, color: bool) -> None:
         self.columns, self.color = columns, color
@@ -148,12 +149,12 @@ class _Page:
         space = "  " if sum(widths) + 2 * len(widths) + min(longest, 6) <= self.columns else " "
         first = min(longest, max(4, self.columns - sum(widths) - len(space) * len(widths)))
         self.gap()
-        self.sentence(title, "bold")
+        self.sentence(title, BOLD)
         heads = [_padded(table.columns[0] if len(table.columns[0]) <= first else "", first)]
         heads += [
             _padded(name, w, right=not reach) for name, w, reach in zip(table.columns[1:], widths, reaches, strict=True)
         ]
-        self.lines.append([(space.join(heads).rstrip(), "dim")])
+        self.lines.append([(space.join(heads).rstrip(), DIM)])
         for row, parts in zip(table.rows, body, strict=True):
             name = words.clean(row[0])
             if words.width(name) > first:
@@ -164,30 +165,20 @@ class _Page:
                 right = not (isinstance(cell, Number) and not cell.per)  # scores all start with "0." or "1."
                 line.append((space + _padded(value, wide if ranged else w, right), ""))
                 if ranged:
-                    line.append((_padded(f" {reach}", w - wide), "dim"))
+                    line.append((_padded(f" {reach}", w - wide), DIM))
             room = min(24, self.columns - first - sum(widths) - 2 * len(widths) - 2)
             if bars and room > 8 and row[1].value > 0:
                 longest = max(1.0, *(other[1].value for other in table.rows if other[1].value > 0))
-                line.append(("  " + "█" * round(room * row[1].value / longest), "blue"))
+                line.append(("  " + "█" * round(room * row[1].value / longest), BLUE))
             self.lines.append(line)
 
     def end(self) -> str:
-        if self.color:
-            try:
-                return self._colored()
-            except ImportError:
-                pass
-        return "\n".join("".join(part for part, _ in line).rstrip() for line in self.lines)
+        lines = ("".join(_styled(*part) if self.color else part[0] for part in line) for line in self.lines)
+        return "\n".join(line.rstrip() for line in lines)
 
-    def _colored(self) -> str:
-        from rich.console import Console
-        from rich.text import Text
 
-        out = io.StringIO()
-        console = Console(file=out, width=self.columns, force_terminal=True, color_system="standard", highlight=False)
-        for line in self.lines:  # as Text, so that a name in brackets is no markup
-            console.print(Text.assemble(*line), soft_wrap=True)
-        return out.getvalue().rstrip("\n")
+def _styled(said: str, style: str) -> str:
+    return f"\x1b[{style}m{said}\x1b[0m" if style and said else said
 
 
 def _parts(cell: Any) -> tuple[str, str]:

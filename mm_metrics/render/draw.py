@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
 
 from mm_metrics import words
 from mm_metrics.render.confusion import Cells
@@ -37,6 +37,14 @@ class Mark(NamedTuple):
     turn: float = 0.0  # degrees, against the clock
     dash: bool = False
 
+    @property
+    def corners(self) -> Sequence[tuple[float, float]]:
+        """The points; of a rectangle all four."""
+        if self.kind != "rect":
+            return self.points
+        (x, y), (right, bottom) = self.points
+        return (x, y), (right, y), (right, bottom), (x, bottom)
+
 
 class Sheet:
     """Marks from the upper left, in points."""
@@ -56,23 +64,16 @@ class Sheet:
         self.marks.append(Mark("line", points, color, size=width, dash=dash))
 
     def text(
-        self,
-        x: float,
-        y: float,
-        said: str,
-        size: float = NORMAL,
-        color: str = INK,
-        anchor: str = "start",
-        bold: bool = False,
-        turn: float = 0.0,
+        self, x: float, y: float, said: str, size: float = NORMAL, color: str = INK, anchor: str = "start", **more: Any
     ) -> None:
-        """Letters whose middle is at the height `y`."""
-        lower = 0.35 * size
-        at = (x + lower * math.sin(math.radians(turn)), y + lower * math.cos(math.radians(turn)))
-        self.marks.append(Mark("text", (at,), color, 1.0, size, words.clean(said), anchor, bold, turn))
+        """Letters whose middle is at the height `y`; `more` is `bold` and `turn`."""
+        lower, turn = 0.35 * size, math.radians(more.get("turn", 0.0))
+        at = (x + lower * math.sin(turn), y + lower * math.cos(turn))
+        self.marks.append(Mark("text", (at,), color, size=size, said=words.clean(said), anchor=anchor, **more))
 
     def place(self, other: Sheet, x: float, y: float) -> None:
-        """The marks of another sheet, moved."""
+        """The marks of another sheet, moved; this one grows where it has no room."""
+        self.width, self.height = max(self.width, x + other.width), max(self.height, y + other.height)
         self.marks += [mark._replace(points=[(a + x, b + y) for a, b in mark.points]) for mark in other.marks]
 
 
@@ -161,14 +162,11 @@ def bars(
     top = max(top, 16.0 if said else 0.0)
     sheet = Sheet(WIDTH, top + each * max(1, len(labels)) + 32)
     right, bottom = WIDTH - 44.0, sheet.height - 28
-    scale = (right - left) / (high - low)
+    place = axes(sheet, (left, top, right, bottom), (low, high))
 
     def at(value: float) -> float:
-        return left + (value - low) * scale
+        return place(value, 0.0)[0]
 
-    for tick in ticks(low, high, 5):
-        sheet.line(((at(tick), top), (at(tick), bottom)), LINE, 0.6)
-        sheet.text(at(tick), bottom + 8, f"{tick:g}".replace("-", "−"), SMALL, MUTED, "middle")
     sheet.text(left, bottom + 21, unit, SMALL, MUTED)
     if math.isfinite(mark):
         sheet.line(((at(mark), top), (at(mark), bottom)), MUTED, 1.0, dash=True)
@@ -187,9 +185,8 @@ def bars(
                 sheet.line(((at(value.low * factor), y), (reach[-1], y)), INK, 1.3)
             sheet.text(max(reach) + 4, y, value.text, SMALL)
     sheet.line(((at(0.0), top), (at(0.0), bottom)), MUTED, 0.9)
-    for row, label in enumerate(labels):
-        if not heads:
-            sheet.text(left - 6, top + each * (row + 0.5), words.shortened(label, columns), anchor="end")
+    for row, label in enumerate(() if heads else labels):
+        sheet.text(left - 6, top + each * (row + 0.5), words.shortened(label, columns), anchor="end")
     _dots(sheet, shown, heads, top, each)
     if len(series) > 1:
         _legend(sheet, list(series), left)
@@ -223,24 +220,18 @@ def lines(
     curves: Mapping[str, Curve], across: str = "", up: str = "", square: bool = False, diagonal: bool = False
 ) -> Sheet:
     """One line a curve, named at its end; the whole is black in every picture. `square`: both axes from 0 to 1."""
-    ends = [v for c in curves.values() for v in (*c.y, *c.low, *c.high) if math.isfinite(v)]
-    places = [v for c in curves.values() for v in c.x if math.isfinite(v)]
-    low, high = (0.0, 1.0) if square else _spanned(ends)
-    first, last = (0.0, 1.0) if square else (min(places, default=0.0), max(places, default=1.0))
-    last = last if last > first else first + 1.0
+    first, last, low, high = 0.0, 1.0, 0.0, 1.0
+    if not square:
+        ends = [v for c in curves.values() for v in (*c.y, *c.low, *c.high) if math.isfinite(v)] or [low, high]
+        places = [v for c in curves.values() for v in c.x if math.isfinite(v)] or [first, last]
+        first, last = min(places), max(max(places), min(places) + 1.0)
+        more = 0.06 * (max(ends) - min(ends)) or 0.05
+        low, high = min(ends) - more, max(ends) + more
     left, top = 46.0, 16.0 if up else 8.0
     sheet = Sheet(WIDTH, 250.0 if square else 180.0)
     right, bottom = WIDTH - 14 - room(curves), sheet.height - 32
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + (x - first) / (last - first) * (right - left), bottom - (y - low) / (high - low) * (bottom - top)
-
-    for tick in ticks(low, high, 5):
-        sheet.line((at(first, tick), at(last, tick)), LINE, 0.6)
-        sheet.text(left - 6, at(first, tick)[1], f"{tick:g}".replace("-", "−"), SMALL, MUTED, "end")
-    for tick in ticks(first, last, 8 if not square else 5):
-        if square or tick == int(tick):
-            sheet.text(at(tick, low)[0], bottom + 10, f"{tick:g}", SMALL, MUTED, "middle")
+    at = axes(sheet, (left, top, right, bottom), (first, last), (low, high), 0.0 if square else 1.0)
     if diagonal:
         sheet.line((at(first, low), at(last, high)), MUTED, 1.0, dash=True)
     sheet.text(left, bottom + 24, across, SMALL, MUTED)
@@ -248,7 +239,9 @@ def lines(
     named = []
     for i, (name, curve) in enumerate(curves.items()):
         color = INK if name == "all" else SERIES[(i - ("all" in list(curves)[:i])) % len(SERIES)]
-        for run in _runs(curve):
+        seen = [k for k, y in enumerate(curve.y) if math.isfinite(y)]
+        for _, stretch in groupby(enumerate(seen), lambda entry: entry[1] - entry[0]):  # between gaps
+            run = [k for _, k in stretch]
             if curve.low:
                 around = [at(curve.x[k], curve.low[k]) for k in run] + [
                     at(curve.x[k], curve.high[k]) for k in run[::-1]
@@ -259,7 +252,6 @@ def lines(
             sheet.line(along, color, 1.6)
             if len(run) == 1:
                 sheet.marks.append(Mark("dot", along, color, size=2.4))
-        seen = [k for k, y in enumerate(curve.y) if math.isfinite(y)]
         if seen:
             named.append((at(0, curve.y[seen[-1]])[1], name, color))
     spread = apart([y for y, *_ in named], 11.5)
@@ -268,30 +260,41 @@ def lines(
     return sheet
 
 
-def _runs(curve: Curve) -> list[list[int]]:
-    """The stretches of a curve between its gaps."""
-    runs: list[list[int]] = [[]]
-    for k, y in enumerate(curve.y):
-        if math.isfinite(y):
-            runs[-1].append(k)
-        elif runs[-1]:
-            runs.append([])
-    return [run for run in runs if run]
+def axes(
+    sheet: Sheet,
+    box: tuple[float, float, float, float],
+    across: tuple[float, float],
+    up: tuple[float, float] | None = None,
+    least: float = 0.0,
+) -> Callable[[float, float], tuple[float, float]]:
+    """Lines and numbers at round values in a box, its left, top, right and bottom; gives the place of two values.
 
-
-def _spanned(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    more = 0.06 * (high - low) or 0.05
-    return low - more, high + more
-
-
-def ticks(low: float, high: float, most: int) -> list[float]:
-    """Round numbers from `low` to `high`, about `most` of them.
-
-    >>> ticks(0.0, 1.0, 5), ticks(-3.0, 48.0, 5)
-    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 10.0, 20.0, 30.0, 40.0])
+    Without `up` there is nothing to read upwards; `least` is the least step across.
     """
-    rough = (high - low) / most
+    left, top, right, bottom = box
+    (first, last), (low, high) = across, up or (0.0, 1.0)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + (x - first) / (last - first) * (right - left), bottom - (y - low) / (high - low) * (bottom - top)
+
+    for tick in ticks(first, last, 5, least):
+        x, _ = at(tick, low)
+        sheet.line(((x, top), (x, bottom)), LINE, 0.6)
+        sheet.text(x, bottom + 9, f"{tick:g}".replace("-", "−"), SMALL, MUTED, "middle")
+    for tick in ticks(low, high, 5) if up else ():
+        _, y = at(first, tick)
+        sheet.line(((left, y), (right, y)), LINE, 0.6)
+        sheet.text(left - 5, y, f"{tick:g}".replace("-", "−"), SMALL, MUTED, "end")
+    return at
+
+
+def ticks(low: float, high: float, most: int, least: float = 0.0) -> list[float]:
+    """Round numbers from `low` to `high`, about `most` of them, `least` apart.
+
+    >>> ticks(0.0, 1.0, 5), ticks(-3.0, 48.0, 5), ticks(0.0, 2.0, 5, 1.0)
+    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 10.0, 20.0, 30.0, 40.0], [0.0, 1.0, 2.0])
+    """
+    rough = max((high - low) / most, least)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * s for s in (1, 2, 5, 10) if unit * s >= 0.8 * rough)
     return [round(k * step, 10) for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]

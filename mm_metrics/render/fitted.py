@@ -60,9 +60,7 @@ def panel(told: Tables, slice: str, line: Fit, title: str = "", side: float = 25
     left, top = 34.0, 18.0
     sheet = Sheet(left + side + 10, top + side + 30)
 
-    def at(true: float, predicted: float) -> tuple[float, float]:
-        return left + (true - low) / (high - low) * side, top + (high - predicted) / (high - low) * side
-
+    at = draw.axes(sheet, (left, top, left + side, top + side), (low, high), (low, high))
     places = [low, *borders, high]
     for i, row in enumerate(shares):
         for j, share in enumerate(row):
@@ -70,12 +68,6 @@ def panel(told: Tables, slice: str, line: Fit, title: str = "", side: float = 25
                 x, y = at(places[i], places[j + 1])
                 right, bottom = at(places[i + 1], places[j])
                 sheet.rect(x, y, right - x, bottom - y, draw.RIGHT, 0.6 * share)
-    for tick in draw.ticks(low, high, 5):
-        for points in ((at(tick, low), at(tick, high)), (at(low, tick), at(high, tick))):
-            sheet.line(points, draw.LINE, 0.5)
-        said = f"{tick:g}".replace("-", "−")
-        sheet.text(at(tick, low)[0], top + side + 9, said, draw.SMALL, draw.MUTED, "middle")
-        sheet.text(left - 5, at(low, tick)[1], said, draw.SMALL, draw.MUTED, "end")
     sheet.line((at(low, low), at(high, high)), draw.INK, 1.0, dash=True)
     if line.slope == line.slope:
         inside = [low, high]

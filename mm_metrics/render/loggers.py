@@ -7,13 +7,16 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mm_metrics.render import tables
+from mm_metrics.files import write_whole
+from mm_metrics.render import charts, figures, tables
+from mm_metrics.render.pixels import pixels, png
 from mm_metrics.render.samples import Sound, small, wav
 from mm_metrics.render.tables import Tables
 
@@ -32,27 +35,22 @@ def send(loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, fo
     loggers = [logger for logger in loggers if logger is not None and (folder is not None or _takes_pictures(logger))]
     if not loggers and not summary:
         return
-    from mm_metrics.render import figures
-
     told = tables.of(card)
-    try:
-        drawn = figures.drawn(told)
-        images = {name: figures.pixels(figure) for name, figure in drawn.items()}
-    except Exception as error:  # pictures never end a training run
-        warnings.warn(f"no pictures of {stage} were drawn: {_said(error)}", stacklevel=2)
-        return
+    images = cache(lambda: {name: pixels(sheet) for name, sheet in charts.drawn(told).items()})
+    painted = cache(lambda: {name: figures.paint(sheet)[0] for name, sheet in charts.drawn(told).items()})
     for logger in loggers:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Glyph .* missing from")
-                _send(logger, drawn, images, told, stage, step, folder)
-        except Exception as error:
+                _send(logger, images, painted, told, stage, step, folder)
+        except ImportError as error:
+            warnings.warn(f"no pictures of {stage} were drawn: {_said(error)}", stacklevel=2)
+            break
+        except Exception as error:  # pictures never end a training run
             name = type(logger).__name__
             warnings.warn(f"{name} did not take the pictures of {stage}: {_said(error)}", stacklevel=2)
-    for figure in drawn.values():
-        figure.clear()
     if summary:
-        figures.write_png(Path(folder) / summary, figures.summary(told, images))
+        write_whole(Path(folder) / summary, png(pixels(charts.summary(told))))
 
 
 def send_samples(loggers: Iterable[Any], findings: Iterable[Mapping[str, Any]], stage: str, step: int) -> None:
@@ -119,34 +117,32 @@ def _takes_pictures(logger: Any) -> bool:
 
 
 def _send(
-    logger: Any, drawn: dict[str, Any], images: dict[str, Any], told: Tables, stage: str, step: int, folder: Any
+    logger: Any, images: Callable[[], Any], painted: Callable[[], Any], told: Tables, stage: str, step: int, folder: Any
 ) -> None:
+    key = f"{stage}/modality"
     if callable(getattr(logger, "log_image", None)):  # Weights & Biases
-        for name, image in images.items():
-            logger.log_image(f"{stage}/modality/{name}", [image], step=step)
+        for name, image in images().items():
+            logger.log_image(f"{key}/{name}", [image], step=step)
         if callable(getattr(logger, "log_table", None)):
-            columns, rows = _scores(told)
-            logger.log_table(f"{stage}/modality/scores", columns=columns, data=rows, step=step)
+            logger.log_table(f"{key}/scores", *_scores(told), step=step)
         return
     experiment = getattr(logger, "experiment", None)
     add_figure, log_figure = (getattr(experiment, name, None) for name in ("add_figure", "log_figure"))
     if callable(add_figure):  # TensorBoard
-        for name, figure in drawn.items():
-            add_figure(f"{stage}/modality/{name}", figure, global_step=step)
+        for name, figure in painted().items():
+            add_figure(f"{key}/{name}", figure, global_step=step)
     elif callable(log_figure) and "run_id" in inspect.signature(log_figure).parameters:  # MLflow's client
-        for name, figure in drawn.items():
+        for name, figure in painted().items():
             log_figure(logger.run_id, figure, f"modality/{stage}/{name}_{step:07d}.png")
         columns, rows = _scores(told)
         table = {column: [row[i] for row in rows] for i, column in enumerate(columns)}
         experiment.log_table(logger.run_id, table, f"modality/{stage}/scores_{step:07d}.json")  # type: ignore[union-attr]
     elif callable(log_figure):  # Comet
-        for name, figure in drawn.items():
-            log_figure(f"{stage}/modality/{name}", figure, step=step)
+        for name, figure in painted().items():
+            log_figure(f"{key}/{name}", figure, step=step)
     else:
-        from mm_metrics.render import figures
-
-        for name, image in images.items():
-            figures.write_png(Path(folder) / f"{stage}_{name}.png", image)
+        for name, image in images().items():
+            write_whole(Path(folder) / f"{stage}_{name}.png", png(image))
 
 
 def _scores(told: Tables) -> tuple[list[str], list[list[Any]]]:

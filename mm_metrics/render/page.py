@@ -6,19 +6,23 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm_metrics import __version__, words
 from mm_metrics.counts.tally import Tally
 from mm_metrics.extras import install
 from mm_metrics.files import write_whole
+from mm_metrics.render import phrases, sections, tables
 from mm_metrics.render import samples as kept
-from mm_metrics.render import sections, tables
 from mm_metrics.render.charts import number
 from mm_metrics.render.sections import Compared
-from mm_metrics.render.tables import Number, Table, Tables
+from mm_metrics.render.tables import Table, Tables
 from mm_metrics.verdict import Verdict
+
+if TYPE_CHECKING:
+    import jinja2
 
 _STAGE = re.compile(r"(train|val|validate|test|predict)(_\d+)?")
 Cards = Tally | Tables
@@ -53,10 +57,6 @@ def write(
 
     Raises ImportError without Jinja2.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError(f"the report needs Jinja2: {install('jinja2')}") from error
     named = _named(cards)
     if not named:
         raise ValueError("cards is empty: give one scorecard, or several by name")
@@ -67,15 +67,7 @@ def write(
     }
     first, compared = next(iter(told.values())), _comparisons(told)
     newest_first = list(told.values())[:: -1 if compared else 1]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mm_metrics.render", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_printable,
-    )
-    page = environment.get_template("template.html").render(
+    page = template().render(
         sections=[sections.section(one) for one in newest_first],
         shown={one.name: _of_stage(shown, kept.shown(shown), name, named) for name, one in told.items()},
         comparisons=compared,
@@ -84,9 +76,27 @@ def write(
         leakage=_leakage(leakage),
         asked_for_leakage=leakage is not None,
         version=__version__,
-        Number=Number,
+        phrases=phrases,
     )
     return write_whole(path, page.lstrip())
+
+
+@cache
+def template() -> jinja2.Template:
+    """The page's form, read once."""
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(f"the report needs Jinja2: {install('jinja2')}") from error
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mm_metrics.render", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+    )
+    return environment.get_template("template.html")
 
 
 def _named(cards: Cards | Mapping[str, Cards] | Sequence[Cards]) -> dict[str, Cards]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import numpy as np
 from mm_metrics import words
 from mm_metrics.render import draw, svg
 from mm_metrics.render.draw import Mark, Sheet
+from mm_metrics.render.pixels import png
 
 SHOWN = 10  # of each finding
 MOST_BYTES = 4_000_000  # of content, so that the page stays below 5 MB
@@ -214,15 +214,6 @@ def wav(sound: Sound) -> bytes:
     form = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, sound.rate, 2 * sound.rate, 2, 16)
     body = form + b"data" + struct.pack("<I", len(pcm)) + pcm
     return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def png(image: np.ndarray) -> bytes:
-    """An image ``(H, W, 3)`` uint8 as a PNG file."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(image).save(out, "PNG")
-    return out.getvalue()
 
 
 def _uri(kind: str, content: bytes) -> str:

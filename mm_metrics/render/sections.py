@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
-from mm_metrics.render import charts, curves, draw, fitted, phrases, svg, tables
+from mm_metrics.render import charts, curves, draw, fitted, svg, tables
 from mm_metrics.render.charts import number
 from mm_metrics.render.curves import Curve
 from mm_metrics.render.draw import Sheet
@@ -19,38 +19,31 @@ _PANELS_SHOWN = 13  # slices whose confusion is drawn
 _CLASSES_SHOWN = 10
 
 
-@dataclass
-class Picture:
-    """A figure, what it says in words, and its numbers."""
+class Picture(NamedTuple):
+    """A sheet, what it says in words, and its numbers."""
 
     title: str
     alt: str
     tables: list[tuple[str, Table]]
-    svg: str
+    sheet: Sheet
     caption: str = ""
 
-
-def picture(title: str, alt: str, beside: list[tuple[str, Table]], sheet: Sheet, caption: str = "") -> Picture:
-    """A sheet with what is read instead of it."""
-    return Picture(title, alt, beside, svg.inline(sheet, alt), caption)
+    @property
+    def svg(self) -> str:
+        """The sheet as an element of the page."""
+        return svg.inline(self.sheet, self.alt)
 
 
 @dataclass
 class Section:
-    """What the page shows of one scorecard."""
+    """What the page shows of one scorecard beside its sentences and tables."""
 
     told: Tables
-    worth: str
-    next_step: str
-    scores: Table
-    folded: str
-    findings: list[tuple[str, str]]
     worst: Table | None = None  # classes of lowest recall, where there are more than two
     gains: list[Picture] = field(default_factory=list)
     coalitions: Picture | None = None
     fits: list[Picture] = field(default_factory=list)
     confusions: list[Picture] = field(default_factory=list)
-    confusion_note: str = ""
     curves: list[Picture] = field(default_factory=list)
 
     @property
@@ -62,14 +55,7 @@ class Section:
 
 def section(told: Tables) -> Section:
     """One card's."""
-    made = Section(
-        told,
-        phrases.worth(told.gains, told.score),
-        phrases.next_step(told),
-        told.distinct_scores,
-        phrases.folded(told),
-        [phrases.group(told, found) for found in told.findings],
-    )
+    made = Section(told, curves=_curves(told) if told.further.rows else [])
     if len(told.coalitions) > 1:
         made.gains = [_contributions(told), *([_interactions(told)] if told.interactions.rows else [])]
         made.coalitions = _coalitions(told)
@@ -78,8 +64,7 @@ def section(told: Tables) -> Section:
         if line := fitted.fit(told, slice):
             numbers = fitted.table(told, slice, line)
             alt = f"Predicted against true on {slice}, {support}: {_said(numbers, 1)}"
-            sheet = fitted.panel(told, slice, line)
-            made.fits.append(picture(slice, alt, [("Numbers", numbers)], sheet, support))
+            made.fits.append(Picture(slice, alt, [("Numbers", numbers)], fitted.panel(told, slice, line), support))
         cells = told.cells(slice)
         if cells is None or not told.supports[slice]:
             continue
@@ -90,9 +75,7 @@ def section(told: Tables) -> Section:
         elif len(told.names) > 2:
             beside.append((f"{told.kind.nouns.capitalize()} of lowest recall", worst))
         alt = f"Confusion on {slice}: {_said(worst._replace(rows=worst.rows[:6]), 2, 'recall of')}"
-        made.confusions.append(picture(slice, alt, beside, draw.heat(cells), support))
-    made.curves = _curves(told) if told.further.rows else []
-    made.confusion_note = phrases.confusion_note(told)
+        made.confusions.append(Picture(slice, alt, beside, draw.heat(cells), support))
     return made
 
 
@@ -113,7 +96,7 @@ def _curves(told: Tables) -> list[Picture]:
             heads = (f"{across} → {up}", *(f"point {i}" for i in range(1, _LISTED + 1)))
             sheet = draw.lines(drawn, across, up, square=True, diagonal=make is not curves.precision_recall)
             beside = [("Scores", told.further), ("Along the curve", Table(heads, points))]
-            made.append(picture(title, alt, beside, sheet, caption + pooled))
+            made.append(Picture(title, alt, beside, sheet, caption + pooled))
     return made
 
 
@@ -135,8 +118,8 @@ def _contributions(told: Tables) -> Picture:
     caption = (
         "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none."
     )
-    beside = [(_capital(unit), told.contributions)]
-    return picture("What each modality gives", alt, beside, charts.contributions(told), caption)
+    beside = [(unit, told.contributions)]
+    return Picture("What each modality gives", alt, beside, charts.contributions(told), caption)
 
 
 def _coalitions(told: Tables) -> Picture:
@@ -145,15 +128,15 @@ def _coalitions(told: Tables) -> Picture:
     everything = told.coalition_scores(told.coalitions)
     beside = [(" and ".join(everything.columns[1:]), everything)]
     caption = f"Full dots are modalities that the model was shown; bars are {label}, lines 95% intervals."
-    return picture("Shown only these modalities", alt, beside, charts.coalitions(told), caption)
+    return Picture("Shown only these modalities", alt, beside, charts.coalitions(told), caption)
 
 
 def _interactions(told: Tables) -> Picture:
     unit = words.unit(told.score)
     alt = f"Interactions in {unit}: {_said(told.interactions, 1)}"
-    beside = [(_capital(unit), told.interactions), ("Of all modalities", told.together)]
+    beside = [(unit, told.interactions), ("Of all modalities", told.together)]
     caption = "Above 0 two modalities give more together than each adds alone; below 0 they repeat each other."
-    return picture("Together or instead", alt, beside, charts.interactions(told), caption)
+    return Picture("Together or instead", alt, beside, charts.interactions(told), caption)
 
 
 def _said(table: Table, column: int, opening: str = "") -> str:
@@ -216,11 +199,7 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
 def _differences(table: Table, shown: Sequence[str], title: str, unit: str) -> Picture:
     series = {name: [row[table.columns.index(name)] for row in table.rows] for name in shown}
     alt = f"{title}, differences in {unit}: {_said(table, table.columns.index(shown[0]), shown[0])}"
-    return picture(title, alt, [(_capital(unit), table)], charts.bars(table, series, unit))
-
-
-def _capital(said: str) -> str:
-    return said[:1].upper() + said[1:]
+    return Picture(title, alt, [(unit, table)], charts.bars(table, series, unit))
 
 
 def histories(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], score: str) -> list[Picture]:
@@ -272,4 +251,4 @@ def lines(
     alt = f"{title} over {words.count(len(rows), 'epoch')}; at the end: " + ", ".join(
         f"{name} {value.text}" for name, value in zip(table.columns[1:], table.rows[-1][1:], strict=True)
     )
-    return picture(title, alt, [("By epoch", table)], charts.history(rows, series, label, per or 1))
+    return Picture(title, alt, [("By epoch", table)], charts.history(rows, series, label, per or 1))

@@ -100,11 +100,11 @@ def test_a_column_of_logits_and_a_vector_are_one_in_a_binary_task(tmp_path):
 
 
 def test_without_the_extras_a_run_still_ends_well(tmp_path, monkeypatch, capsys):
-    for name in ("rich", "jinja2", "matplotlib"):
+    for name in ("jinja2", "matplotlib", "PIL"):
         for module in [module for module in sys.modules if module.split(".")[0] == name]:
             monkeypatch.delitem(sys.modules, module)
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.warns(UserWarning, match=re.escape(install("matplotlib"))):
+    with pytest.warns(UserWarning, match=re.escape(install("pillow"))):
         validated(tmp_path)
     assert (tmp_path / "modality" / "val.json").is_file()
     printed = capsys.readouterr().out

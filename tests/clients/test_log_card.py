@@ -12,7 +12,7 @@ from torch import nn
 
 from mm_metrics import CoalitionConfusionMatrix, ModalityAblation, QualityGate
 from mm_metrics.logging import log_card, logged_keys, summary_keys
-from mm_metrics.render import figures
+from mm_metrics.render import charts
 from tests.render_cards import card
 from tests.toys import MODALITIES, Concat, Rows, loader
 
@@ -181,7 +181,7 @@ def test_what_takes_no_numbers_is_refused():
 
 
 def test_no_picture_is_drawn_for_what_takes_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "drawn", lambda _: pytest.fail("drawn"))
+    monkeypatch.setattr(charts, "drawn", lambda _: pytest.fail("drawn"))
     log_card(tmp_path / "a.csv", CARD, "val", 0)
 
 
