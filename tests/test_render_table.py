@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
