@@ -51,7 +51,7 @@ BOUNDS = {
     "core": 5382,
     "ablation": 2622,
     "callbacks": 2802,
-    "render": 1786,
+    "render": 1784,
     "predictions": 1498,
     "leakage": 1478,
     "tables": 342,

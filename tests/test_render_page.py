@@ -273,7 +273,6 @@ def test_the_page_asks_each_interval_once(tmp_path, monkeypatch):
 
 def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    page.template.cache_clear()
     with pytest.raises(ImportError, match=re.escape(install("jinja2"))):
         page.write(tmp_path / "report.html", card())
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from mm_metrics import __version__, words
 from mm_metrics.counts.tally import Tally
@@ -20,9 +20,6 @@ from mm_metrics.render.charts import number
 from mm_metrics.render.sections import Compared
 from mm_metrics.render.tables import Table, Tables
 from mm_metrics.verdict import Verdict
-
-if TYPE_CHECKING:
-    import jinja2
 
 _STAGE = re.compile(r"(train|val|validate|test|predict)(_\d+)?")
 Cards = Tally | Tables
@@ -57,6 +54,10 @@ def write(
 
     Raises ImportError without Jinja2.
     """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(f"the report needs Jinja2: {install('jinja2')}") from error
     named = _named(cards)
     if not named:
         raise ValueError("cards is empty: give one scorecard, or several by name")
@@ -67,7 +68,7 @@ def write(
     }
     first, compared = next(iter(told.values())), _comparisons(told)
     newest_first = list(told.values())[:: -1 if compared else 1]
-    page = template().render(
+    page = _template(jinja2).render(
         sections=[sections.section(one) for one in newest_first],
         shown={one.name: _of_stage(shown, kept.shown(shown), name, named) for name, one in told.items()},
         comparisons=compared,
@@ -82,12 +83,7 @@ def write(
 
 
 @cache
-def template() -> jinja2.Template:
-    """The page's form, read once."""
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError(f"the report needs Jinja2: {install('jinja2')}") from error
+def _template(jinja2: Any) -> Any:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mm_metrics.render", ""),
         autoescape=True,
