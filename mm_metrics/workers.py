@@ -1,10 +1,11 @@
-"""Pieces of work on several processes or machines, by Ray Data; a worker that dies costs its piece a second try."""
+"""Pieces of work on several processes or machines, by Ray Data; a worker that dies costs its piece another try."""
 
 from __future__ import annotations
 
 import logging
 import os
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,15 +13,22 @@ from typing import Any
 
 from mm_metrics.extras import install
 
+TRIES = 4  # of a piece whose workers die, which Ray would begin again without end
 
-def results(data: Any, function: Callable[..., Any], work: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+
+def results(
+    data: Any, function: Callable[..., Any], work: Sequence[tuple[Any, ...]], names: Sequence[str]
+) -> Iterator[tuple[int, Any]]:
     """Each piece's number with ``function(*piece)``, in any order; `data` is what `cluster` gives.
 
-    Raises the ValueError of the first piece that has one, once all are done.
+    Raises the ValueError of the first piece that has one, once all are done; one that gives its name where the piece
+    ended every worker that began it.
     """
+    import ray
+
     items = data.from_items([{"piece": i} for i in range(len(work))], override_num_blocks=len(work))
-    failed = {}
-    for row in items.map(partial(_run, function, work)).iter_rows():
+    failed, begun = {}, ray.remote(num_cpus=0)(_Begun).remote()
+    for row in items.map(partial(_run, function, work, names, begun)).iter_rows():
         result = pickle.loads(row["result"])
         if isinstance(result, ValueError):
             failed[row["piece"]] = result
@@ -30,8 +38,26 @@ def results(data: Any, function: Callable[..., Any], work: Sequence[tuple[Any, .
         raise failed[min(failed)]
 
 
-def _run(function: Callable[..., Any], work: Sequence[tuple[Any, ...]], row: dict[str, int]) -> dict[str, Any]:
+class _Begun:
+    """How often each piece was begun, known to a process that none of them ends."""
+
+    def __init__(self) -> None:
+        self.times: Counter[int] = Counter()
+
+    def again(self, piece: int) -> int:
+        self.times[piece] += 1
+        return self.times[piece]
+
+
+def _run(
+    function: Callable[..., Any], work: Sequence[tuple[Any, ...]], names: Sequence[str], begun: Any, row: dict[str, int]
+) -> dict[str, Any]:
+    import ray
+
     try:
+        if ray.get(begun.again.remote(row["piece"])) > TRIES:
+            how = "in a row, by the memory it takes or by what reads it: leave it out, or look without the engine"
+            raise ValueError(f"{names[row['piece']]}: it ended {TRIES} workers {how}")
         result = function(*work[row["piece"]])
     except ValueError as error:  # a file's fault is no worker's, which would be tried again
         result = ValueError(str(error))

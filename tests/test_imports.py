@@ -48,11 +48,11 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5382,
+    "core": 5399,
     "ablation": 2622,
     "callbacks": 2802,
     "render": 1784,
-    "predictions": 1498,
+    "predictions": 1480,
     "leakage": 1478,
     "tables": 342,
 }

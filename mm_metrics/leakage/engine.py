@@ -32,6 +32,7 @@ class Part(NamedTuple):
     before: int
     start: int
     stop: int
+    name: str  # for a message
 
 
 def on_ray(splits: Mapping[str, Any], plan: Plan, workers: int | None) -> dict[str, Fingerprints]:
@@ -44,7 +45,8 @@ def on_ray(splits: Mapping[str, Any], plan: Plan, workers: int | None) -> dict[s
     again = list(range(len(parts)))
     with cluster(workers) as data:
         while again:  # once; and again for parts whose first sample is of another kind than the split's
-            done = results(data, partial(_read, plan), [(parts[number],) for number in again])
+            work = [(parts[number],) for number in again]
+            done = results(data, partial(_read, plan), work, [part.name for (part,) in work])
             found |= {again[piece]: result for piece, result in done}
             for number in range(len(parts)):
                 plan.kinds.update({name: kind for name, kind in found[number][1].items() if name not in plan.kinds})
@@ -67,11 +69,12 @@ def _parts(name: str, split: Any, plan: Plan) -> Iterator[Part]:
     for source in several:
         if isinstance(source, str | os.PathLike):
             source = os.path.abspath(source)  # workers may run elsewhere
-            length = sum(1 for _ in rows(source, plan.keys))
+            length, what = sum(1 for _ in rows(source, plan.keys)), source
         else:
-            length = len(source)
+            length, what = len(source), f"split {name!r}"
         for start in range(0, length, SAMPLES):
-            yield Part(name, source, before, start, min(start + SAMPLES, length))
+            stop = min(start + SAMPLES, length)
+            yield Part(name, source, before, start, stop, f"{what}, samples {start} to {stop - 1}")
         before += length
 
 

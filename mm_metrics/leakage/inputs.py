@@ -35,9 +35,8 @@ def plain(value: object) -> Input:
         return value
     if isinstance(value, Tensor):
         tensor = value.detach().to_dense() if value.is_sparse else value.detach()
-        return np.asarray(
-            (tensor if tensor.dtype.itemsize > 2 or not tensor.is_floating_point() else tensor.float()).cpu()
-        )
+        tensor = tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize <= 2 else tensor
+        return np.asarray(tensor.cpu())
     if isinstance(value, list | tuple) and value and all(isinstance(word, str) for word in value):
         return " ".join(value)
     if hasattr(value, "getbands"):  # a PIL image, without importing PIL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def candidates(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
     firsts = np.stack([np.searchsorted(a[:, band], b[:, band], "left", orders[band]) for band in range(B)])
     numbers = np.stack([np.searchsorted(a[:, band], b[:, band], "right", orders[band]) for band in range(B)]) - firsts
     block = np.cumsum(numbers.sum(axis=0)) // CHUNK if len(b) else np.zeros(0, dtype=np.int64)
-    for start, stop in _runs(block):
+    edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
+    for start, stop in pairwise(edges):
         found = []
         for band in range(B):
             number, first = numbers[band, start:stop], firsts[band, start:stop]
@@ -53,11 +55,6 @@ def candidates(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
         pairs = pairs[np.diff(pairs, prepend=-1) > 0]
         if len(pairs):
             yield pairs % len(a), pairs // len(a)
-
-
-def _runs(block: np.ndarray) -> Iterator[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(block)) + 1
-    yield from zip([0, *edges.tolist()], [*edges.tolist(), len(block)], strict=True)
 
 
 def agreeing(

@@ -51,9 +51,8 @@ def findings_of(prints: dict[str, Fingerprints], plan: Plan, within: bool) -> It
             i, j = matches(code[a], code[b], EARLIER_KEPT)
             yield from _finding("exact", modality, splits, i, j, N)
             if modality in plan.near and plan.kinds.get(modality) in plan.describers:
-                i, j = _near(
-                    code[a], code[b], parts[a].inputs[modality], parts[b].inputs[modality], plan.kinds[modality]
-                )
+                reads = parts[a].inputs[modality], parts[b].inputs[modality]
+                i, j = _near(code[a], code[b], *reads, plan.kinds[modality])
                 yield from _finding("near", modality, splits, i, j, N)
             i, j = _conflicts(code[a], code[b], labels[a], labels[b])
             yield from _finding("label_conflict", modality, splits, i, j, N)

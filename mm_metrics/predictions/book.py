@@ -126,13 +126,8 @@ def score_book(path: str | os.PathLike[str]) -> Scorecard:
         header["num_classes"] if header["task"] == "multiclass" else None,
         header["task"],
         header["num_labels"] if by_label else None,
-        coalitions=header["coalitions"],
-        bootstrap=header["bootstrap"],
-        seed=header["seed"],
-        ignore_index=header["ignore_index"],
-        class_names=header["class_names"],
-        edges=header["edges"],
         by={column: values[:-1] for column, values in header["by"]},
+        **{name: header[name] for name in ("coalitions", "bootstrap", "seed", "ignore_index", "class_names", "edges")},
     )
     with parquet().ParquetFile(path) as file:
         for group in range(file.num_row_groups):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -56,11 +56,7 @@ class Found:
     def block(self, cells: Mapping[str, Any], columns: Columns, source: Source | None, rows: np.ndarray) -> None:
         """Look at some rows, whose numbers in the file are ``(N,)``."""
         for column in self._wanted(columns):
-            if column == columns.target and self.how.classes is None:
-                self._look(cells[column], column, source, rows, self.labels, self._labels, MAX_CLASSES)
-            else:
-                seen = self.values.setdefault(column, {})
-                self._look(cells[column], column, source, rows, seen, _value, MAX_VALUES)
+            self._look(cells[column], column, column == columns.target and self.how.classes is None, source, rows)
 
     def update(self, other: tuple[Seen, dict[str, Seen], BadRows]) -> None:
         """Take over what was found in further files."""
@@ -101,18 +97,11 @@ class Found:
         target = [columns.target] if self.how.classes is None and columns.target else []
         return target + [column for column in columns.by if not self.how.values[column]]
 
-    def _look(
-        self,
-        cells: Any,
-        column: str,
-        source: Source | None,
-        rows: np.ndarray,
-        seen: Seen,
-        read: Callable[[Any], list[str]],
-        most: int,
-    ) -> None:
+    def _look(self, cells: Any, column: str, target: bool, source: Source | None, rows: np.ndarray) -> None:
+        seen = self.labels if target else self.values.setdefault(column, {})
+        most = MAX_CLASSES if target else MAX_VALUES
         where, different = distinct(cells)
-        texts, reasons = parsed(different, read)
+        texts, reasons = parsed(different, self._labels if target else _value)
         if reasons:
             at = np.flatnonzero(np.isin(where, list(reasons)))
             self.bad.add(source, [Problem(int(rows[n]), column, reasons[int(where[n])]) for n in at])

@@ -1,7 +1,7 @@
 """Many files on several processes or machines by Ray Data: the same functions, and the same integers, as on one.
 
-A file, or a million rows' worth of row groups of Parquet, is one piece of work. A worker that dies costs that piece a
-second try and nothing else, as a piece's counts are added when it is done, once.
+A file, or a million rows' worth of row groups of Parquet, is one piece of work. A worker that dies costs that piece
+another try and nothing else, as a piece's counts are added when it is done, once.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
     """
     sources, columns, notes = prepared(how, files)
     pieces = [(number, part) for number, source in enumerate(sources) for part in source.split(ROWS_AT_ONCE)]
+    names = [part.name for _, part in pieces]
     ends, firsts = [0] * len(sources), [0] * len(sources)
     with cluster(workers) as data:
         if not how.complete or (how.bootstrap and how.id is None):  # a row's weights follow from its number
             found = Found(how)
-            looks = results(data, partial(_look, how, columns), [(part,) for _, part in pieces])
+            looks = results(data, partial(_look, how, columns), [(part,) for _, part in pieces], names)
             for i, (end, *seen) in sorted(looks, key=lambda look: look[0]):
                 found.update(seen)
                 ends[pieces[i][0]] = end
@@ -43,7 +44,7 @@ def score_files(how: Options, files: Sequence[FilePath], workers: int | None = N
         counting = Counting(how, columns)
         work = [(part, firsts[number]) for number, part in pieces]
         others = {}
-        for i, (counts, *seen, end) in results(data, partial(_count, how, columns), work):
+        for i, (counts, *seen, end) in results(data, partial(_count, how, columns), work, names):
             counting.counter.counts.add_(counts)
             others[i] = seen
             ends[pieces[i][0]] = max(ends[pieces[i][0]], end)

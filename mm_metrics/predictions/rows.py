@@ -96,11 +96,8 @@ def coded(
         return table[where]
 
     ids = None if columns.id is None else read(columns.id, as_hash, (2,))
-    target = (
-        None
-        if columns.target is None
-        else read(columns.target, answers.target, (answers.width,) if answers.width else ())
-    )
+    width = (answers.width,) if answers.width else ()
+    target = None if columns.target is None else read(columns.target, answers.target, width)
     presence = None
     if columns.presence:
         presence = np.ones((N, len(modalities)), dtype=bool)
