@@ -228,3 +228,28 @@ def test_no_draw_within_moves_a_stream_and_every_draw_between_counts(bits):
                 assert (repr(np.random.get_state(legacy=False)), random.getstate()) == before
     finally:
         np.random.set_bit_generator(own)
+
+
+class Drifts(Cat):
+    """Counts its passes, and answers otherwise at each."""
+
+    def forward(self, batch):
+        self.shift += 1.0
+        self.scales[0] += 0.5
+        return super().forward(batch)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_is_asked_together_is_what_is_asked_one_by_one():
+    torch.manual_seed(0)
+    model = Drifts().eval()
+    ablation = ModalityAblation(model, INPUTS)
+    ablation(make_batch(0))
+    for seed in range(3):
+        batch, shift = make_batch(seed), model.shift.clone()
+        apart = ablation(batch), ablation.predict(batch)
+        with ablation.together():
+            together = ablation(batch), ablation.predict(batch)
+        assert all(map(torch.equal, apart, together))
+        assert torch.equal(model.shift, shift)
+        assert model.scales == [1.0]

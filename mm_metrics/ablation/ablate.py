@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -124,6 +124,10 @@ class ModalityAblation:
     def predict(self, batch: Any) -> Tensor:
         """The model's own logits ``(N, C)`` in evaluation mode, nothing hidden; from what was kept where possible."""
         return logits(self.raw(batch), self.num_classes)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside, what is asked about one batch shares the care that is taken to leave no trace in the model."""
+        return nullcontext() if self._whole.known is None else self._whole.untouched()
 
     def raw(self, batch: Any) -> Any:
         """What ``predict`` gives for the batch as it is, such as one head a modality; else as `predict`."""

@@ -22,8 +22,21 @@ class Call:
     args: tuple = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     output: Any = None
-    children: list[Call] = field(default_factory=list)
     inside: Counter = field(default_factory=Counter)
+
+    def outwards(self) -> list[Call]:
+        """The call, the one that it is part of, and so on."""
+        found = [self]
+        while found[-1].parent is not None:
+            found.append(found[-1].parent)
+        return found
+
+
+Watch = Callable[[Call], None]
+
+
+def _pass(call: Call) -> None:
+    pass
 
 
 class Calls:
@@ -33,7 +46,7 @@ class Calls:
     ``nn.TransformerEncoderLayer``, which changes the last digits of what the user logs.
     """
 
-    def __init__(self, wanted: Callable[[Module], bool], enter: Callable[[Call], None], leave: Callable[[Call], None]):
+    def __init__(self, wanted: Callable[[Module], bool], enter: Watch = _pass, leave: Watch = _pass) -> None:
         self.wanted, self.on_enter, self.on_leave = wanted, enter, leave
         self.stack: list[Call] = []
         self.roots: list[Call] = []
@@ -63,7 +76,8 @@ class Calls:
         counts = parent.inside if parent else self.inside
         call = Call(module, parent, counts[id(module)])
         counts[id(module)] += 1
-        (parent.children if parent else self.roots).append(call)
+        if parent is None:
+            self.roots.append(call)
         self.stack.append(call)
         self.on_enter(call)
 

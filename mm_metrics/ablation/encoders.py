@@ -54,8 +54,8 @@ def make_plan(
     for call in calls:
         if id(call.module) not in modules:
             continue
-        interest |= {id(outer.module) for outer in outwards(call)}
-        if any(outer in encoders for outer in outwards(call)[1:]):
+        interest |= {id(outer.module) for outer in call.outwards()}
+        if any(outer in encoders for outer in call.outwards()[1:]):
             continue  # a replay does not get here
         if call in encoders:
             m = _modality(traced.bits[call], M, call.module, named)
@@ -102,7 +102,7 @@ def _encoders(
     if [call.module for call in calls] != [call.module for call in twins]:
         return found
     for call, twin in zip(calls, twins, strict=True):
-        if any(outer in found for outer in outwards(call)) or (named is not None and call.module not in named):
+        if any(outer in found for outer in call.outwards()) or (named is not None and call.module not in named):
             continue
         if _modality(few.bits.get(call, 0), M, call.module, named) < 0:
             continue
@@ -137,19 +137,11 @@ def sample_axes(small: Any, large: Any, few: int, many: int) -> Axes | None:
     return axes
 
 
-def outwards(call: Call) -> list[Call]:
-    """The call, the one that it is part of, and so on."""
-    found = [call]
-    while found[-1].parent is not None:
-        found.append(found[-1].parent)
-    return found
-
-
 def chain(call: Call, batch: Any) -> tuple[Step, ...]:
     """The calls from this one outwards, each with the batch's own tensors among its arguments."""
     names = {id(tensor): path for path, tensor in tensors(batch).items()}
     steps = []
-    for at in outwards(call):
+    for at in call.outwards():
         given = flatten((at.args, at.kwargs))
         own = {path: names.get(id(value)) for path, value in given.items() if isinstance(value, Tensor)}
         known = {path: name for path, name in own.items() if name is not None}

@@ -41,8 +41,7 @@ class Engine:
         self.name, self.masks, self.forms, self.recorder = whole.name, whole.masks, whole.forms, whole.recorder
         self._validations = 0
         self._patience = PATIENCE
-        self._verified: tuple[Weights, Any, list[Any]] | None = None
-        self._steady: Any = None  # the stamp of all weights with which those behind the encoders had not moved
+        self._verified: tuple[Any, ...] | None = None  # what the model was when its parts were compared
 
     def begin(self) -> None:
         """A validation begins."""
@@ -121,12 +120,10 @@ class Engine:
         """
         if self._validations or self._verified is None or self.whole.guard is None:
             return False
-        behind, then, attributes = self._verified
-        if now is not self._steady and moved(behind.now(probe=False), then):
+        behind, then, of_all, attributes = self._verified
+        if now is not of_all and moved(behind.now(), then):
             self._patience = PATIENCE
             return True
-        known = self.whole.known
-        self._steady = None if known is None or known.ids or isinstance(now[1], Tensor) else now
         return self._patience > 0 and not self.whole.guard.same(attributes)
 
     def _compared(self, view: View, form: Form) -> None:
@@ -134,12 +131,12 @@ class Engine:
         form.due, form.largest = False, max(view.N, form.largest)
         assert self.whole.guard is not None
         skip = set() if self.whole.known is None else set(self.whole.known.ids)
-        splits = [form.split for form in self.forms.values() if form.split is not None]
-        skip |= {id(site.module) for split in splits for site in split.plan.sites}
+        for split in (form.split for form in self.forms.values() if form.split is not None):
+            skip |= {id(x) for site in split.plan.sites for x in (*site.module.parameters(), *site.module.buffers())}
         behind = Weights([self.whole.model], skip)
-        now = behind.now(probe=False)
+        now = behind.now()
         self._patience -= self._verified is not None and not moved(now, self._verified[1])
-        self._verified, self._steady = (behind, now, self.whole.guard.dicts), None
+        self._verified = behind, now, self.whole.now(), self.whole.guard.dicts
 
     def _parts(self, view: View, split: Split, checks: Checks, now: Any) -> Tensor:
         own = self.whole.kept_answer(view, checks, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class Found:
     texts: set[Path] = field(default_factory=set)
     packed: set[Path] = field(default_factory=set)
 
-    @property
+    @cached_property
     def whole(self) -> str:
         """Why such inputs can't be answered in parts; empty where they can."""
         kinds = {"lists of str": self.texts, "lists of tensors": self.lists, "packed sequences": self.packed}

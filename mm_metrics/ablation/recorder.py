@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mm_metrics.ablation.batch import Path, flatten, rebuilt, tensors
+from mm_metrics.ablation.batch import Path, flatten, rebuilt
 from mm_metrics.ablation.calls import Call, Calls
 from mm_metrics.ablation.encoders import constants
 from mm_metrics.ablation.plan import Site, Step
 from mm_metrics.ablation.stamps import Checks, moved, same_weights, stamp, unchanged
 
+Versions = list[tuple[Tensor, int]]  # tensors, and the version of each when it was kept
+
 
 @dataclass(eq=False)
 class _Record:
-    call: Call
     args: Mapping[Path, tuple[Tensor, Any]]
     constants: Mapping[Path, Any]
     output: Any
-    versions: list[int | None]
+    versions: Versions
     autocast: object
+    weights: Any  # their stamp, where the call is an outermost one
 
 
 @dataclass
@@ -41,47 +43,34 @@ class Recorder:
     weights: Callable[[], Any]
     judging: bool
     copied: set[int] = field(default_factory=set)
-    records: list[_Record] = field(default_factory=list)
-    of_call: dict[Call, _Record] = field(default_factory=dict)
-    stamps: dict[Call, Any] = field(default_factory=dict)
+    records: dict[Call, _Record] = field(default_factory=dict)
     sums: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
     outermost: list[tuple[Module, list[Tensor]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.calls = Calls(self._wanted, lambda call: None, self._keep)
+        self.calls = Calls(self._wanted, leave=self._keep)
 
     def clear(self) -> None:
         """Forget all that was kept."""
-        self.records.clear()
-        self.of_call.clear()
-        self.stamps.clear()
-        self.sums.clear()
-        self.outermost.clear()
-        self.calls.roots.clear()
-        self.calls.inside.clear()
+        for kept in (self.records, self.sums, self.outermost, self.calls.roots, self.calls.inside):
+            kept.clear()
 
     def _wanted(self, module: Module) -> bool:
         return id(module) in self.interest or (self.judging and not self.calls.stack)
 
     def _keep(self, call: Call) -> None:
         given = flatten((call.args, call.kwargs))
+        tensors = {path: value for path, value in given.items() if isinstance(value, Tensor)}
         if self.judging and call.parent is None:
-            self.outermost.append((call.module, [value for value in given.values() if isinstance(value, Tensor)]))
+            self.outermost.append((call.module, list(tensors.values())))
         hooked = bool(call.module._forward_hooks)
         if hooked or id(call.module) not in self.interest or any(part.training for part in call.module.modules()):
             return
         stamped = id(call.module) in self.owning
-        args = {
-            path: (value, self._stamp(value) if stamped else None)
-            for path, value in given.items()
-            if isinstance(value, Tensor)
-        }
-        output = held(call.output, id(call.module) in self.copied)
-        record = _Record(call, args, given, output, versions(output), autocast(tensor for tensor, _ in args.values()))
-        self.records.append(record)
-        self.of_call[call] = record
-        if call.parent is None:
-            self.stamps[call] = self.weights()
+        args = {path: (x, self._stamp(x) if stamped else None) for path, x in tensors.items()}
+        output, versions = held(call.output, id(call.module) in self.copied)
+        weights = self.weights() if call.parent is None else None
+        self.records[call] = _Record(args, constants(given), output, versions, autocast(tensors.values()), weights)
 
     def _stamp(self, x: Tensor) -> Any:
         if not x.is_inference():
@@ -95,22 +84,17 @@ class Recorder:
 
         With ``checks`` neither the tensors nor the weights, which are ``now`` such, may have changed since.
         """
-        for record in reversed(self.records):
-            if record.call.module is site.module and self._matches(record, site.chain, batch, checks):
-                if versions(record.output) != record.versions:
-                    return None
-                if checks is not None:
-                    root = record.call
-                    while root.parent is not None:
-                        root = root.parent
-                    if not same_weights(now, self.stamps.get(root), checks):
-                        return None
-                return record.output
+        for call, record in reversed(self.records.items()):
+            if call.module is not site.module or not self._matches(calls := call.outwards(), site.chain, batch, checks):
+                continue
+            root = self.records.get(calls[-1])
+            kept = checks is None or (root is not None and same_weights(now, root.weights, checks))
+            return record.output if kept and not written(record.versions) else None
         return None
 
     def swapped(self, now: Any) -> bool:
         """Whether an outermost call ran with weights of other places or values than those of ``now``."""
-        return any(then is not None and moved(now, then) for then in self.stamps.values())
+        return any(one.weights is not None and moved(now, one.weights) for one in self.records.values())
 
     def gave_others(self, batch: Mapping[Path, Any], inputs: Iterable[Path], roots: list[Site]) -> bool:
         """Whether a step gave the model's outermost modules other tensors than the batch's, or none of its inputs."""
@@ -124,27 +108,26 @@ class Recorder:
         return any(not memory <= own for memory in whole) if whole else not any(memory & mine for _, memory in given)
 
     def _matches(
-        self, record: _Record, chain: tuple[Step, ...], batch: Mapping[Path, Any], checks: Checks | None
+        self, calls: list[Call], chain: tuple[Step, ...], batch: Mapping[Path, Any], checks: Checks | None
     ) -> bool:
-        call: Call | None = record.call
-        for step in chain:
-            if call is None or call.module is not step.module:
+        for at, step in zip(calls, chain, strict=False):
+            if at.module is not step.module:
                 return False
-            at = self.of_call.get(call)
-            if at is not None and step.own is not None and self._same(at, step, batch, checks):
+            record = self.records.get(at)
+            if record is not None and step.own is not None and self._same(record, step, step.own, batch, checks):
                 return True
-            if call.nth != step.nth:
+            if at.nth != step.nth:
                 return False
-            call = call.parent
         return False
 
-    def _same(self, record: _Record, step: Step, batch: Mapping[Path, Any], checks: Checks | None) -> bool:
-        assert step.own is not None
+    def _same(
+        self, record: _Record, step: Step, own: Mapping[Path, Path], batch: Mapping[Path, Any], checks: Checks | None
+    ) -> bool:
         return (
-            record.args.keys() == step.own.keys()
-            and constants(record.constants) == step.constants
-            and record.autocast == autocast(tensor for tensor, _ in record.args.values())
-            and all(tensor is batch.get(step.own[path]) for path, (tensor, _) in record.args.items())
+            record.args.keys() == own.keys()
+            and record.constants == step.constants
+            and record.autocast == autocast([tensor for tensor, _ in record.args.values()])
+            and all(tensor is batch.get(own[path]) for path, (tensor, _) in record.args.items())
             and (checks is None or all(unchanged(tensor, then, checks) for tensor, then in record.args.values()))
         )
 
@@ -153,20 +136,24 @@ def _memory(tensor: Tensor) -> tuple[int, int]:
     return tensor.data_ptr(), tensor.numel()
 
 
-def held(output: Any, copied: bool) -> Any:
-    """A call's output, its tensors copied where somebody may write into them unseen."""
+def held(output: Any, copied: bool) -> tuple[Any, Versions]:
+    """A call's output, its tensors copied where somebody may write into them unseen, and what tells of a write."""
+    made: Versions = []
 
     def hold(path: Path, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        return leaf.detach().clone() if copied or leaf.is_inference() else leaf.detach()
+        kept = leaf.detach().clone() if copied or leaf.is_inference() else leaf.detach()
+        if not kept.is_inference():
+            made.append((kept, kept._version))
+        return kept
 
-    return rebuilt(output, hold)
+    return rebuilt(output, hold), made
 
 
-def versions(output: Any) -> list[int | None]:
-    """What changes when somebody writes into an output's tensors."""
-    return [None if x.is_inference() else x._version for x in tensors(output).values()]
+def written(versions: Versions) -> bool:
+    """Whether somebody has written into one of these tensors since."""
+    return any(tensor._version != then for tensor, then in versions)
 
 
 def autocast(given: Iterable[Tensor]) -> object:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt, tensors
+from mm_metrics.ablation.batch import Path, copied, flatten, rebuilt
 from mm_metrics.ablation.encoders import constants
-from mm_metrics.ablation.hide import choose, on_device, spread
+from mm_metrics.ablation.hide import choose, spread
 from mm_metrics.ablation.plan import Site
-from mm_metrics.ablation.recorder import held, versions
+from mm_metrics.ablation.recorder import Versions, held, written
 
 Outputs = Collection[tuple[Site, Any]]
 
@@ -46,7 +46,7 @@ class Way:
     N: int
     n: int
     alone: dict[bool, Any] = field(default_factory=dict)  # what one coalition is given, made once a batch
-    made: dict[bool, list[int]] = field(default_factory=dict)
+    made: dict[bool, Versions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._shown, self._hidden = flatten(self.output), flatten(self.hidden)
@@ -71,55 +71,39 @@ class Way:
     @property
     def written(self) -> bool:
         """Whether somebody has written into what one coalition was given."""
-        return any(_versions(self.alone[shown]) != made for shown, made in self.made.items())
+        return any(map(written, self.made.values()))
 
-    def of(self, coalitions: Sequence[bool]) -> Any:
-        """What the encoder gives for the k·N samples of k ``coalitions``, which show its modality or do not."""
-        if not self.joint and (len(coalitions) > 1 or (self.there is not None and coalitions[0])):
+    def of(self, flags: Sequence[bool]) -> Any:
+        """What the encoder gives for the k·N samples of k coalitions, by the ``flags`` that show its modality.
+
+        To one coalition alone all tensors are fresh and no inference tensors, so that their versions tell of a write.
+        """
+        shown = flags[0]
+        if not self.joint and (len(flags) > 1 or (self.there is not None and shown)):
             raise ApartError(f"{type(self.site.module).__name__} gives outputs of other shapes when it is hidden")
-        if len(coalitions) == 1:
-            one = self._one(coalitions[0])
-            return copied(one, deep=self.site.written)
+        if len(flags) > 1:
+            return self._made(flags)
+        if shown not in self.alone:
+            with torch.inference_mode(False), torch.no_grad():
+                self.alone[shown], self.made[shown] = held(self._made(flags), copied=False)
+        return copied(self.alone[shown], deep=self.site.written)
 
+    def _made(self, flags: Sequence[bool]) -> Any:
         def change(path: Path, leaf: Any) -> Any:
             axis = sample_axis(self.site, path, leaf, self.N)
             if axis is None:
                 return leaf.clone() if isinstance(leaf, Tensor) else leaf
-            if self.there is not None:
-                shown = on_device(tuple(coalitions), leaf.device).unsqueeze(1) & self.there
-                return choose(shown, leaf, self._hidden[path], axis)
-            hidden = self._spread(path, axis)
-            return torch.cat([leaf if shown else hidden for shown in coalitions], axis)
+            hidden = leaf if all(flags) else self._spread(path, axis)
+            here = leaf
+            if self.there is not None and any(flags):
+                here = choose(self.there, leaf, self._hidden[path], axis)
+            return torch.cat([here if shown else hidden for shown in flags], axis)
 
-        return rebuilt(self.output, change)
-
-    def _one(self, shown: bool) -> Any:
-        """For one coalition, all tensors fresh and no inference tensors, so that their versions tell of a write."""
-        if shown in self.alone:
-            return self.alone[shown]
-
-        def change(path: Path, leaf: Any) -> Any:
-            axis = sample_axis(self.site, path, leaf, self.N)
-            if axis is None:
-                return leaf.clone() if isinstance(leaf, Tensor) else leaf
-            if not shown:
-                return self._spread(path, axis).clone()
-            if self.there is None:
-                return leaf.clone()
-            return choose(self.there.unsqueeze(0), leaf, self._hidden[path], axis)
-
-        with torch.inference_mode(False), torch.no_grad():
-            self.alone[shown] = rebuilt(self.output if shown else self.hidden, change)
-        self.made[shown] = _versions(self.alone[shown])
-        return self.alone[shown]
+        return rebuilt(self.output if any(flags) else self.hidden, change)
 
     def _spread(self, path: Path, axis: int) -> Tensor:
         """The hidden output's tensor for N samples, without memory where it has one."""
-        return self._hidden[path] if self.n == self.N else spread(self._hidden[path], 1, self.N, axis)
-
-
-def _versions(output: Any) -> list[int]:
-    return [tensor._version for tensor in tensors(output).values()]
+        return self._hidden[path] if self.n == self.N else spread(self._hidden[path], self.N, axis)
 
 
 def sample_axis(site: Site, path: Path, leaf: Any, N: int) -> int | None:
@@ -130,24 +114,14 @@ def sample_axis(site: Site, path: Path, leaf: Any, N: int) -> int | None:
     return axis
 
 
-def shifted(site: Site, output: Any, shift: int, N: int) -> Any:
-    """An encoder's output for the batch moved on by ``shift`` samples."""
+def along_samples(site: Site, output: Any, change: Callable[[Tensor, int], Tensor]) -> Any:
+    """An encoder's output, each tensor that holds samples changed along their axis."""
 
-    def change(path: Path, leaf: Any) -> Any:
+    def along(path: Path, leaf: Any) -> Any:
         axis = site.axes.get(path)
-        return leaf if axis is None else leaf.unflatten(axis, (N, -1)).roll(shift, axis).flatten(axis, axis + 1)
+        return leaf if axis is None else change(leaf, axis)
 
-    return rebuilt(output, change)
-
-
-def first_sample(site: Site, output: Any, N: int) -> Any:
-    """An encoder's output for the batch's first sample alone."""
-
-    def change(path: Path, leaf: Any) -> Any:
-        axis = site.axes.get(path)
-        return leaf if axis is None else leaf.narrow(axis, 0, leaf.shape[axis] // N)
-
-    return rebuilt(output, change)
+    return rebuilt(output, along)
 
 
 @contextmanager
@@ -164,7 +138,7 @@ def given(
     of ``enough`` the pass ends by `Enough`. Raises DivergedError where a module is called more or less often than in
     ``calls`` (by its id), the traced pass, or with another of the batch's tensors.
     """
-    by_site, kept, made = dict(outputs), dict[Site, Any](), dict[Site, list[int | None]]()
+    by_site, kept, made = dict(outputs), dict[Site, Any](), list[tuple[Tensor, int]]()
     by_order: dict[Module, dict[int, Site]] = {}
     for site in (*by_site, *keep):
         by_order.setdefault(site.module, {})[site.order] = site
@@ -180,9 +154,9 @@ def given(
             output = run(*args, **kwargs)
         finally:
             running = False
-        kept[site] = held(output, site.written)
-        made[site] = versions(kept[site])
-        if enough and all(one in kept for one in enough):
+        kept[site], versions = held(output, site.written)
+        made.extend(versions)
+        if enough and kept.keys() >= set(enough):
             raise Enough
         return output
 
@@ -207,7 +181,7 @@ def given(
             yield kept
             if calls is not None and any(count != calls[id(module)] for module, count in counts.items()):
                 raise DivergedError("the model called its encoders otherwise than when it was followed")
-        if any(versions(kept[site]) != was for site, was in made.items()):
+        if written(made):
             raise DivergedError("the model wrote into what an encoder gave")
     finally:
         for module in by_order:

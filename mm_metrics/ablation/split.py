@@ -11,7 +11,7 @@ from torch import Tensor
 from mm_metrics.ablation.batch import Path, copied, rebuilt, tensors
 from mm_metrics.ablation.plan import Plan, Site
 from mm_metrics.ablation.recorder import Recorder, autocast
-from mm_metrics.ablation.replay import DivergedError, Outputs, Way, first_sample, given, shifted
+from mm_metrics.ablation.replay import DivergedError, Outputs, Way, along_samples, given
 from mm_metrics.ablation.stamps import Checks, Weights, same_weights
 from mm_metrics.ablation.verify import agree, near, room_of
 from mm_metrics.ablation.view import View
@@ -19,7 +19,7 @@ from mm_metrics.ablation.view import View
 CHUNK_BYTES = 2**28  # of inputs and encoder outputs in one larger batch
 CHUNK_BYTES_CPU = 2**20  # where starting a pass costs little, and what leaves the cache costs more
 CHUNK_SAMPLES = 2**16
-SHAPES = 16  # input shapes whose baseline encodings are held
+SHAPES = 64  # baselines, by modality and shape, whose encodings are held
 
 
 class Split:
@@ -33,9 +33,9 @@ class Split:
         self.plan, self.run, self.batched, self.one_row = plan, run, batched, one_row
         self.most = CHUNK_SAMPLES
         self.room: Tensor | None = None  # by which a replay may miss the model's own answer, once it was compared
-        self._encoded: dict[int, dict[Any, tuple[Any, Any, Outputs]]] = {}
+        self._encoded: dict[Any, tuple[Any, Any, Outputs]] = {}
         self._weights = {
-            m: Weights(dict.fromkeys(site.module for site in plan.sites if site.modality == m))
+            m: Weights([site.module for site in plan.sites if site.modality == m])
             for m in {site.modality for site in plan.sites}
         }
 
@@ -120,53 +120,40 @@ class Split:
             kind = view.stand_ins[path].kind
             kinds.setdefault(m, set()).add(kind if self.one_row or kind != "row" else "rows")
         shift = next((stand_in.shift for stand_in in view.stand_ins.values() if stand_in.kind == "shift"), 0)
+
+        def roll(x: Tensor, axis: int) -> Tensor:
+            return x.unflatten(axis, (view.N, -1)).roll(shift, axis).flatten(axis, axis + 1)
+
         found: dict[Site, tuple[Any, int]] = {}
-        rows, missing, precision = set(), {}, autocast(view.leaves[path] for path in view.modality)
+        rows, missing, precision = set(), {}, autocast([view.leaves[path] for path in view.modality])
         for m in dict.fromkeys(site.modality for site, _ in outputs):
             mine = [(site, output) for site, output in outputs if site.modality == m]
             if kinds[m] == {"same"}:
                 found.update((site, (output, view.N)) for site, output in mine)
             elif kinds[m] == {"shift"}:
-                found.update((site, (shifted(site, output, shift, view.N), view.N)) for site, output in mine)
+                found.update((site, (along_samples(site, output, roll), view.N)) for site, output in mine)
             elif kinds[m] != {"row"}:
                 rows.add(m)
             else:
-                key = self._key(view, m, precision)
-                held = self._held(m, key, checks, now)
-                if held is None:
-                    missing[m] = key
-                else:
+                key = m, *(stand_in.token for path, stand_in in view.stand_ins.items() if view.modality[path] == m)
+                then, own, held = self._encoded.get((key, precision), (None, None, ()))
+                if same_weights(now, then, checks) or same_weights(self._weights[m].now(), own, checks):
+                    self._encoded[key, precision] = now, own, held
                     found.update((site, (output, 1)) for site, output in held)
+                else:
+                    missing[m] = key
         if rows:
             found.update((site, (out, view.N)) for site, out in self._encode_baseline(view, outputs, rows, view.N))
         if missing:
             fresh = self._encode_baseline(view, outputs, set(missing), 1)
             found.update((site, (output, 1)) for site, output in fresh)
             for m, key in missing.items():
-                self._hold(m, key, now, [(site, output) for site, output in fresh if site.modality == m])
+                if None not in key:  # else nothing tells what it was made of
+                    if len(self._encoded) >= SHAPES:
+                        del self._encoded[next(iter(self._encoded))]
+                    made = [(site, output) for site, output in fresh if site.modality == m]
+                    self._encoded[key, precision] = now, self._weights[m].now(), made
         return [found[site] for site, _ in outputs]
-
-    def _held(self, m: int, key: Any, checks: Checks, now: Any) -> Outputs | None:
-        """The baseline's encoding that was held, if it was made with the weights as they are ``now``."""
-        entry = self._encoded.get(m, {}).get(key)
-        if entry is None:
-            return None
-        of_all, of_mine, outputs = entry
-        if same_weights(now, of_all, Checks() if of_all[0] != now[0] else checks):
-            return outputs
-        mine = self._weights[m].now()
-        if not same_weights(mine, of_mine, checks):
-            return None
-        self._encoded[m][key] = (now, mine, outputs)
-        return outputs
-
-    def _hold(self, m: int, key: Any, now: Any, encoded: Outputs) -> None:
-        held = self._encoded.setdefault(m, {})
-        if key is None or now is None:
-            return
-        if len(held) >= SHAPES:
-            del held[next(iter(held))]
-        held[key] = (now, self._weights[m].now(), encoded)
 
     def _encode_baseline(self, view: View, outputs: Outputs, wanted: set[int], n: int) -> Outputs:
         """Run the wanted modalities' encoders on their stand-ins, n rows; the others' outputs are there already."""
@@ -185,7 +172,8 @@ class Split:
         modules = {site.module for site in mine}
         others = [(site, output) for site, output in outputs if site.module not in modules]
         if n < view.N:
-            others = [(site, first_sample(site, output, view.N)) for site, output in others]
+            first = lambda x, axis: x.narrow(axis, 0, x.shape[axis] // view.N)  # noqa: E731
+            others = [(site, along_samples(site, output, first)) for site, output in others]
         others = [(site, copied(output)) for site, output in others]
         keep = [site for site in self.plan.sites if site.module in modules]
         with given(others, None, keep, batch, mine if self.plan.ends else ()) as kept:
@@ -193,11 +181,6 @@ class Split:
         if any(site not in kept for site in mine):
             raise DivergedError("the model called its encoders otherwise than when it was followed")
         return [(site, kept[site]) for site in mine]
-
-    def _key(self, view: View, m: int, precision: object) -> Any:
-        """What a baseline's encoding hangs on beside the weights, None where that is not known."""
-        tokens = [stand_in.token for path, stand_in in view.stand_ins.items() if view.modality[path] == m]
-        return None if None in tokens else (*tokens, precision)
 
 
 def split_by(

@@ -12,6 +12,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 PROBED, VALUES = 256, 16  # so many weights at most are looked at, and of each so many values
+FEW = 2**14  # numbers of a tensor that are looked at one by one
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -52,13 +53,18 @@ class Checks:
 
 
 def stamp(x: Tensor) -> Any:
-    """What changes when somebody writes into a tensor: its version, or sums of its bits where it has none.
+    """What changes when somebody writes into a tensor: its version, or where it has none its values.
 
-    A tensor made in inference mode has no version. Sums over the first and over the last axis tell any write that
-    does not move values around in both at once; they need no copy.
+    A tensor made in inference mode has no version. Of one that is large, or not on a CPU, there are sums of its bits:
+    over the first and over the last axis they tell any write that does not move values around in both at once.
     """
     if not x.is_inference():
         return x._version
+    try:
+        if x.device.type == "cpu" and x.numel() <= FEW:
+            return x.numpy().tobytes()
+    except (RuntimeError, TypeError):  # numpy has no such type
+        pass
     try:
         bits = (torch.view_as_real(x) if x.is_complex() else x).view(BITS[x.element_size()])
         if not bits.ndim:
@@ -79,23 +85,22 @@ def unchanged(x: Tensor, then: Any, checks: Checks) -> bool:
 
 
 class Weights:
-    """The parameters and buffers of some modules, less tensors and whole modules whose ids are in ``skip``.
+    """The parameters and buffers of some modules, less tensors whose ids are in ``skip``.
 
     A write through ``.data``, as some averages of weights do, changes neither place nor version: a few values of some
     weights are looked at.
     """
 
     def __init__(self, modules: Collection[Module], skip: Collection[int] = ()) -> None:
-        less = {id(part) for module in modules for x in module.modules() if id(x) in skip for part in x.modules()}
-        parts = dict.fromkeys(part for module in modules for part in module.modules() if id(part) not in less)
+        parts = dict.fromkeys(part for module in modules for part in module.modules())
         self.tables = [table for part in parts for table in (part._parameters, part._buffers) if table]
         self.skip = skip
         self._places: Any = None
         self._probes: list[Tensor] = []
         self._last: tuple[Any, Any] = None, None
 
-    def now(self, probe: bool = True) -> tuple[Any, Any]:
-        """Place and version of each, and the values that are looked at, on an accelerator still there, if ``probe``.
+    def now(self) -> tuple[Any, Any]:
+        """Place and version of each, and the values that are looked at, on an accelerator still there.
 
         On a CPU the very thing that the last call gave, where nothing changed since.
         """
@@ -104,9 +109,8 @@ class Weights:
         places = [x.data_ptr() for x in held]
         if places != self._places:
             self._places, self._probes = places, _probes(held)
-        on_cpu = bool(self._probes) and self._probes[0].device.type == "cpu"
-        values: Any = torch.cat(self._probes) if on_cpu or (probe and self._probes) else None
-        if on_cpu:
+        values: Any = torch.cat(self._probes) if self._probes else None
+        if self._probes and values.device.type == "cpu":
             values = values.view(torch.uint8).numpy().tobytes()
         found = [*places, *(None if x.is_inference() else x._version for x in held)], values
         if isinstance(values, Tensor) or found != self._last:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from mm_metrics.ablation.baselines import Baselines, StandIn, is_lengths
 from mm_metrics.ablation.batch import Path, at, flatten, rebuilt
-from mm_metrics.ablation.hide import choose, choose_packed, hide, on_device
+from mm_metrics.ablation.hide import choose, choose_packed, on_device
 from mm_metrics.ablation.inputs import Found, Inputs
 from mm_metrics.ablation.stamps import Checks
 from mm_metrics.modalities import Modalities
@@ -62,43 +61,53 @@ class View:
         return None if self.there is None else self.there[:, m]
 
     def hide(self, masks: tuple[int, ...], write: bool = True) -> Any:
-        """A copy with k·N samples, what each coalition does not show hidden in it, for a model that may write."""
-        M = range(len(self.modalities))
-        flags = tuple(tuple(bool(mask >> m & 1) for m in M) for mask in masks)
-        if self.found.whole and len(masks) == 1:
-            return rebuilt(self.batch, partial(self._hidden, flags[0], write))
-        return hide(self.batch, self.N, flags, self.there, self.modality, self.stand_ins, self.presence, write)
+        """A copy with k·N samples, what each of k coalitions does not show hidden in it.
 
-    def _hidden(self, flags: tuple[bool, ...], write: bool, path: Path, leaf: Any) -> Any:
-        """A leaf under one coalition, whatever its form."""
-        if path in self.presence or path not in self.modality:
-            return hide(
-                leaf,
-                self.N,
-                (flags,),
-                self.there,
-                {},
-                {},
-                {(): self.presence[path]} if path in self.presence else {},
-                write,
-            )
-        m, stand_in = self.modality[path], self.stand_ins[path]
-        there = self.having(m)
-        if flags[m] and there is None:
+        Tensors that nobody is to ``write`` to may be the batch's own.
+        """
+        k, N, M, there = len(masks), self.N, range(len(self.modalities)), self.there
+        odd = bool(self.found.whole)  # then k is 1
+
+        def change(path: Path, leaf: Any) -> Any:
+            if path in self.presence:
+                flags = on_device(tuple(tuple(bool(mask >> m & 1) for m in M) for mask in masks), leaf.device)
+                table = flags.unsqueeze(1).expand(k, N, len(M)) if there is None else flags.unsqueeze(1) & there
+                m = self.presence[path]
+                return (table if m is None else table[:, :, m]).flatten(0, 1).to(leaf.dtype)
+            m = self.modality.get(path)
+            if odd and m is not None:
+                return self._odd(path, leaf, m, bool(masks[0] >> m & 1), write)
+            if not isinstance(leaf, Tensor):
+                return leaf * k if isinstance(leaf, list) and len(leaf) == N else leaf
+            if not leaf.ndim or leaf.shape[0] != N:
+                return leaf.clone() if write else leaf
+            if m is None:
+                return torch.cat([leaf] * k) if write or k > 1 else leaf
+            hidden = self.stand_ins[path].of(leaf)
+            shown = leaf if there is None else choose(there[:, m], leaf, hidden)
+            if k == 1 and masks[0] >> m & 1 and not (write and shown is leaf):
+                return shown
+            hidden = hidden.expand_as(leaf)
+            return torch.cat([shown if mask >> m & 1 else hidden for mask in masks])
+
+        return rebuilt(self.batch, change)
+
+    def _odd(self, path: Path, leaf: Any, m: int, shown: bool, write: bool) -> Any:
+        """An input of whatever form, shown or hidden."""
+        stand_in, there = self.stand_ins[path], self.having(m)
+        if shown and there is None:
             return leaf.clone() if isinstance(leaf, Tensor) and write else leaf
-        shown = torch.zeros(self.N, dtype=torch.bool) if not flags[m] or there is None else there
+        mine = torch.zeros(self.N, dtype=torch.bool) if not shown or there is None else there
         if path in self.found.texts:
-            return [
-                text if one else other
-                for text, other, one in zip(leaf, stand_in.texts(leaf), shown.tolist(), strict=True)
-            ]
+            texts = zip(leaf, stand_in.texts(leaf), mine.tolist(), strict=True)
+            return [text if one else other for text, other, one in texts]
         if path[:-1] in self.found.lists:
-            return leaf.clone() if bool(shown[path[-1]]) else stand_in.of(leaf.unsqueeze(0))[0].expand_as(leaf).clone()
+            return leaf.clone() if bool(mine[path[-1]]) else stand_in.of(leaf.unsqueeze(0))[0].expand_as(leaf).clone()
         if path[:-1] in self.found.packed:
-            return choose_packed(at(self.batch, path[:-1]), shown.to(leaf.device), stand_in.of(leaf))
+            return choose_packed(at(self.batch, path[:-1]), mine.to(leaf.device), stand_in.of(leaf))
         axis = self.found.axes.get(path, 0)
         rows = leaf.movedim(axis, 0)
-        return choose(shown.to(leaf.device).unsqueeze(0), rows, stand_in.of(rows)).movedim(0, axis).contiguous()
+        return choose(mine.to(leaf.device), rows, stand_in.of(rows)).movedim(0, axis).contiguous()
 
     def stand_ins_told(self, mask: int) -> str:
         """What stands in for what this coalition hides, and the line that changes it."""

@@ -65,7 +65,7 @@ class Whole:
         self.guard: Guard | None = None
         self.meets: bool | None = None  # whether a forward waits for the other ranks' own; None where nobody looked
         self.rebuilt = False  # since its parts were last compared
-        self._ran = False
+        self._ran = self._inside = False
         self._columns: tuple[int, ...] | None = None  # of an answer to several samples
         self._weights: Weights | None = None
 
@@ -76,13 +76,23 @@ class Whole:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        """Evaluation mode; afterwards the model is as before."""
+        """Evaluation mode; afterwards the model is as before. Inside another one this puts back what was changed."""
         last = self.guard
+        if self._inside and last is not None:
+            try:
+                yield
+            finally:
+                last.restore()
+            return
         with untouched(self.model, self.known, last) as self.guard:
             if last is not None and last is not self.guard and last.build != self.guard.build:
                 self.rebuilt, self._weights = True, None  # of other modules, or with other hooks
                 self.recorder.clear()
-            yield
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
         if self.known is None:
             self._weights = None  # a forward's own buffers are no sign that weights changed
         self.known = self.guard.known
@@ -142,7 +152,7 @@ class Whole:
         if kept is not None:
             with given(kept):
                 return self.run(copied(batch, deep=False))
-        calls = Calls(lambda module: not calls.stack, lambda call: None, lambda call: None)
+        calls = Calls(lambda module: not calls.stack)
         batch = copied(batch, deep=form.writes)
         with calls:
             output = self.run(batch)

@@ -238,7 +238,7 @@ class Prober:
     def _answers(self, batch: Any, ablate: bool) -> Shown:
         ablation = self.ablation
         assert ablation is not None
-        with self._context():
+        with self._context(), ablation.together():
             heads = None if self._looked else self._look(batch)
             if self.heads is not None:
                 heads = heads or as_heads(ablation.raw(batch), self.modalities) or {}
