@@ -234,15 +234,17 @@ class Drifts(Cat):
     """Counts its passes, and answers otherwise at each."""
 
     def forward(self, batch):
+        assert not self.training
         self.shift += 1.0
         self.scales[0] += 0.5
         return super().forward(batch)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_is_asked_together_is_what_is_asked_one_by_one():
+@pytest.mark.parametrize("mode", [False, True])
+def test_what_is_asked_together_is_what_is_asked_one_by_one(mode):
     torch.manual_seed(0)
-    model = Drifts().eval()
+    model = Drifts().train(mode)
     ablation = ModalityAblation(model, INPUTS)
     ablation(make_batch(0))
     for seed in range(3):
@@ -252,4 +254,4 @@ def test_what_is_asked_together_is_what_is_asked_one_by_one():
             together = ablation(batch), ablation.predict(batch)
         assert all(map(torch.equal, apart, together))
         assert torch.equal(model.shift, shift)
-        assert model.scales == [1.0]
+        assert (model.scales, model.training) == ([1.0], mode)

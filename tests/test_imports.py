@@ -49,7 +49,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 5399,
-    "ablation": 2555,
+    "ablation": 2558,
     "callbacks": 2802,
     "render": 1784,
     "predictions": 1480,

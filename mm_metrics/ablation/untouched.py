@@ -60,21 +60,14 @@ def untouched(model: Module, known: Known | None, last: Guard | None = None) -> 
     if torch.accelerator.is_available():
         devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     with kept_streams(devices):
-        training = [module for module in guard.modules if module.training]
         try:
-            _set_training(training, False)  # not .eval(): a module may override it to do more
-            for home in guard.loggers:
-                home.update(log=_silent, log_dict=_silent)
+            guard.enter()
             with torch.no_grad():
                 yield guard
         finally:
             if hook is not None:
                 hook.remove()
-            _set_training(training, True)
-            for home in guard.loggers:
-                home.pop("log", None)
-                home.pop("log_dict", None)
-            guard.restore()
+            guard.leave()
 
 
 def _set_training(modules: list[Module], training: bool) -> None:
@@ -110,7 +103,7 @@ class Guard:
         self.weights: list[tuple[Parameter, Tensor, Tensor]] = []
         self.hooks: list[dict] = []  # their tables, looked at and not put back
         self.build: list[Any] = []  # modules and their hooks
-        self.modules = list(model.modules())
+        self.modules, self.training = list(model.modules()), list[Module]()
         for module in self.modules:
             self.add(module)
         for reference in self.known.outside:
@@ -268,8 +261,19 @@ class Guard:
             if not torch.equal(data, value):
                 data.copy_(value)
 
-    def restore(self) -> None:
+    def enter(self) -> None:
+        """Evaluation mode, and nothing that the model logs is the user's."""
+        self.training = [module for module in self.modules if module.training]
+        _set_training(self.training, False)  # not .eval(): a module may override it to do more
+        for home in self.loggers:
+            home.update(log=_silent, log_dict=_silent)
+
+    def leave(self) -> None:
         """Put everything back."""
+        _set_training(self.training, True)
+        for home in self.loggers:
+            home.pop("log", None)
+            home.pop("log_dict", None)
         for home, held in () if self._as_held() else self.dicts:
             if not _alike(home, held):
                 self.known.restless |= any(

@@ -82,7 +82,8 @@ class Whole:
             try:
                 yield
             finally:
-                last.restore()
+                last.leave()
+                last.enter()
             return
         with untouched(self.model, self.known, last) as self.guard:
             if last is not None and last is not self.guard and last.build != self.guard.build:
