@@ -207,6 +207,8 @@ def leakage(settings: Any) -> int:
 
 def merge(settings: Any) -> int:
     """Scorecards to their sum."""
+    from mm_metrics.words import count
+
     cards = [_card(path) for path in settings.cards]
     total = cards[0]
     for path, card in zip(settings.cards[1:], cards[1:], strict=True):
@@ -216,7 +218,7 @@ def merge(settings: Any) -> int:
             raise ValueError(f"{path}: {error}") from None
     with _written(settings.output, settings.cards) as (path, say):
         total.to_json(path)
-        say(f"wrote {settings.output}: {total.samples:,} samples of {len(cards)} scorecards")
+        say(f"wrote {settings.output}: {count(total.samples, 'sample')} of {count(len(cards), 'scorecard')}")
     return 0
 
 

@@ -33,7 +33,9 @@ def parser() -> Any:
         raise ImportError(f"the command line needs jsonargparse ({error}): {install('jsonargparse')}") from None
 
     class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
+        def _get_help_string(self, action: Any) -> str:  # without Python's types and what is empty
+            empty = action.default in (None, False, [], (), argparse.SUPPRESS)
+            return (action.help or "") + ("" if empty else " (default: %(default)s)")
 
     main = ArgumentParser(prog="mm-metrics", description=inspect.getdoc(parser), formatter_class=Help)
     commands = main.add_subcommands(required=True, dest="command")
@@ -78,14 +80,9 @@ def score_options(parser: Any) -> Any:
     from mm_metrics.tables.source import SUFFIXES
 
     add = parser.add_argument
-    add(
-        "files",
-        nargs="*",
-        default=[],
-        metavar="FILE",
-        help=f"{', '.join(SUFFIXES)}, packed as .gz too; - is standard input",
-    )
-    add("--output", type=str | None, default=None, help=f"of the scorecard (JSON): {OUTPUT}")
+    files = f"{', '.join(SUFFIXES)}, packed as .gz too; - is standard input"
+    add("files", nargs="*", default=[], metavar="FILE", help=files)
+    add("--output", type=str | None, default=None, help=f"the scorecard as JSON: {OUTPUT}")
     add("--run", action="append", default=[], metavar="COALITION=FILE", help="a run that was shown only these")
     add("--engine", type=Literal["local", "ray"], default="local", help="ray: the same numbers from a cluster")
     add("--workers", type=int | None, default=None, help="local processes of --engine ray; all cores by default")
@@ -111,12 +108,18 @@ def gate_options(parser: Any) -> Any:
 
     add = parser.add_argument
     add("card", nargs="+", metavar="CARD", help="a scorecard; several are of one data set, trained with other seeds")
-    add("--against", nargs="+", default=[], metavar="LAST_CARD", help="what fell surely against these is bad")
-    add("--only", nargs="+", default=[], metavar="SCORE", help="falls of these alone: recall.audio, or f1 anywhere")
-    add("--tolerance", type=float, default=0.0, help="a fall of no more, as a fraction, is none")
-    add("--by", nargs="+", default=[], metavar="COLUMN[/VALUE]", help="slices that are surely weaker than all are bad")
-    add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes: {OUTPUT}")
-    add("--require", type=Literal["good", "mixed"], default="good", help="the level that passes with 0")
+    add(
+        "--against",
+        nargs="+",
+        default=[],
+        metavar="LAST_CARD",
+        help="earlier scorecards: what surely fell since is bad",
+    )
+    add("--only", nargs="+", default=[], metavar="SCORE", help="judge these falls alone: recall.audio, or f1 anywhere")
+    add("--tolerance", type=float, default=0.0, help="falls up to this, as a fraction, are none")
+    add("--by", nargs="+", default=[], metavar="COLUMN[/VALUE]", help="of these, slices surely weaker than all are bad")
+    add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes as JSON: {OUTPUT}")
+    add("--require", type=Literal["good", "mixed"], default="good", help="the worst level that exits with 0")
     add_arguments(parser, QualityGate)
     return parser
 
@@ -147,7 +150,7 @@ def threshold_options(parser: Any) -> Any:
         add(f"--{name}", type=float | None, default=None, help="reach at least this")
     add("--slice", type=str, default="all", help="a modality, or another slice")
     add("--output", type=str | None, default=None, help=f"a JSON file that score --threshold takes: {OUTPUT}")
-    add("--label", type=str | None, default=None, help="one class, or label; all of them if not")
+    add("--label", type=str | None, default=None, help="one class, or label; each of them by default")
     return parser
 
 
@@ -196,7 +199,7 @@ def leakage_options(parser: Any) -> Any:
     from mm_metrics.leakage import find_leakage
 
     add = parser.add_argument
-    add("splits", nargs="*", default=[], metavar="SPLIT=FILE", help="the one trained on first")
+    add("splits", nargs="*", default=[], metavar="SPLIT=FILE", help="the split that is trained on comes first")
     add("--datamodule", type=str | None, default=None, metavar="MODULE:CLASS", help="a LightningDataModule instead")
     add_arguments(parser, find_leakage, hidden=("splits",))
     add("--output", type=str | None, default=None, help="a JSON file for what was found; report --leakage takes it")

@@ -100,32 +100,28 @@ def logged_keys(
     >>> logged_keys(card, card.verdict(), "val")["val/text/accuracy"]
     0.5
     """
-    estimates: dict[str, Estimate] = {}
-    plain: dict[str, float] = {}
+    told: dict[str, Estimate | float] = {}
     for slice in card.slices:
         for score in scores:
-            estimates[f"{slice}/{score}"] = _estimate(card, intervals, score, None, slice)
-        if slice != "all":
-            plain[f"{slice}/support"] = card.support(slice)
+            told[f"{slice}/{score}"] = (card.estimate if intervals else card.score)(score, None, slice)
     if len(card.coalitions) > 1:
         for score in dict.fromkeys(("accuracy", headline)):
             values = card.values(score).tolist()
             for coalition in card.coalitions:
-                value = Estimate(values[card.row(coalition)], math.nan, math.nan)
-                key = f"ablation/{coalition}/{score}"
-                estimates[key] = card.estimate(score, coalition) if intervals else value
+                value = card.estimate(score, coalition) if intervals else values[card.row(coalition)]
+                told[f"ablation/{coalition}/{score}"] = value
             for modality, given in card.contributions(score).items():
-                estimates |= {f"drop/{modality}/{score}": given.drop, f"shapley/{modality}/{score}": given.shapley}
+                told |= {f"drop/{modality}/{score}": given.drop, f"shapley/{modality}/{score}": given.shapley}
     if len(card.names) <= _CLASSES_UP_TO and card.knows("recall"):
         for score in _OF_CLASS:
-            found = card.class_estimates(score) if intervals else card.class_scores(score)
-            for name, one in found.items():
-                key = f"class/{_ODD.sub('_', name)}/{score}"  # a name is anybody's, and trackers take few letters
-                estimates[key] = one if isinstance(one, Estimate) else Estimate(one, math.nan, math.nan)
-    for key, estimate in estimates.items():
-        plain[key] = estimate.value
+            for name, value in (card.class_estimates if intervals else card.class_scores)(score).items():
+                # A name is anybody's, and trackers take few letters.
+                told[f"class/{_ODD.sub('_', name)}/{score}"] = value
+    plain: dict[str, float] = {f"{slice}/support": card.support(slice) for slice in card.slices if slice != "all"}
+    for key, value in told.items():
+        plain[key], *ends = value if isinstance(value, Estimate) else (value, math.nan, math.nan)
         if intervals:
-            plain[f"{key}/low"], plain[f"{key}/high"] = estimate.low, estimate.high
+            plain[f"{key}/low"], plain[f"{key}/high"] = ends
     plain["verdict"] = verdict.number
     return {f"{stage}/{key}": float(value) for key, value in plain.items()}
 
@@ -139,12 +135,6 @@ def summary_keys(card: Scorecard, stage: str, scores: Sequence[str] = SCORES, he
     for modality in card.modalities:
         keys |= {f"{modality}/recall", f"{modality}/{headline}", f"drop/{modality}/{headline}"}
     return {f"{stage}/{key}{end}" for key in keys for end in ("", "/low", "/high")}
-
-
-def _estimate(card: Scorecard, interval: bool, score: str, coalition: str | None, slice: str) -> Estimate:
-    if interval:
-        return card.estimate(score, coalition, slice)
-    return Estimate(card.score(score, coalition, slice), math.nan, math.nan)
 
 
 def as_loggers(target: Any) -> list[Any]:
@@ -179,9 +169,8 @@ def as_loggers(target: Any) -> list[Any]:
 def _native(tracker: Any) -> Any:
     """What one of accelerate's trackers writes to, where we know it, for it takes pictures; else the tracker."""
     native = getattr(tracker, "tracker", None)
-    return (
-        native if callable(getattr(native, "add_scalar", None)) or type(native).__module__[:5] == "wandb" else tracker
-    )
+    known = callable(getattr(native, "add_scalar", None)) or type(native).__module__[:5] == "wandb"
+    return native if known else tracker
 
 
 def _each(log: Callable[..., Any]) -> Callable[..., None]:

@@ -65,7 +65,7 @@ def text(
         page.table(told.coalition_scores(told.telling), "Shown only these modalities", bars=True)
         omitted = len(told.coalitions) - len(told.telling)
         if omitted > 0:
-            page.sentence(f"and {omitted} more coalitions: card.score({told.score!r}, coalition=…)", DIM)
+            page.sentence(f"and {words.count(omitted, 'more coalition')}: card.score({told.score!r}, coalition=…)", DIM)
         page.table(told.contributions, f"What each modality gives, in {words.unit(told.score)}")
     groups = told.findings
     if groups:
@@ -85,16 +85,16 @@ def text(
 def difference(comparison: Comparison, *, width: int = 80, color: bool | None = None) -> str:
     """New less old as text of at most `width` columns: every score of every slice, and what each modality gives."""
     page = _Page(max(50, width), bool(color))
-    how = "the same samples" if comparison.paired else "not the same samples, or other numbers or seeds: unpaired"
+    how = "the same samples" if comparison.paired else "unpaired: other samples, or no shared index and seed"
     new, old = (card.support() for card in (comparison.new, comparison.old))
-    page.sentence(f"New less old: {new:,} and {old:,} samples, {how}.", BOLD)
+    page.sentence(f"New less old, {new:,} and {words.count(old, 'sample')}, {how}.", BOLD)
     for table in tables.differences(comparison, comparison.new.slices):
-        unit = " in points of 0.01" * (table.rows[0][1].per == 100)
+        unit = " in points (hundredths)" * (table.rows[0][1].per == 100)
         page.table(table, f"Differences{unit} by slice, with 95% intervals")
     score = comparison.new.headline
     gains = tables.gains(comparison.contributions(score), score)
     if any(math.isfinite(cell.value) for row in gains.rows for cell in row[1:]):
-        page.table(gains, f"What each modality gives more, in {words.unit(score)}")
+        page.table(gains, f"What each modality gives more than before, in {words.unit(score)}")
     return page.end()
 
 

@@ -72,10 +72,8 @@ def next_step(told: Tables) -> str:
         return ""
     actual, predicted, missed, of = worst
     where = f" on {told.weak}" if told.weak != "all" else ""
-    return (
-        f"Next: look at “{shortened(actual, 24)}” taken for “{shortened(predicted, 24)}”{where}: "
-        f"{missed:,} of {count(of, 'sample')}."
-    )
+    how = "missed" if told.kind.by_label else f"taken for “{shortened(predicted, 24)}”"
+    return f"Next: look at “{shortened(actual, 24)}” {how}{where}: {missed:,} of {count(of, 'sample')}."
 
 
 def folded(told: Tables) -> str:

@@ -26,12 +26,11 @@ def finding(rule: Rule, card: Tally, paradox: bool) -> str:
     what = measured(rule, card)
     if rule.level == "undecided":
         have, need, unit = rule.behind
-        why = f"only {have:,} of {need:,} {unit}" if rule.behind.thin else "its interval reaches from good into bad"
-        if rule.score == "unbalanced" and not rule.behind.thin:
-            why = f"its interval reaches below the bar for bad, {bad}"
+        open_ = f"its interval reaches {f'below the bar for bad, {bad}' if gap else 'from good into bad'}"
+        why = f"only {have:,} of {need:,} {unit}" if rule.behind.thin else open_
         return f"{what} cannot be judged: {why}"
-    if rule.score == "unbalanced":
-        return f"{what} is above {bad}, so one is bought with the other: look at the decision threshold"
+    if gap:
+        return f"{what} is above {bad} points, so one is bought with the other: look at the decision threshold"
     if paradox:
         return f"{what}, below {bad}: overall accuracy {words.score(card.score('accuracy'))} hides it"
     above, below = ("below", "above") if rule.lower else ("above", "below")
@@ -63,7 +62,7 @@ def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None
     if level == "good" or worst is None:
         score = first.score if card.kind.ordinal else "accuracy"
         said = f"{words.label(score)} {words.estimate(card.estimate(score))}"
-        return f"{level.upper()}: {said} on {card.support():,} samples, and nothing hides behind it."
+        return f"{level.upper()}: {said} on {_samples(card.support())}, and nothing hides behind it."
     if worst.kind == "accuracy_paradox" and rule is not None:
         overall = words.score(card.score("accuracy"))
         return f"{level.upper()}: {measured(rule, card)}. Overall accuracy {overall} hides it."
@@ -97,25 +96,20 @@ def notes(
         elif level != "undecided" and unknown:
             yield "Not firm: not every score has an interval."
         else:
-            yield f"{state}; no number of samples that is at hand would settle it."
+            yield f"{state}; no reasonable number of samples would settle it."
     if card.support():
         groups = card.clusters()
         if groups == 0:
-            yield "Samples came in groups, and without bootstrap= nothing counts those: there are no intervals."
+            yield "Samples come in groups, which only bootstrap= can count: there are no intervals."
         elif groups is not None:
-            yield f"The {card.support():,} samples come in {words.count(groups, 'group')}, and intervals count those."
+            yield f"{_samples(card.support())} in {words.count(groups, 'group')}: intervals count groups."
         elif not card.grouped:
             known = card.info.get("unused_group")
-            which = (
-                "several are of one speaker or video, say so with group="
-                if known is None
-                else (
-                    f"several share {words.clean(known)!r}, which was there, say so with group={words.clean(known)!r}"
-                )
-            )
-            yield f"Samples are taken as independent: where {which}."
-    apart = _answered_apart(card)
-    if apart:
+            name = words.clean(known)
+            which = f"share {name!r}, which was there, say so with group={name!r}"
+            which = "are of one speaker or video, say so with group=" if known is None else which
+            yield f"Samples are taken as independent: where several {which}."
+    if apart := _answered_apart(card):
         yield apart
     if card.judged:
         yield "Only accuracy is judged: the answers are marked right or wrong."
@@ -218,17 +212,19 @@ def memorised(name: str, learned: Estimate, held: Estimate) -> str:
 def weak(slice: WeakSlice, score: str) -> str:
     """A slice that is weaker than the whole, on the half of the data that did not propose it."""
     return (
-        f"{slice.name} is weak: {words.label(score)} {words.estimate(slice.estimate)} on {slice.support:,} samples, "
-        f"{words.points_estimate(slice.difference)} points against all, on the half that did not propose it"
+        f"{slice.name} is weak: {words.label(score)} {words.estimate(slice.estimate)} on {_samples(slice.support)}, "
+        f"{words.points_estimate(slice.difference)} points against all, on the half of the data that did not propose it"
     )
 
 
 def overconfident(name: str, excess: Estimate) -> str:
     """A modality without which the model is surer than right."""
-    return (
-        f"without {name} the model is surer than it is right: its confidence is {words.points_estimate(excess)} points "
-        "above its accuracy"
-    )
+    above = words.points_estimate(excess).lstrip("+")
+    return f"without {name} the model is surer than it is right: its confidence is {above} points above its accuracy"
+
+
+def _samples(number: int) -> str:
+    return words.count(number, "sample")
 
 
 def _subject(rule: Rule, card: Tally) -> str:
@@ -240,9 +236,9 @@ def _subject(rule: Rule, card: Tally) -> str:
 def _on(rule: Rule, card: Tally) -> str:
     groups = f" in {words.count(rule.groups, 'group')}" if rule.groups else ""
     if rule.class_name is not None:
-        return f" on {rule.support:,} samples of it{groups}"
+        return f" on {_samples(rule.support)} of it{groups}"
     if rule.slice == "all":
-        return f" on {card.support():,} samples{groups}"
+        return f" on {_samples(card.support())}{groups}"
     if rule.score == "recall" and card.kind.positive:
-        return f" on {rule.support:,} {rule.slice} events{groups}"
-    return f" on {card.support(rule.slice):,} samples with {rule.slice}{groups}"
+        return f" on {words.count(rule.support, f'{rule.slice} event')}{groups}"
+    return f" on {_samples(card.support(rule.slice))} with {rule.slice}{groups}"
