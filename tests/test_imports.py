@@ -51,7 +51,7 @@ BOUNDS = {
     "core": 5399,
     "ablation": 2558,
     "callbacks": 2802,
-    "render": 1784,
+    "render": 1782,
     "predictions": 1480,
     "leakage": 1478,
     "tables": 342,
