@@ -33,6 +33,11 @@ class Odd(Concat):
         batch.pop("label")
 
 
+class OddSteps(Odd):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self(batch)
+
+
 def validated(tmp_path, watcher, model, loaders):
     run = trainer(tmp_path, watcher)
     with warnings.catch_warnings(record=True) as caught:
@@ -63,6 +68,12 @@ def test_nan_is_a_miss_and_a_target_out_of_range_stands_apart(tmp_path):
     assert len(said) == 1
     assert "8 of 70" in said[0]
     assert "batch 0 (samples 5): no class or number" in said[0]
+
+
+def test_what_one_loader_refused_is_not_said_of_another(tmp_path):
+    watcher = monitor()
+    validated(tmp_path, watcher, seeded(OddSteps), [loader(), loader(Rows(n=3))])
+    assert [card.info.get("refused") for card in watcher.scorecards.values()] == [7, None]
 
 
 def test_raise_stops_at_the_first(tmp_path):
@@ -134,6 +145,40 @@ def test_batches_that_hold_nothing_or_something_else(tmp_path):
         assert "batch 2" in said[0]
     with pytest.raises(KeyError):  # at once, where nothing was counted yet
         validated(tmp_path, monitor(target="nothing"), model, loader())
+
+
+class Changing(torch.utils.data.DataLoader):
+    """Rows whose first batch has no label in the second epoch, and none that is a class in the third."""
+
+    epoch = -1
+
+    def __iter__(self):
+        self.epoch += 1
+        for i, batch in enumerate(super().__iter__()):
+            if self.epoch == 1 and i == 0:
+                del batch["label"]
+            if self.epoch == 2:
+                batch["label"] = batch["label"].float()
+            yield batch
+
+
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_an_epoch_that_begins_with_a_bad_batch_ends_no_training(num_classes, tmp_path):
+    class Writes(Concat):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self(batch)
+            if "label" in batch:
+                batch["label"].zero_()  # what a step writes into a batch is not what was true
+
+    watcher, data = monitor(num_classes=num_classes, samples="all"), Rows(seed=1)
+    run = trainer(tmp_path, watcher, max_epochs=4, num_sanity_val_steps=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(model := seeded(Writes), loader(), [loader(), Changing(data, batch_size=16)])
+    assert sum("could not be scored" in str(warning.message) for warning in caught) == 2
+    assert [line["val/refused/dataloader_idx_1"] for line in watcher.history] == [0, 16, 70, 0]
+    right = accuracy_score(data.label, answers(model, data).argmax(-1))
+    assert watcher.scorecards["val_1"].score("accuracy") == pytest.approx(right)
 
 
 def test_answers_of_minus_one_are_misses(tmp_path):

@@ -482,7 +482,7 @@ def test_the_samples_are_few_fixed_and_spread(tmp_path):
     run = trainer(tmp_path, max_epochs=1)
     model = seeded()
     run.fit(model, loader(data), loader())
-    assert subset.read(loader(data), model)
+    assert subset.read(loader(data))
     batches = list(subset.batches(run, model))
     numbers = torch.cat([batch["number"] for batch in batches])
     assert [len(batch["number"]) for batch in batches] == [14, 13, 13]
@@ -490,7 +490,7 @@ def test_the_samples_are_few_fixed_and_spread(tmp_path):
     assert numbers.max() > 400
     assert told == []
     other = FixedSubset(40, seed=0, say=told.append)
-    other.read(loader(data, batch_size=40, shuffle=True), model)
+    other.read(loader(data, batch_size=40, shuffle=True))
     assert torch.equal(next(other.batches(run, model))["number"], numbers)
 
 
@@ -739,5 +739,5 @@ def test_two_ranks_say_the_same_and_learn_the_same(tmp_path):
     assert len(first["logged"]) > 20
     assert first["weights"] == ranks[0]["without"]["weights"]
     alone = FixedSubset(40, 0, print)
-    alone.read(loader(Rows(n=84)), seeded())
+    alone.read(loader(Rows(n=84)))
     assert first["numbers"] == second["numbers"] == [batch["number"].tolist() for batch in alone._host]

@@ -20,6 +20,7 @@ from pyarrow.parquet import ParquetWriter
 from mm_metrics import ModalityConfusionMatrix, Scorecard
 from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.files import write_whole
+from mm_metrics.predictions.book import score_book
 from tests.distributed.launch import exit_code
 from tests.toys import MODALITIES, Rows, loader, seeded, trainer, without_dropout
 
@@ -82,6 +83,16 @@ def test_a_disk_that_fills_up_costs_the_book_and_nothing_else(fails, tmp_path, m
     assert len(watcher.history) == run.current_epoch
     assert watcher.scorecards["val"].samples == 70
     assert {path.name for path in folder.iterdir()} == set(FILES[:3])
+
+
+def test_outputs_that_are_links_stay_links(tmp_path):
+    names = ("val.json", "val.samples.parquet")
+    (tmp_path / "modality").mkdir()
+    for name in names:
+        (tmp_path / "modality" / name).symlink_to(f"../other {name}")
+    trainer(tmp_path, monitor(samples="all", report=False)).validate(seeded(), loader(), verbose=False)
+    assert all((tmp_path / "modality" / name).is_symlink() for name in names)
+    assert score_book(tmp_path / f"other {names[1]}") == Scorecard.from_json(tmp_path / f"other {names[0]}")
 
 
 def test_an_output_folder_that_cannot_be_made(tmp_path):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mm_metrics.ablation.batch import MissingKeyError, read_key
 from mm_metrics.callbacks.prober import Shown, Watched
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.properties import LEVELS, PROPERTIES, cut_points, levels
@@ -75,23 +74,18 @@ class Auto:
         self.columns[column] = (names[0], column)
         return names[0]
 
-    def _entries(self, batch: Any, modality: str, fits: Callable[[Any], bool] = lambda entry: entry is not None) -> Any:
+    def _entries(self, batch: Any, modality: str, fits: Callable[[Any], bool] = lambda entry: True) -> Any:
         """The entries of a modality that fit, its samples first; lists of tensors are padded to one."""
-        keys = self.watched.inputs[modality]
-        axes = self.watched.sample_axis or {}
-        for key in keys if isinstance(keys, tuple) else (keys,):
-            try:
-                entry = read_key(batch, key)
-            except MissingKeyError:
-                continue
+        for entry, axis in self.watched.entries(batch, modality):
             if isinstance(entry, list) and entry and all(isinstance(x, Tensor) and x.ndim == 1 for x in entry):
                 entry = torch.nn.utils.rnn.pad_sequence(entry, batch_first=True)
-            if isinstance(entry, Tensor) and (axis := axes.get(key, axes.get(modality, 0))):
+            if isinstance(entry, Tensor) and axis:
                 entry = entry.movedim(axis, 0)
-            if not (isinstance(entry, Tensor) and entry.numel() == 0) and fits(entry):  # without rows it is absent
+            absent = entry is None or (isinstance(entry, Tensor) and entry.numel() == 0)  # without rows
+            if not absent and fits(entry):
                 yield entry
 
-    def cut(self, parts: list[dict[str, list[Tensor]]]) -> None:
+    def cut(self, parts: Sequence[dict[str, list[Tensor]]]) -> None:
         """Take the cut points from the values of all ranks, in the host's memory, where they are not known."""
         if not self.waits:
             return

@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from mm_metrics.ablation.batch import MissingKeyError, read_key
 from mm_metrics.callbacks.book import on_their_way
 from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.ranks import gathered
@@ -91,15 +90,8 @@ class Contents:
 
     def _entry(self, batch: Any, modality: str, N: int, row: int) -> Any:
         """A sample's entry, of several keys a tuple of them; None where the batch has none."""
-        axes, keys = self.watched.sample_axis or {}, self.watched.inputs[modality]
-        parts = []
-        for key in keys if isinstance(keys, tuple) else (keys,):
-            try:
-                value = read_key(batch, key)
-            except MissingKeyError:
-                value = None
-            parts.append(_row(value, N, row, axes.get(key, axes.get(modality, 0))))
-        return tuple(parts) if isinstance(keys, tuple) else parts[0]
+        parts = tuple(_row(value, N, row, axis) for value, axis in self.watched.entries(batch, modality))
+        return parts if isinstance(self.watched.inputs[modality], tuple) else parts[0]
 
     def _shown(self, entries: dict[str, Any]) -> dict[str, Any]:
         """Each modality's content, cut to its size; nothing for what can't be shown by itself."""

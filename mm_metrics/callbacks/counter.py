@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from mm_metrics.ablation.batch import tensors
+from mm_metrics.ablation.batch import copied, tensors
 from mm_metrics.callbacks.auto import Auto
 from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.contents import Contents
@@ -34,29 +34,26 @@ from mm_metrics.scorecard import Scorecard
 from mm_metrics.tasks import task_of
 
 
+@dataclass(eq=False)
 class Counter:
     """Counts batches: `begin` an epoch, `watch` and `count` each batch, read the `cards`, `end`.
 
-    ``metric`` holds the arguments of the metric that are not of `Watched`; the rest is named as in `ModalityMonitor`.
+    `arguments` are those of the metric that are not of `Watched`; the rest is named as in `ModalityMonitor`.
     """
 
-    def __init__(
-        self,
-        watched: Watched,
-        metric: dict[str, Any],
-        every_n_epochs: int,
-        max_batches: int | None,
-        on_bad_values: str,
-        thresholds: Thresholds,
-        auto: Auto,
-        show: Mapping[str, Callable[[Any], Any]],
-        say: Callable[[str], None],
-    ) -> None:
-        self.watched, self.arguments, self.thresholds = watched, metric, thresholds
-        self.auto, self.show, self.say = auto, show, say
-        self.every_n_epochs, self.max_batches, self.tolerant = every_n_epochs, max_batches, on_bad_values == "count"
-        self.prober = Prober(watched, say, own_mask(watched, max_batches is not None))
-        self.books: Path | None = None  # where the books of all samples lie, None for none
+    watched: Watched
+    arguments: dict[str, Any]
+    every_n_epochs: int
+    max_batches: int | None
+    tolerant: bool  # samples that can't be scored are counted
+    thresholds: Thresholds
+    auto: Auto
+    show: Mapping[str, Callable[[Any], Any]]
+    say: Callable[[str], None]
+    books: Path | None = None  # where the books of all samples lie, None for none
+
+    def __post_init__(self) -> None:
+        self.prober = Prober(self.watched, self.say, own_mask(self.watched, self.max_batches is not None))
         self.detach()
 
     def detach(self) -> None:
@@ -65,6 +62,7 @@ class Counter:
         self.loaders: dict[int, Loader] = {}
         self.unused_group: str | None = None  # a key of the batch that says whose a sample is
         self._before: tuple[Any, Truth | None] = (None, None)
+        self._classes: dict[int, int] = {}  # of loaders of which a batch was counted
         self._means = self.prober.wants_means
         self._place, self._counts = (0, 1), True
 
@@ -101,7 +99,7 @@ class Counter:
         """Before the user's own step: read the truth, and keep what the encoders give from here on."""
         truth = None
         with suppress(LookupError, TypeError, AttributeError):  # `count` reads it again, and raises
-            truth = truth_of(self.watched, batch)
+            truth = Truth(*map(copied, vars(truth_of(self.watched, batch)).values()))  # the step may write into it
         self._before = (dict(batch) if type(batch) is dict else None), truth
         if self.prober.ablation is not None:
             self.prober.ablation.watch(batch_idx, loader)
@@ -123,12 +121,13 @@ class Counter:
         try:
             self._count(trainer, pl_module, batch, truth, batch_idx, loader)
         except (LookupError, TypeError, ValueError) as error:
-            if not (self.tolerant and self.prober.begun and loader in self.loaders):
-                raise
+            if not self.tolerant or loader not in self._classes:
+                raise  # what fails before any batch was counted is how the monitor was set up
             N = next((len(leaf) for leaf in tensors(batch).values() if leaf.ndim), 0)
-            self.loaders[loader].index(N, torch.device("cpu"))
-            self.loaders[loader].seen += N
-            self.loaders[loader].refused.note(batch_idx, f"{type(error).__name__}: {error}", N, N)
+            one = self.loader(trainer, pl_module, loader, None, self._classes[loader])
+            one.index(N, torch.device("cpu"))
+            one.seen += N
+            one.refused.note(batch_idx, f"{type(error).__name__}: {error}", N, N)
 
     def _count(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, truth: Truth | None, batch_idx: int, i: int
@@ -160,6 +159,7 @@ class Counter:
             loader.index.seen, loader.index.batches = at  # `count` refuses the batch whole
             raise
         loader.batches, loader.seen, prober.begun = loader.batches + 1, loader.seen + n, True
+        self._classes[i] = loader.metric.reader.C
 
     def loader(
         self, trainer: Trainer, pl_module: LightningModule, i: int, preds: Tensor | None, C: int | None = None
@@ -179,15 +179,9 @@ class Counter:
             ).to(pl_module.device)
         for warning in said:
             self.say(str(warning.message))
-        self.loaders[i] = loader = Loader(
-            metric,
-            index,
-            Contents(self.watched, self.show, self.say),
-            self.prober,
-            self.auto,
-            self.tolerant,
-            self.arguments["max_bytes"],
-        )
+        contents = Contents(self.watched, self.show, self.say)
+        loader = Loader(metric, index, contents, self.prober, self.auto, self.tolerant, self.arguments["max_bytes"])
+        self.loaders[i] = loader
         if self.books is not None and not trainer.sanity_checking:
             name = stage_of(trainer) if i == 0 else f"{stage_of(trainer)}_{i}"
             loader.book = Book(self.books, name, trainer.global_rank, metric, self.say)
@@ -199,28 +193,27 @@ class Counter:
         """Each loader's number, what was kept of it, its card, and what was refused; all ranks read them together."""
         batches = trainer.num_test_batches if stage_of(trainer) == "test" else trainer.num_val_batches
         first, waited = self.loaders[0].waiting.values if 0 in self.loaders else {}, self.auto.waits
-        facts = gathered(
-            (
-                self.prober.opinion,
-                {i: (one.metric.reader.C, one.units) for i, one in self.loaders.items()},
-                {column: [value.cpu() for value in values] for column, values in first.items()},
-                any(one.waiting.full for one in self.loaders.values()),
-            )
+        own = (
+            self.prober.opinion,
+            {column: [value.cpu() for value in values] for column, values in first.items()},
+            any(one.waiting.full for one in self.loaders.values()),
+            {i: (one.metric.reader.C, one.units) for i, one in self.loaders.items()},
         )
-        self.prober.adopt(agreed("heads", [fact[0] for fact in facts]))
-        self.auto.cut([fact[2] for fact in facts])
-        known, facts = not any(fact[3] for fact in facts), [fact[:2] for fact in facts]
+        heads, values, full, ranks = zip(*gathered(own), strict=True)
+        self.prober.adopt(agreed("heads", heads))
+        self.auto.cut(values)
+        known = not any(full)
         if waited and not known:
             self.say(
                 "by='auto': more answers than max_bytes wait for the cut points, so slices begin with the second epoch"
             )
         for i in range(len(batches) if isinstance(batches, list) else 1):
-            C = agreed("numbers of classes", [loaders[i][0] for _, loaders in facts if i in loaders])
+            C = agreed("numbers of classes", [loaders[i][0] for loaders in ranks if i in loaders])
             if C is None and self.watched.num_classes is None and task_of(self.watched.task).by_class:
                 self.say(f"no batch of loader {i} came on any rank, so nothing was counted: its classes are not known")
                 continue
             loader = self.loader(trainer, pl_module, i, None, C)
-            units = sum((loaders[i][1] for _, loaders in facts if i in loaders), Units())
+            units = sum((loaders[i][1] for loaders in ranks if i in loaders), Units())
             for rows in units.batches(self.prober.masks, trainer.global_rank, trainer.world_size):
                 moved = self.auto.coded(rows.to(pl_module.device), known)
                 loader.add(Run(self.prober.masks, moved, ((0, len(moved.target)),)))
@@ -229,11 +222,10 @@ class Counter:
             if loader.book is not None:
                 loader.book.finish(trainer)
             refused = sum(gathered(loader.refused), Refused())
-            if refused.samples:
-                info = {**info, "refused": refused.samples}
+            more = {"refused": refused.samples} if refused.samples else {}
             if refused.hidden and self.prober.heads is None:
                 self.say(loader.hint(min(refused.hidden)))
-            yield i, loader, loader.metric.scorecard(**info, **self.auto.info()), refused
+            yield i, loader, loader.metric.scorecard(**info, **self.auto.info(), **more), refused
 
     def due(self, trainer: Trainer) -> bool:
         """Whether this epoch is ablated."""

@@ -133,7 +133,7 @@ class ModalityDynamics(Callback):
         self._train = FixedSubset(samples, self.watched.seed, self._say)
         self._val = FixedSubset(samples, self.watched.seed, self._say)
         loader = trainer.train_dataloader
-        if self._train.read(loader, pl_module, _trained_on(trainer, loader)):
+        if self._train.read(loader, _trained_on(trainer, loader)):
             self._look(trainer, pl_module, next(self._train.batches(trainer, pl_module)))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -144,7 +144,7 @@ class ModalityDynamics(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Where the data set can't be read by number: keep the first batches, and find the encoders."""
         assert self._train is not None
-        if self._train.readable is False and self._train.kept < self._train.samples:
+        if self._train.wanting:
             if self._prober.ablation is None:
                 self._look(trainer, pl_module, batch)
             self._train.keep(batch, len(truth_of(self.watched, batch).target))
@@ -159,9 +159,8 @@ class ModalityDynamics(Callback):
     ) -> None:
         """Keep the first batches where the validation's data set can't be read by number."""
         if trainer.state.fn == "fit" and self._val is not None and dataloader_idx == 0:
-            if self._val.readable is None:
-                self._val.read(_first(trainer.val_dataloaders), pl_module)
-            if self._val.readable is False and self._val.kept < self._val.samples:
+            self._val.read(_first(trainer.val_dataloaders))
+            if self._val.wanting:
                 self._val.keep(batch, len(truth_of(self.watched, batch).target))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -211,8 +210,7 @@ class ModalityDynamics(Callback):
         train = self._seen(trainer, pl_module, self._train)
         val = None
         if self._val is not None and trainer.val_dataloaders is not None:
-            if self._val.readable is None:
-                self._val.read(_first(trainer.val_dataloaders), pl_module)
+            self._val.read(_first(trainer.val_dataloaders))
             val = self._seen(trainer, pl_module, self._val)
         row: dict[str, Any] = {}
         found: list[Finding] = []

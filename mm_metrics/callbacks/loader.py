@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,27 +24,28 @@ from mm_metrics.sampler import GlobalIndex
 _PENDING = 2**26  # bytes of answers that wait, on an accelerator, for the word whether all could be scored
 
 
+@dataclass(eq=False)
 class Loader:
     """What is kept of one loader during one epoch."""
 
-    def __init__(
-        self,
-        metric: CoalitionConfusionMatrix,
-        index: GlobalIndex,
-        contents: Contents,
-        prober: Prober,
-        auto: Auto,
-        tolerant: bool,
-        max_bytes: int,
-    ) -> None:
-        self.metric, self.index, self.contents, self.prober, self.auto = metric, index, contents, prober, auto
-        self.watched, self.tolerant, self.max_bytes = prober.watched, tolerant, max_bytes
-        self.samples = SampleTracker(metric)
-        self.refused, self.units, self.waiting = Refused(), Units(), Waiting()
-        self.book: Book | None = None
-        self.pending: list[tuple[Tensor, Run, Labels]] = []  # on an accelerator, until it is known what could be scored
-        self.batches = self.seen = 0
-        self.range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
+    metric: CoalitionConfusionMatrix
+    index: GlobalIndex
+    contents: Contents
+    prober: Prober
+    auto: Auto
+    tolerant: bool
+    max_bytes: int
+    refused: Refused = field(default_factory=Refused)
+    units: Units = field(default_factory=Units)
+    waiting: Waiting = field(default_factory=Waiting)
+    pending: list[tuple[Tensor, Run, Labels]] = field(default_factory=list)  # until it is known what could be scored
+    book: Book | None = None
+    batches: int = 0
+    seen: int = 0  # samples
+    range: Tensor | None = None  # of the scores, where they may be probabilities taken for logits
+
+    def __post_init__(self) -> None:
+        self.samples = SampleTracker(self.metric)
 
     def take_in(self, masks: tuple[int, ...], rows: Rows, batch_idx: int) -> None:
         """Count a batch, or let it wait for others: for the cut points of slices, or since it is small."""
@@ -106,7 +108,7 @@ class Loader:
                 self.settle()
         else:
             self.write(masks, rows, labels)
-        if not (kind.by_class or kind.ordinal) and self.watched.from_logits:
+        if not (kind.by_class or kind.ordinal) and self.prober.watched.from_logits:
             self.widen(rows.preds)
         if self.prober.own in masks and len(rows.target) and rows.each:
             self.samples.update(labels, masks, self.prober.own, rows)
@@ -164,9 +166,10 @@ class Loader:
 
     def hint(self, mask: int) -> str:
         """What to do where hiding all but one coalition breaks the model."""
+        watched = self.prober.watched
         return (
-            f"the model answers NaN when it is shown only {self.watched.modalities.name(mask)}, and does not when it "
-            f"is shown all: what stands in for the others, baseline={self.watched.baseline!r}, is none that it can "
+            f"the model answers NaN when it is shown only {watched.modalities.name(mask)}, and does not when it "
+            f"is shown all: what stands in for the others, baseline={watched.baseline!r}, is none that it can "
             "take, so give another"
         )
 

@@ -168,7 +168,7 @@ class ModalityMonitor(Callback):
         self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
         self.thresholds = Thresholds(carried, task_of(task), headline, self.state_key, self._say)
         more = self.thresholds, self.auto, shown, self._say
-        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values, *more)
+        self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values == "count", *more)
         self.gate = gate
         self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from mm_metrics.ablation import ModalityAblation
 from mm_metrics.ablation.baselines import named_baselines
-from mm_metrics.ablation.batch import read_key
+from mm_metrics.ablation.batch import MissingKeyError, read_key
 from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.spoken import in_numbers
 from mm_metrics.counts.labels import Reader
@@ -87,6 +87,15 @@ class Watched:
     def masks(self) -> tuple[int, ...]:
         """The coalitions that are shown; none without ablation."""
         return () if self.ablation is None else self.modalities.masks(self.ablation, self.seed)
+
+    def entries(self, batch: Any, modality: str) -> Iterator[tuple[Any, int]]:
+        """What a batch has under each key of a modality, None where it lacks it, and the axis of samples there."""
+        keys, axes = self.inputs[modality], self.sample_axis or {}
+        for key in keys if isinstance(keys, tuple) else (keys,):
+            value = None
+            with suppress(MissingKeyError):
+                value = read_key(batch, key)
+            yield value, axes.get(key, axes.get(modality, 0))
 
     def reading(self, preds: Tensor | None = None, C: int | None = None) -> dict[str, Any]:
         """The arguments of `Reader`, C read off ``preds`` ``(K, N, C)`` where it was left out; else ValueError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def gathered(value: Any) -> list[Any]:
     return found
 
 
-def agreed(what: str, values: list[Any]) -> Any:
+def agreed(what: str, values: Iterable[Any]) -> Any:
     """The one value that ranks have, None being no opinion; ValueError, on every rank alike, where they differ."""
     known = {value for value in values if value is not None}
     if len(known) > 1:

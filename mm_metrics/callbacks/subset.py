@@ -32,7 +32,7 @@ class FixedSubset:
         self._host: list[Any] = []  # as collated
         self._seen: list[Any] = []  # as a step got them
 
-    def read(self, loader: Any, pl_module: Any, within: int | None = None) -> bool:
+    def read(self, loader: Any, within: int | None = None) -> bool:
         """Read the samples, from the data set's first `within` where given; False where it can't be indexed."""
         if self.readable is None:
             why = _unreadable(loader)
@@ -49,11 +49,15 @@ class FixedSubset:
             self.readable = not why
         return self.readable
 
+    @property
+    def wanting(self) -> bool:
+        """Whether batches are to be kept."""
+        return self.readable is False and self.kept < self.samples
+
     def keep(self, batch: Any, N: int) -> None:
-        """Take a batch of N samples, as it was given to a step, while some are still wanted; no stall."""
-        if self.readable is False and self.kept < self.samples:
-            self._seen.append(copied(batch))
-            self.kept += N
+        """Take a batch of N samples, as it was given to a step; no stall."""
+        self._seen.append(copied(batch))
+        self.kept += N
 
     def batches(self, trainer: Any, pl_module: Any) -> Iterator[Any]:
         """The samples in batches, on the module's device, as a step would get them."""

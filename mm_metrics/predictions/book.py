@@ -95,8 +95,8 @@ class BookWriter:
 
 
 def join_books(shards: Iterable[str | os.PathLike[str]], path: str | os.PathLike[str]) -> Path:
-    """Copy the row groups of all shards to `path`, whole or not at all, and remove the shards."""
-    target, parts = Path(path), list(map(Path, shards))
+    """Copy the row groups of all shards to `path`, or where it links to, whole or not at all; remove the shards."""
+    target, parts = Path(os.path.realpath(path)), list(map(Path, shards))
     whole = target.with_name(f".{target.name}.whole")
     try:
         if parts[1:]:
