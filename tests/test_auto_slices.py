@@ -9,8 +9,9 @@ import torch
 from mm_metrics import properties
 from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.callbacks.auto import Auto
-from mm_metrics.callbacks.prober import Shown, Watched
+from mm_metrics.callbacks.prober import Shown
 from mm_metrics.callbacks.waiting import Waiting
+from mm_metrics.callbacks.watched import Watched
 
 from .pretend import pretending, to_device
 from .toys import MODALITIES, Rows, loader, seeded, trainer

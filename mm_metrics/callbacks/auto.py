@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mm_metrics.callbacks.prober import Shown, Watched
+from mm_metrics.callbacks.prober import Shown
 from mm_metrics.callbacks.truth import Rows
+from mm_metrics.callbacks.watched import Watched
 from mm_metrics.properties import LEVELS, PROPERTIES, cut_points, levels
 
 AUTO, MISSING = "auto", "missing"

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mm_metrics.callbacks.book import on_their_way
-from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.samples import SampleTracker
+from mm_metrics.callbacks.watched import Watched
 from mm_metrics.render.samples import Unshown, plain, small
 
 MOST_HELD = 2**27  # bytes of entries on a rank

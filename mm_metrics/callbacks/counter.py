@@ -19,7 +19,7 @@ from mm_metrics.callbacks.auto import Auto
 from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.contents import Contents
 from mm_metrics.callbacks.loader import Loader
-from mm_metrics.callbacks.prober import Prober, Watched, own_mask
+from mm_metrics.callbacks.prober import Prober, own_mask
 from mm_metrics.callbacks.ranks import agreed, gathered, place
 from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import RANK
@@ -27,6 +27,7 @@ from mm_metrics.callbacks.thresholds import Thresholds
 from mm_metrics.callbacks.truth import Truth, rows_of, truth_of
 from mm_metrics.callbacks.units import Units
 from mm_metrics.callbacks.waiting import Run
+from mm_metrics.callbacks.watched import Watched
 from mm_metrics.cells import unused_group
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.sampler import GlobalIndex

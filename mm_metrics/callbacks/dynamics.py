@@ -11,10 +11,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from mm_metrics.callbacks import learning
 from mm_metrics.callbacks.gradients import EncoderGradients, relative_speeds
 from mm_metrics.callbacks.logged import log_final
-from mm_metrics.callbacks.prober import Prober, Watched, is_sharded
+from mm_metrics.callbacks.prober import Prober, is_sharded
 from mm_metrics.callbacks.ranks import Once
 from mm_metrics.callbacks.subset import FixedSubset
 from mm_metrics.callbacks.truth import rows_of, truth_of
+from mm_metrics.callbacks.watched import Watched
 from mm_metrics.counts.labels import Reader
 from mm_metrics.verdict import Finding
 

@@ -15,10 +15,10 @@ from mm_metrics.callbacks.auto import Auto, without_auto
 from mm_metrics.callbacks.contents import showers
 from mm_metrics.callbacks.counter import Counter, stage_of
 from mm_metrics.callbacks.output import Output, folder_of
-from mm_metrics.callbacks.prober import Watched
 from mm_metrics.callbacks.ranks import Once, shared
 from mm_metrics.callbacks.run import Run, callbacks_of, is_history
 from mm_metrics.callbacks.thresholds import FROM_VALIDATION, Thresholds
+from mm_metrics.callbacks.watched import Watched
 from mm_metrics.counts.plan import MAX_BYTES
 from mm_metrics.logging import SCORES
 from mm_metrics.metrics import ModalityConfusionMatrix

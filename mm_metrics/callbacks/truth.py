@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mm_metrics.ablation.batch import read_key
-from mm_metrics.callbacks.prober import Shown, Watched
+from mm_metrics.callbacks.prober import Shown
+from mm_metrics.callbacks.watched import Watched
 from mm_metrics.metrics.base import answered
 from mm_metrics.tasks import task_of
 
