@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import math
 import re
@@ -9,6 +10,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 _GROUPS = ("group", "speaker", "subject", "patient", "participant", "actor", "video", "dialogue", "session")
+_LONGEST_LIST = 100_000  # letters
+_NUMPY = re.compile(r"np\.\w+\(([^()]*)\)")  # np.str_('anna')
+_QUOTE, _BETWEEN, _BETWEEN_QUOTES = r"['\"]", r"\s+", r"(?<=['\"])\s+(?=['\"])"
 YES, NO = ("1", "true"), ("0", "false")
 
 
@@ -62,15 +66,33 @@ def as_text(cell: object) -> str | None:
     raise UnreadableError("no label", f"a {type(cell).__name__} is no label")
 
 
-def as_labels(cell: object) -> list[str]:
-    """The labels of a multilabel cell: a list, or words joined with ``|``; nothing is no label.
+def as_list(cell: object) -> object:
+    """The list that a text spells, as pandas, numpy and JSON write one into CSV; any other cell as it is.
 
-    >>> as_labels("smoke|flood"), as_labels(["smoke"]), as_labels(""), as_labels(3)
-    (['smoke', 'flood'], ['smoke'], [], ['3'])
+    >>> as_list("['anna', 'ben']"), as_list("['anna' 'ben']"), as_list("[12 5]"), as_list("[noise]")
+    (['anna', 'ben'], ['anna', 'ben'], [12, 5], '[noise]')
     """
-    if isinstance(cell, list | tuple):
-        return [text for part in cell if (text := as_text(part))]
-    return [text for part in (as_text(cell) or "").split("|") if (text := as_text(part))]
+    text = cell.strip() if isinstance(cell, str) else ""
+    if text[:1] + text[-1:] != "[]" or len(text) > _LONGEST_LIST:
+        return cell
+    text = _NUMPY.sub(r"\1", text)
+    if "," not in text:
+        text = f"[{re.sub(_BETWEEN_QUOTES if re.search(_QUOTE, text) else _BETWEEN, ',', text[1:-1].strip())}]"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+
+
+def as_labels(cell: object) -> list[str]:
+    """The labels of a multilabel cell: a list, or its text, or words joined with ``|``; nothing is no label.
+
+    >>> as_labels("smoke|flood"), as_labels(["smoke"]), as_labels(""), as_labels(3), as_labels("['smoke', 'flood']")
+    (['smoke', 'flood'], ['smoke'], [], ['3'], ['smoke', 'flood'])
+    """
+    cell = cell if isinstance(cell, list | tuple) else as_list(as_text(cell))
+    parts = cell if isinstance(cell, list | tuple) else str(cell or "").split("|")
+    return [text for part in parts if (text := as_text(part))]
 
 
 def as_bit(cell: object) -> bool:

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -306,6 +308,8 @@ def test_what_holds_nothing_is_like_nothing(tmp_path):
     files = manifests(tmp_path, {"train": ["a.wav", "c.mp4"], "test": ["b.wav", "d.mp4"]})
     found = from_files(files, ["clip"], near=False, progress=False)
     assert (found.findings, {row.how for row in found.compared}) == ((), {"nothing"})
+    place = f"{tmp_path}/train.csv, line"
+    assert any(f"clip: {place} 2: a.wav is empty; {place} 3: c.mp4 is empty; {tmp_path}/test" in n for n in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -391,6 +395,29 @@ def test_what_cannot_be_decoded_is_compared_by_bytes_and_said(tmp_path):
         ("test", "nothing"): 1,
     }
     assert "by bytes may share what was coded another way" in " ".join(str(found).split())
+    note = next(note for note in found.notes if "b.wav" in note)
+    for said in ("train.csv, line 3: b", "train.csv, line 4: d", "test.csv, line 2: c", "test.csv, line 3: d"):
+        assert f"{tmp_path}/{said}.wav is " in note
+
+
+def test_a_picture_that_unpacks_to_gigabytes_is_named_and_compared_by_bytes(tmp_path):
+    picture = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(10_000)))):
+        picture += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    (tmp_path / "bomb.png").write_bytes(picture)
+    splits = {"train": [{"x": tmp_path / "bomb.png"}], "test": [{"x": {"bytes": (tmp_path / "bomb.png").read_bytes()}}]}
+    found = find_leakage(splits, ["x"], target=None, near=False, progress=False)
+    assert [(f.kind, f.pairs) for f in found.findings] == [("exact", ((0, 0),))]
+    assert any("split 'train', sample 0: bomb.png is cut off, damaged or too large" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_are_a_file_whatever_holds_them(kind, tmp_path):
+    write(tmp_path / "a.wav", "wav", 1)
+    held = kind((tmp_path / "a.wav").read_bytes())
+    found = find_leakage({"a": [{"x": held}], "b": [{"x": tmp_path / "a.wav"}]}, ["x"], near=False, progress=False)
+    assert found.touched("b") == [0]
 
 
 def test_without_decoders_bytes_are_compared(tmp_path, monkeypatch):

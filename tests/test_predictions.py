@@ -182,7 +182,7 @@ def test_binary(task, tmp_path):
             assert card.score(score) == pytest.approx(reference(target, guess))
 
 
-@pytest.mark.parametrize("shape", ["words.csv", "words.jsonl", "lists.jsonl", "lists.parquet"])
+@pytest.mark.parametrize("shape", ["words.csv", "words.jsonl", "lists.csv", "lists.jsonl", "lists.parquet"])
 def test_multilabel(shape, tmp_path):
     draw = np.random.default_rng(2)
     target, guess = draw.random((2, 100, 3)) < 0.4

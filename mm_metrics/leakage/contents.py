@@ -34,6 +34,7 @@ PATH = re.compile(
 TEXTS, ARRAYS, TENSORS = (".txt", ".md", ".srt", ".vtt", ".lab"), (".npy", ".npz"), (".pt", ".pth")
 PICTURES = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 SOUNDS = ("WAV", "WAVEX", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "RF64", "W64", "NIST", "VOC")
+DECODED = re.compile(r"(?i)\.(?:txt|np[yz]|pth?|wav|flac|ogg|mp3|aiff|au|w64|png|jpe?g|gif|bmp|webp|tiff?|ppm)$")
 LARGEST = 2**27  # numbers of one decoded file; a larger one is compared by its bytes
 READ = 2**20  # bytes at a time
 LONGEST = 4096  # letters of a path
@@ -49,6 +50,7 @@ class Entry:
     how: str
     kind: str | None = None
     rate: float | None = None  # Hz
+    odd: str = ""  # why it is not compared, or not by its content
 
 
 def entry_of(value: Any, folder: Path | None = None, as_text: bool = False) -> Entry:
@@ -60,7 +62,7 @@ def entry_of(value: Any, folder: Path | None = None, as_text: bool = False) -> E
     and for what is no input.
 
     >>> entry_of("smoke on the second floor")
-    Entry(value='smoke on the second floor', how='text', kind=None, rate=None)
+    Entry(value='smoke on the second floor', how='text', kind=None, rate=None, odd='')
     >>> entry_of("clips/7.flac")
     Traceback (most recent call last):
     ValueError: 'clips/7.flac' looks like a file and there is none: mend the path, or say kinds={…: 'text'} to ...
@@ -75,8 +77,8 @@ def entry_of(value: Any, folder: Path | None = None, as_text: bool = False) -> E
         raise ValueError(f"a mapping of {sorted(map(str, value))}, expected one of array, bytes, path")
     if isinstance(value, str) and not as_text:
         return _named(value, folder) or Entry(value, "text")
-    if isinstance(value, bytes):
-        return _file(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return _file(bytes(value))
     if isinstance(value, list | tuple) and not as_text and value and all(_names(part, folder) for part in value):
         files = [entry_of(part, folder) for part in value]  # frames of a video
         how = "content" if all(file.how == "content" for file in files) else "bytes"
@@ -129,10 +131,11 @@ def _places(text: str, folder: Path | None) -> dict[str, None]:
 
 
 def _file(file: Path | bytes) -> Entry:
+    name = file.name if isinstance(file, Path) else "a file"
     for decode in (_by_ending, _picture, _sound):
         try:
             if (found := decode(file)) is not None:
-                return found
+                return found if np.size(found.value) else replace(found, odd=f"{name} is empty")
         except Exception:  # each decoder has its own ways to say that these bytes are none of its kind
             continue
     hashed, size = hasher(), 0
@@ -140,7 +143,10 @@ def _file(file: Path | bytes) -> Entry:
         while part := stream.read(READ):
             hashed.update(part)
             size += len(part)
-    return Entry(hashed.digest() + size.to_bytes(8, "little") if size else b"", "bytes")
+    if not size:
+        return Entry(b"", "bytes", odd=f"{name} is empty")
+    odd = f"{name} is cut off, damaged or too large, so its bytes are compared" if DECODED.search(name) else ""
+    return Entry(hashed.digest() + size.to_bytes(8, "little"), "bytes", odd=odd)
 
 
 def _by_ending(file: Path | bytes) -> Entry | None:

@@ -55,7 +55,7 @@ def on_ray(splits: Mapping[str, Any], plan: Plan, workers: int | None) -> dict[s
         if isinstance(found[number][0], Exception):
             raise found[number][0]
     prints = {name: [found[n][0] for n, part in enumerate(parts) if part.split == name] for name in splits}
-    return {name: reduce(add, several or [_of(name, [], plan, 0)]) for name, several in prints.items()}
+    return {name: reduce(add, several or [fingerprint(name, [], plan)]) for name, several in prints.items()}
 
 
 def _parts(name: str, split: Any, plan: Plan) -> Iterator[Part]:
@@ -86,10 +86,6 @@ def _read(plan: Plan, part: Part) -> tuple[Fingerprints | Exception, dict[str, s
     else:
         samples = Subset(part.source, range(part.start, part.stop))
     try:
-        return _of(part.split, samples, own, part.before + part.start), own.kinds
+        return fingerprint(part.split, samples, own, start=part.before + part.start), own.kinds
     except (TypeError, ValueError, ImportError) as error:
         return error, own.kinds
-
-
-def _of(name: str, samples: Any, plan: Plan, start: int) -> Fingerprints:
-    return fingerprint(name, samples, plan, lambda elements, total: elements, start)

@@ -181,24 +181,23 @@ def _checked(content: Any) -> Leakage:
     """A Leakage from parsed JSON, every field looked at."""
     _expect(isinstance(content, dict) and content.get("format") == FORMAT, "its format is another")
     _expect(content.get("version") == VERSION, f"its version is {content.get('version')!r}")
-    sizes, notes = content["sizes"], content["notes"]
+    sizes, notes, groups = content["sizes"], content["notes"], content.get("groups", [])
     _expect(isinstance(sizes, dict) and all(_is_count(N) for N in sizes.values()), "sizes are counts")
-    _expect(isinstance(notes, list) and all(isinstance(note, str) for note in notes), "notes are strings")
+    for texts in (notes, groups):
+        _expect(isinstance(texts, list) and all(isinstance(text, str) for text in texts), "notes, groups are strings")
     rows = content.get("compared", [])  # files written before it was counted have none
-    compared = tuple(Compared(row["modality"], row["split"], row["how"], row["count"]) for row in rows)
+    compared = tuple(Compared(**row) for row in rows)
     for row in compared:
         _expect(isinstance(row.modality, str) and row.split in sizes, "what was compared is a modality of a split")
         _expect(row.how in (*HOW, "nothing") and _is_count(row.count), "what was compared how is a count")
-    groups = content.get("groups", [])
-    _expect(isinstance(groups, list) and all(isinstance(name, str) for name in groups), "groups are names")
     order, findings = list(sizes), []
     for entry in content["findings"]:
-        kind, modality, splits = entry["kind"], entry["modality"], tuple(entry["splits"])
-        count, share = entry["count"], entry["share"]
+        splits, samples = tuple(entry["splits"]), tuple(entry["samples"])
         pairs = tuple((i, j) for i, j in entry["pairs"])
-        samples = tuple(entry["samples"])
+        found = Finding(**entry | {"splits": splits, "samples": samples, "pairs": pairs})
+        kind, count, share = found.kind, found.count, found.share
         _expect(kind in FINDING_KINDS, f"kind {kind!r} is not one of {FINDING_KINDS}")
-        _expect(isinstance(modality, str), "a modality is a string")
+        _expect(isinstance(found.modality, str), "a modality is a string")
         _expect(len(splits) == 2 and all(split in order for split in splits), f"splits {splits} are two of {order}")
         _expect(order.index(splits[0]) <= order.index(splits[1]), f"splits {splits} have the earlier one first")
         A, B = sizes[splits[0]], sizes[splits[1]]
@@ -209,5 +208,5 @@ def _checked(content: Any) -> Leakage:
         _expect(_is_count(count) and count > 0, "a count is positive")
         _expect(isinstance(share, float | int) and 0 <= share <= 1, "a share lies in 0…1")
         _expect(kind == "group" or (count == len(samples) and abs(share - count / B) < 1e-9), "count, share, samples")
-        findings.append(Finding(kind, modality, (splits[0], splits[1]), count, float(share), pairs, samples))
+        findings.append(found)
     return Leakage(tuple(findings), sizes, tuple(notes), compared, tuple(groups))

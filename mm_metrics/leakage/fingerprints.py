@@ -6,6 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -20,7 +21,9 @@ from mm_metrics.leakage.inputs import NOTHING, Input
 from mm_metrics.leakage.samples import Sample, each_sample, keys_of, streams
 
 CHUNK = 256  # samples described at a time
+ODD_KEPT = 4  # files that could not be compared as others are
 AGAIN = 8  # samples read twice, to see whether they stay the same
+Bar = Callable[[Iterator, int | None], Iterator]
 Describe = Callable[[list[Input], list[float | None]], np.ndarray]
 
 
@@ -56,13 +59,15 @@ class Read:
     compared: Counter[str]  # how → samples: value, text, content, bytes, nothing
     rows: np.ndarray  # (P,) numbers of the samples that near copies are looked for by
     records: np.ndarray  # (P,) what they are found by
+    odd: tuple[str, ...]  # the first files that were not compared by their content, and why
 
     def __add__(self, other: Read) -> Read:
         """Of this part of a split and the next one; where a part has no record it knows no record's type."""
         records = [part for part in (self.records, other.records) if len(part)] or [other.records]
         rows = np.concatenate([self.rows, other.rows + len(self.digests)])
         digests = np.concatenate([self.digests, other.digests])
-        return Read(digests, self.compared + other.compared, rows, np.concatenate(records))
+        odd = (self.odd + other.odd)[:ODD_KEPT]
+        return Read(digests, self.compared + other.compared, rows, np.concatenate(records), odd)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Fingerprints:
 
 
 def fingerprint(
-    name: str, source: Any, plan: Plan, bar: Callable[[Iterator, int | None], Iterator], start: int = 0
+    name: str, source: Any, plan: Plan, bar: Bar = lambda samples, _: samples, start: int = 0
 ) -> Fingerprints:
     """Read the split, or its part from sample ``start``, once; raise ValueError where an input is no input."""
     parts = streams(source, plan.keys)
@@ -109,12 +114,12 @@ def fingerprint(
     seen: set[Hashable] = set()
     for number, sample in enumerate(bar(samples, None if None in totals else sum(totals))):  # type: ignore[arg-type]
         seen.update(sample)
-        reads, key = "presence", plan.presence
+        reads, key, where = "presence", plan.presence, partial(_where, sample, name, start + number)
         try:
             present = _presence(sample, plan)
             for modality, column in columns.items():
                 reads, key = f"modality {modality!r}", column.keys[0]
-                column.add(number, sample if present[modality] else {})
+                column.add(number, sample if present[modality] else {}, where)
             reads, key = "target", plan.target
             labels.append(inputs.label_digest(sample.get(plan.target)))
             for key in plan.groups:
@@ -122,10 +127,8 @@ def fingerprint(
                 found = dict.fromkeys(inputs.names_of(sample.get(key)))
                 groups[str(key)] += [(number, inputs.digest(group)) for group in found]
         except (TypeError, ValueError, OSError) as error:
-            where = f"split {name!r}, sample {start + number}, {reads}"
-            if PLACE in sample:
-                where = f"{sample[PLACE].source.where(sample[PLACE].row)}, column {key!r}"
-            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where}: {error}") from error
+            what = f"column {key!r}" if PLACE in sample else reads
+            raise (TypeError if isinstance(error, TypeError) else ValueError)(f"{where()}, {what}: {error}") from error
     numbers = {field: np.array([number for number, _ in pairs], dtype=np.int64) for field, pairs in groups.items()}
     return Fingerprints(
         {modality: column.read() for modality, column in columns.items()},
@@ -144,7 +147,7 @@ def changes(name: str, source: Any, plan: Plan, found: Fingerprints) -> bool:
     if total is None:
         return False
     few = replace(plan, batched=bool(batched), kinds=dict(plan.kinds), near=frozenset())
-    again = fingerprint(name, islice(elements, 1 if batched else AGAIN), few, lambda samples, _: samples)
+    again = fingerprint(name, islice(elements, 1 if batched else AGAIN), few)
     pairs = ((read.digests, found.inputs[modality].digests[: len(again)]) for modality, read in again.inputs.items())
     return any((one != other).any() for one, other in pairs)
 
@@ -164,8 +167,9 @@ class _Column:
         self.rows: list[int] = []
         self.waiting: list[tuple[Input, float | None]] = []
         self.blocks: list[np.ndarray] = []
+        self.odd: list[str] = []
 
-    def add(self, number: int, sample: Sample) -> None:
+    def add(self, number: int, sample: Sample, where: Callable[[], str]) -> None:
         value = sample.get(self.keys[0])
         blank = (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and value != value)
         if value is None or blank:  # pandas puts NaN where there is nothing
@@ -173,6 +177,8 @@ class _Column:
             return
         folder = sample[PLACE].source.path.parent if PLACE in sample else None
         entry = entry_of(value, folder, self.modality in self.plan.letters)
+        if entry.odd and len(self.odd) < ODD_KEPT:
+            self.odd.append(f"{where()}: {entry.odd}")
         if isinstance(entry.value, bytes):  # of a file, whatever the others are: it can be equal, and not alike
             self._keep(entry.how if entry.value else "nothing", inputs.digest(entry.value) if entry.value else NOTHING)
             return
@@ -209,7 +215,12 @@ class _Column:
         if self.waiting:
             self._describe()
         records = np.concatenate(self.blocks) if self.blocks else np.zeros(0)
-        return Read(_stacked(self.digests), self.compared, np.array(self.rows, dtype=np.int64), records)
+        rows = np.array(self.rows, dtype=np.int64)
+        return Read(_stacked(self.digests), self.compared, rows, records, tuple(self.odd))
+
+
+def _where(sample: Sample, split: str, number: int) -> str:
+    return sample[PLACE].source.where(sample[PLACE].row) if PLACE in sample else f"split {split!r}, sample {number}"
 
 
 def _watch(elements: Iterator[Any], first: list[str]) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from torch import Tensor
 
-from mm_metrics.cells import as_labels
+from mm_metrics.cells import as_labels, as_list
 
 try:
     from xxhash import xxh3_128 as hasher  # 128 bits at memory speed
@@ -133,6 +133,7 @@ def names_of(value: Any) -> list[str]:
         # as a Python float, float32's 3.14 is 3.140000104…
         short = array.dtype in (np.float16, np.float32)
         value = [float(str(x)) for x in array.reshape(-1)] if short else array.reshape(-1).tolist()
+    value = as_list(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [name for part in value for name in names_of(part)]
     names = as_labels(str(value) if isinstance(value, date | Decimal) else value)
@@ -147,6 +148,7 @@ def label_digest(value: Any) -> np.ndarray:
     >>> bool((label_digest(["smoke", "flood"]) == label_digest("flood|smoke")).all())
     True
     """
+    value = as_list(value)
     several = isinstance(value, list | tuple | set | frozenset)
     numbers = isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
     if numbers or (several and all(isinstance(part, int | float) for part in value)):

@@ -10,7 +10,7 @@ import numpy as np
 
 from mm_metrics.extras import install
 from mm_metrics.leakage.findings import HOW, PAIRS_KEPT, Compared, Finding
-from mm_metrics.leakage.fingerprints import Fingerprints, Plan, Read
+from mm_metrics.leakage.fingerprints import ODD_KEPT, Fingerprints, Plan, Read
 from mm_metrics.leakage.lookup import codes, matches
 from mm_metrics.leakage.near import kinds as near_copies
 
@@ -126,8 +126,11 @@ def notes_of(
         if modality in plan.near and apart:
             which = "" if apart == N else f" of {apart:,} of {N:,}"
             yield f"{modality}: exact copies only{which}; kinds={{{modality!r}: …}} says text, image or audio."
+        odd = [what for part in prints.values() for what in part.inputs[modality].odd]
+        lacking = [package for name, package in DECODERS.items() if find_spec(name) is None]
+        if odd and not lacking:
+            yield f"{modality}: {'; '.join(odd[:ODD_KEPT])}{'; …' if len(odd) >= ODD_KEPT else '.'}"
         if any(row.modality == modality and row.how == "bytes" for row in compared):
-            lacking = [package for name, package in DECODERS.items() if find_spec(name) is None]
             more = f"; {install(*lacking)} decodes more" if lacking else ""
             yield f"{modality}: what was compared by bytes may share what was coded another way{more}."
     if moving:

@@ -87,7 +87,7 @@ class Answers:
         if self.kind.ordinal:
             return _number(cell, "target")
         if self.kind.by_label:
-            return self._row(cell, as_target_labels(cell), strict=True)
+            return self._row(as_target_labels(cell), strict=True)
         text = as_text(cell)
         if not text:
             raise UnreadableError("no target", "there is no target")
@@ -105,9 +105,8 @@ class Answers:
         if self.probabilities:
             return self._probabilities(cell)
         if self.kind.by_label:
-            return self._row(
-                cell, as_labels(cell) if self.extract is None else extracted(cell, self.extract), strict=False
-            )
+            labels = as_labels(cell) if self.extract is None else extracted(cell, self.extract)
+            return self._row(labels, strict=False)
         text = as_text(cell) or ""
         if self.threshold is not None:
             return int(_probability(text) > self.threshold) if text else len(self.classes)
@@ -148,7 +147,7 @@ class Answers:
             raise UnreadableError("no probability", f"{quoted(cell)} sums to {sum(values):.4g}, probabilities to 1")
         return values if self.shape else values[0]
 
-    def _row(self, cell: object, labels: list[str], strict: bool) -> list[int]:
+    def _row(self, labels: list[str], strict: bool) -> list[int]:
         row = [0] * self.width
         for label in labels:
             code = self._codes.get(self.folded(label), len(self.classes))

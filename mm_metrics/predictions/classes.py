@@ -9,14 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mm_metrics.cells import UnreadableError, as_text
-from mm_metrics.predictions.answers import (
-    MAX_CLASSES,
-    as_target_labels,
-    check_label,
-    found_classes,
-    is_number,
-    parsed,
-)
+from mm_metrics.predictions.answers import MAX_CLASSES, as_target_labels, check_label, found_classes, is_number, parsed
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.rows import distinct

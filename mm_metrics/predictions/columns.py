@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,20 +32,15 @@ class Columns:
 
 def presence_columns(header: Iterable[str], modalities: Modalities, renamed: Renamed) -> dict[str, str]:
     """The column of each modality's presence; all or none. Raises ValueError where only some are there."""
-    header = list(header)
-    if isinstance(renamed, Mapping):
-        unknown = set(renamed) - set(modalities)
-        if unknown:
-            raise ValueError(f"presence names {sorted(unknown)}, the modalities are {modalities.names}")
+    header, given = list(header), dict(renamed) if isinstance(renamed, Mapping) else {}
+    if unknown := set(given) - set(modalities):
+        raise ValueError(f"presence names {sorted(unknown)}, the modalities are {modalities.names}")
     head, _, tail = _pattern("presence_{modality}" if isinstance(renamed, Mapping) else renamed, "modality")
-    named = {name: head + name + tail for name in modalities} | (dict(renamed) if isinstance(renamed, Mapping) else {})
-    missing = [column for column in named.values() if column not in header]
-    if len(missing) == len(named) and not isinstance(renamed, Mapping):
-        return {}
     # A modality without a column is always there, as text is where every sample is a question; a typo must not pass.
-    if isinstance(renamed, Mapping) and (lost := [name for name in renamed if named[name] in missing]):
-        raise ValueError(f"presence: there is no column {named[lost[0]]!r}, there are {shown(header)}")
-    return {name: column for name, column in named.items() if column not in missing}
+    if lost := [column for column in given.values() if column not in header]:
+        raise ValueError(f"presence: there is no column {lost[0]!r}, there are {shown(header)}")
+    named = {name: head + name + tail for name in modalities} | given
+    return {name: column for name, column in named.items() if column in header}
 
 
 def prediction_columns(
@@ -58,16 +54,14 @@ def prediction_columns(
     unread = []
     header = list(header)
     if isinstance(renamed, Mapping):
-        pairs = [(coalition, column) for coalition, column in renamed.items()]
+        pairs = list(renamed.items())
         for coalition, column in pairs:
             if column not in header:
                 raise ValueError(f"coalition {coalition}: there is no column {column!r}, there are {shown(header)}")
     else:
-        head, _, tail = _pattern(renamed, "coalition")
-        fits = [
-            name for name in header if name.startswith(head) and name.endswith(tail) and len(name) > len(head + tail)
-        ]
-        pairs = [(name[len(head) : len(name) - len(tail)], name) for name in fits]
+        head, _, tail = map(re.escape, _pattern(renamed, "coalition"))
+        fits = (re.fullmatch(f"{head}(.+){tail}", name, re.DOTALL) for name in header)
+        pairs = [(match[1], match[0]) for match in fits if match]
     for coalition, column in pairs:
         try:
             found.setdefault(modalities.mask(coalition) | always, []).append(column)

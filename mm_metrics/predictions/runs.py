@@ -44,16 +44,10 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
     plan = list(_plan(how, runs_of, files))
     notes: list[str] = []
     held = {column for _, columns in plan for column in columns.wanted}
-    for option, names in (
-        ("target", () if how.correct else (how.target,)),
-        ("group", (how.group,)),
-        ("by", how.values),
-    ):
-        for name in names:
-            if name is not None and name not in held:
-                raise ValueError(
-                    f"no file has a column {name!r}: --{option} NAME says which, or add the file that has it"
-                )
+    needed = [("target", None if how.correct else how.target), ("group", how.group), *(("by", c) for c in how.values)]
+    for option, name in needed:
+        if name is not None and name not in held:
+            raise ValueError(f"no file has a column {name!r}: --{option} NAME says which, or add the file that has it")
     known = {name for _, columns in plan for name in columns.presence}
     if missing := [name for name in how.modalities if name not in known]:
         notes.append(f"No presence column for {', '.join(missing)}: taken as present in every sample.")

@@ -16,6 +16,7 @@ import numpy as np
 from mm_metrics.cells import UnreadableError
 from mm_metrics.tables.source import Block, Refuse, Source
 
+Row = list[str] | tuple[int, csv.Error]  # cells; or how many lines a row took that is no CSV, and why
 _BLOCK = 4 * 2**20  # characters
 _HEADER = 2**20  # characters in which the header has to end
 _LONGEST = 16 * 2**20  # characters of a cell, and of a line
@@ -66,16 +67,16 @@ def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -
             row = end
 
 
-def place(source: Source, row: int) -> str:
+def line(source: Source, row: int) -> int | None:
     """The physical line that a row begins on: quoted cells may hold line breaks."""
     with source.text("") as file:
-        reader, line, number = _reader(source, file), 1, -2
+        reader, number, first = _reader(source, file), -2, 1
         for fields in _rows(reader):
             number += bool(fields)  # empty lines are no rows, for pyarrow too
             if number == row and fields:
-                return f"line {line}"
-            line = reader.line_num + 1
-    return f"row {row + 1}"
+                return first
+            first = reader.line_num + 1
+    return None
 
 
 def _lines(source: Source, rest: str, file: TextIO) -> Iterator[str]:
@@ -111,17 +112,18 @@ def _plain(source: Source, text: str, header: list[str], wanted: list[str]) -> A
         return None
 
 
-def _wrong(source: Source, row: int, cells: list[str] | _Broken, due: int) -> UnreadableError | None:
-    if not isinstance(cells, _Broken):
+def _wrong(source: Source, row: int, cells: Row, due: int) -> UnreadableError | None:
+    if isinstance(cells, list):
         sentence = f"it has {len(cells)} fields, the header {due}"
         return None if len(cells) == due else UnreadableError("number of fields", sentence)
-    if cells.lines > 1:  # who knows how many rows these lines were
+    lines, reason = cells
+    if lines > 1:  # who knows how many rows these lines were
         raise ValueError(f"{source.where(row)}: a quote opens that is not closed")
-    return UnreadableError("no CSV", f"it is no CSV ({cells.reason})")
+    return UnreadableError("no CSV", f"it is no CSV ({reason})")
 
 
-def _batches(rows: Iterable[list[str] | _Broken], block_rows: int) -> Iterator[list[list[str] | _Broken]]:
-    batch: list[list[str] | _Broken] = []
+def _batches(rows: Iterable[Row], block_rows: int) -> Iterator[list[Row]]:
+    batch: list[Row] = []
     size = 0
     for fields in rows:
         batch.append(fields)
@@ -133,14 +135,7 @@ def _batches(rows: Iterable[list[str] | _Broken], block_rows: int) -> Iterator[l
         yield batch
 
 
-class _Broken:
-    """A row that is no CSV, and how many lines it took."""
-
-    def __init__(self, lines: int, reason: csv.Error) -> None:
-        self.lines, self.reason = lines, reason
-
-
-def _rows(reader: Any) -> Iterator[list[str] | _Broken]:
+def _rows(reader: Any) -> Iterator[Row]:
     while True:
         before = reader.line_num
         try:
@@ -148,7 +143,7 @@ def _rows(reader: Any) -> Iterator[list[str] | _Broken]:
         except StopIteration:
             return
         except csv.Error as error:
-            fields = _Broken(reader.line_num - before, error)
+            fields = reader.line_num - before, error
         yield fields
 
 

@@ -61,15 +61,15 @@ def blocks(source: Source, wanted: list[str], refuse: Refuse, block_rows: int) -
         yield _block(rows, objects, wanted, row + 1)
 
 
-def place(source: Source, row: int) -> str:
+def line(source: Source, row: int) -> int | None:
     """The physical line of a row: empty lines are no rows."""
     with source.text("\n") as file:
         number = -1
-        for line, content in enumerate(iter(lambda: file.readline(_LONGEST_LINE), ""), start=1):
+        for at, content in enumerate(iter(lambda: file.readline(_LONGEST_LINE), ""), start=1):
             number += bool(content.strip())
             if number == row:
-                return f"line {line}"
-    return f"row {row + 1}"
+                return at
+    return None
 
 
 def _block(rows: list[int], objects: list[dict[str, Any]], wanted: list[str], end: int) -> Block:

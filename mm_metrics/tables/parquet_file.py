@@ -49,11 +49,6 @@ def split(source: Source, rows: int) -> list[Source]:
     return [replace(source, groups=tuple(part)) for part in parts]
 
 
-def place(source: Source, row: int) -> str:
-    """The number of a row, from 1."""
-    return f"row {row + 1}"
-
-
 def parquet() -> Any:
     """Pyarrow's reader and writer; ImportError with what to install."""
     try:

@@ -28,14 +28,7 @@ from mm_metrics.cells import UnreadableError
 
 BLOCK_ROWS = 65_536
 FORMATS = {"csv": "csv_file", "tsv": "csv_file", "jsonl": "json_lines", "parquet": "parquet_file"}
-SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
+SUFFIXES = {f".{name}": name for name in FORMATS} | {".ndjson": "jsonl", ".pq": "parquet"}
 
 FilePath = str | os.PathLike[str]
 Refuse = Callable[[int, UnreadableError], None]  # row, reason
@@ -105,13 +98,10 @@ class Source:
             if block is None:
                 yield Block(np.empty(0, np.int64), {name: [] for name in wanted}, 0)
 
-    def place(self, row: int) -> str:
-        """Where a person finds a row, by reading the file again: "line 12", or "row 12" in Parquet."""
-        return self._reader.place(self, row)
-
     def where(self, row: int) -> str:
-        """The file's name and the row's place, for a message."""
-        return f"{self.name}, {self.place(row)}"
+        """Where a person finds a row, by reading the file again: "a.csv, line 12", or "b.parquet, row 12"."""
+        line = None if self.format == "parquet" else self._reader.line(self, row)
+        return f"{self.name}, {f'row {row + 1}' if line is None else f'line {line}'}"
 
     def split(self, rows: int) -> list[Source]:
         """The file in parts that can be read apart: of Parquet, row groups of so many rows together; else one."""

@@ -10,6 +10,7 @@ more alike a copy must be: of tiny, enlarged or blurred pictures a crop is no lo
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -146,13 +147,11 @@ def likeness(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     one, other = a.astype(np.float32), b.astype(np.float32)
     for left, right in ((one, other), (other, one)):
         whole = _unit(_crop(0.0, 0.0, COARSE) @ left @ _crop(0.0, 0.0, COARSE).T)
-        for above in CROPS:
-            for below in CROPS:
-                rows = _crop(above, below, COARSE) @ right
-                for before in CROPS:
-                    for after in CROPS:
-                        view = _unit(rows @ _crop(before, after, COARSE).T)
-                        np.maximum(best, np.einsum("pxy,pxy->p", whole, view), out=best)
+        for above, below in product(CROPS, repeat=2):
+            rows = _crop(above, below, COARSE) @ right
+            for before, after in product(CROPS, repeat=2):
+                view = _unit(rows @ _crop(before, after, COARSE).T)
+                np.maximum(best, np.einsum("pxy,pxy->p", whole, view), out=best)
     return best
 
 
