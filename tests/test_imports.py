@@ -48,13 +48,13 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5399,
+    "core": 5401,
     "ablation": 2558,
     "callbacks": 2802,
     "render": 1782,
-    "predictions": 1480,
-    "leakage": 1478,
-    "tables": 342,
+    "predictions": 1460,
+    "leakage": 1494,
+    "tables": 331,
 }
 
 
