@@ -260,6 +260,53 @@ def test_multilabel_hits_are_exact_matches():
     assert list(value.class_scores("f1")) == ["0", "1"]
 
 
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.data())
+def test_every_card_that_can_be_counted_can_be_read_again(draw):
+    def of(*choices):
+        return draw.draw(st.sampled_from(choices))
+
+    task, M, R, N, V = (
+        of("multiclass", "binary", "multilabel", "ordinal"),
+        of(1, 2, 3),
+        of(0, 20),
+        of(0, 1, 80),
+        of(0, 2, 3),
+    )
+    logits = {"multiclass": ("auroc", "top2"), "ordinal": ("mae", "pearson")}.get(task, ("auroc", "dprime"))
+    further = of((), logits[:1], logits, () if task == "ordinal" else ("calibration_error", "brier", "log_loss"))
+    sizes = {"multiclass": {"num_classes": 4}, "multilabel": {"num_labels": 3}, "ordinal": {"edges": [-0.5, 0.5]}}
+    more = {"task": task, "by": {"c": V} if V else None, "scores": further, "from_logits": True, "bootstrap": R}
+    metric = CoalitionConfusionMatrix(("a", "b", "c")[:M], **more, **sizes.get(task, {}), ignore_index=of(None, 1))
+    random = torch.Generator().manual_seed(draw.draw(st.integers(0, 99)))
+    shape = {"multiclass": (4,), "multilabel": (3,)}.get(task, ())
+    target = torch.randint(2, (N, *shape) if task == "multilabel" else (N,), generator=random)
+    presence = of(None, torch.rand(N, M, generator=random) < 0.7, torch.zeros(N, M, dtype=torch.bool))
+    metric.update(
+        torch.randn(2**M, N, *shape, generator=random),
+        target,
+        presence,
+        of(None, torch.arange(N)),
+        of(None, torch.arange(N) // 3),
+        {"c": torch.randint(V, (N,), generator=random)} if V else None,
+        counted=of(None, torch.rand(2**M, N, generator=random) < 0.8),
+    )
+    card = metric.scorecard()
+    again = Scorecard.from_json(card.to_json())
+    assert again == card
+    assert again.parts == card.parts
+
+
+def test_values_of_a_column_that_never_come_are_said():
+    for values in (2, ["DE", "EN"]):
+        metric = CoalitionConfusionMatrix(("a",), num_classes=2, by={"language": values, "kind": ["x"]})
+        metric.update(
+            torch.zeros(2, 2, dtype=torch.long), torch.tensor([0, 1]), by={"language": ["de", "en"], "kind": ["x", "y"]}
+        )
+        with pytest.warns(UserWarning, match="language"):
+            metric.scorecard()
+
+
 def test_json_round_trip(tmp_path):
     value = card(class_names=("a", "b", "c"))
     text = value.to_json(tmp_path / "card.json")

@@ -8,6 +8,7 @@ because a look at a value on an accelerator stalls it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -45,13 +46,17 @@ class Reader:
     kind: str = "multiclass"
     num_classes: int | None = None
     num_labels: int | None = None
-    threshold: float | tuple[float, ...] = 0.5
+    threshold: float | Sequence[float] = 0.5
     from_logits: bool = False
     ignore_index: int | None = None
-    edges: tuple[float, ...] | str | None = None
+    edges: Sequence[float] | str | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes that do not fit the task."""
+        for name in ("threshold", "edges"):  # lists, as configurations have them
+            value = getattr(self, name)
+            if not isinstance(value, str | int | float | None):
+                object.__setattr__(self, name, tuple(float(part) for part in value))
         if self.task.ordinal:
             self._check_edges()
         elif self.edges is not None:
@@ -87,7 +92,7 @@ class Reader:
     @property
     def thresholds(self) -> tuple[float, ...]:
         """One threshold, or one for each label."""
-        return tuple(self.threshold) if isinstance(self.threshold, tuple) else (float(self.threshold),)
+        return (float(t),) if isinstance(t := self.threshold, int | float) else tuple(t)
 
     @property
     def rounded(self) -> bool:

@@ -188,6 +188,14 @@ class Layout:
         """
         return self.view(counts, "hits")
 
+    def strange(self, counts: Tensor) -> list[str]:
+        """Columns none of whose values any sample has, though samples were counted."""
+        of = {column: [f"{column}/{value}" for value in values] for column, values in self.by if column != HALF}
+        samples = dict(zip(self.slices, self.class_sums(counts).actual[-1].sum((-1, -2)).tolist(), strict=True))
+        return [
+            column for column, names in of.items() if not any(samples[n] for n in names[:-1]) and samples[names[-1]]
+        ]
+
     def by_slice(self, counts: Tensor) -> Tensor:
         """``(K, G, ...)`` to ``(K, S, ...)``, always a copy; made of sums, which every device has for integers."""
         columns = range(2, 2 + len(self.by))

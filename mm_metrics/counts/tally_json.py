@@ -42,6 +42,7 @@ _OF_LAYOUT: dict[str, Any] = {  # what a layout has beyond its sizes, and what i
     "marks": 0,
     "spread_bins": 64,
 }
+_OF_ANY_SIGN = {"groups", "ties", "totals", "replicate_totals", "spare"}  # hashes, differences, and what counts nowhere
 _MAX_CELLS = 2**30  # 8 GiB of counts: more is a damaged or a hostile file
 _SURELY_FITS, _LIKELY = 2**30, 64  # bytes unpacked, and beyond them how many to a packed one
 _DEEPEST, _NESTED = 64, (dict, list, tuple)  # levels of info
@@ -131,7 +132,7 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
     if len(raw) != 8 * layout.size or hashlib.sha256(raw).hexdigest() != content["sha256"]:
         raise ValueError("its counts do not fit their layout or their checksum")
     counts = torch.from_numpy(np.frombuffer(raw, dtype="<i8").astype(np.int64))
-    for name in layout.fields.keys() - {"groups", "ties", "totals", "replicate_totals"}:  # hashes, and sums of any sign
+    for name in layout.fields.keys() - _OF_ANY_SIGN:
         field = layout.view(counts, name)
         if field.numel() and (int(field.min()) < 0 or int(field.max()) > _MOST):
             raise ValueError(f"{name} holds a count outside 0…{_MOST}")

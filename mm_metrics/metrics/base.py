@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -85,7 +85,7 @@ class ModalityMetric(Metric):
         task: str = "multiclass",
         num_labels: int | None = None,
         *,
-        threshold: float | Iterable[float] = 0.5,
+        threshold: float | Sequence[float] = 0.5,
         from_logits: bool = False,
         ignore_index: int | None = None,
         validate_args: bool | None = None,
@@ -98,15 +98,13 @@ class ModalityMetric(Metric):
         scores: Iterable[str] = (),
         bins: int = 512,
         by: Mapping[str, object] | None = None,
-        edges: Iterable[float] | str | None = None,
+        edges: Sequence[float] | str | None = None,
         extract: str | Callable[[str], object] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**{"dist_sync_fn": all_reduced, "compute_with_cache": False, **kwargs})
         self.modalities = Modalities(modalities)
-        cut = threshold if isinstance(threshold, int | float) else tuple(float(t) for t in threshold)
-        cuts = edges if edges is None or isinstance(edges, str) else tuple(float(edge) for edge in edges)
-        self.reader = Reader(task, num_classes, num_labels, cut, from_logits, ignore_index, cuts)
+        self.reader = Reader(task, num_classes, num_labels, threshold, from_logits, ignore_index, edges)
         self.task = self.reader.task
         self.validate_args = validate_args
         if not isinstance(bootstrap, int) or bootstrap < 0:
@@ -313,6 +311,12 @@ class ModalityMetric(Metric):
             if not synced:
                 self.unsync(should_unsync=self._is_synced)
         self._refuse(counts)
+        for column in self.layout.strange(counts):
+            warnings.warn(
+                f"by[{column!r}]: none of its values came with any sample, so all are in {column}/other; values are "
+                "compared letter by letter, and of by={column: n} they are the codes 0…n-1",
+                stacklevel=2,
+            )
         shards = () if self._numbered and self.layout.R else (self.shard,)
         return Scorecard(self.layout, self.task.name, counts, self.seed, self.class_names, shards, info=info)
 

@@ -12,6 +12,7 @@ import torch
 
 from mm_metrics import CoalitionConfusionMatrix
 from mm_metrics.callbacks.book import Book
+from mm_metrics.callbacks.truth import Rows
 from mm_metrics.predictions.book import score_book
 from scripts.benchmarks.timing import Row, peak_mebibytes
 
@@ -29,13 +30,13 @@ def measure(quick: bool = False) -> Iterator[Row]:
     trainer = SimpleNamespace(is_global_zero=True, world_size=1)
     counted = written = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        book = Book(Path(folder), "val", 0, metric)
+        book = Book(Path(folder), "val", 0, metric, print)
         for first in range(0, n, _BATCH):
             preds, target = torch.randn(8, _BATCH, 10, generator=random), torch.randint(10, (_BATCH,), generator=random)
             index, start = torch.arange(first, first + _BATCH), time.process_time()
             labels = metric.count(preds, target, presence, index)
             middle = time.process_time()
-            book.add(metric.layout.masks or (), preds, labels, presence, index)
+            book.add(metric.layout.masks or (), Rows(preds, target, presence, numbers=index), labels)
             counted, written = counted + middle - start, written + time.process_time() - middle
         start = time.process_time()
         book.finish(trainer)
