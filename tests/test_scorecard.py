@@ -297,6 +297,19 @@ def test_every_card_that_can_be_counted_can_be_read_again(draw):
     assert again.parts == card.parts
 
 
+@pytest.mark.parametrize("changed", [0, 4])
+def test_a_model_that_reads_what_presence_calls_absent_is_said_to(changed):
+    preds, target, presence, index = data()
+    preds = torch.cat([preds, preds[-1:]])
+    preds[-1, :changed] = torch.where(
+        preds[-1, :changed] == target[:changed], (target[:changed] + 1) % 3, target[:changed]
+    )
+    metric = CoalitionConfusionMatrix(NAMES, num_classes=3, coalitions=["none", *NAMES, "all", UNHIDDEN], bootstrap=20)
+    metric.update(preds, target, presence, index)
+    said = [note for note in metric.scorecard().verdict().notes if "absent" in note]
+    assert [f" {changed} are right or wrong" in note for note in said] == [True] * (changed > 0)
+
+
 def test_values_of_a_column_that_never_come_are_said():
     for values in (2, ["DE", "EN"]):
         metric = CoalitionConfusionMatrix(("a",), num_classes=2, by={"language": values, "kind": ["x"]})

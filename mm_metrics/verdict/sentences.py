@@ -111,6 +111,8 @@ def notes(
             yield f"Samples are taken as independent: where several {which}."
     if apart := _answered_apart(card):
         yield apart
+    if changed := _seen_though_absent(card):
+        yield changed
     if card.judged:
         yield "Only accuracy is judged: the answers are marked right or wrong."
 
@@ -159,6 +161,18 @@ def _answered_apart(card: Tally) -> str:
     return (
         f"The coalitions did not answer the same samples{how_many}: drops, gains and Shapley values are over "
         "those that both did, where presence tells which, and else are left out."
+    )
+
+
+def _seen_though_absent(card: Tally) -> str:
+    """That the model answers otherwise once what presence calls absent is hidden; nothing where it does not."""
+    full = card.layout.modalities.name(card.layout.modalities.full)
+    changed = sum(card.discordant(card.whole, full)) if full in card.coalitions and card.whole != full else 0
+    if not changed:
+        return ""
+    return (
+        f"Of {_samples(card.support())} {changed:,} are right or wrong otherwise once what presence calls absent is hidden, "
+        "so the model reads it all the same: drops, gains and Shapley values start from the hidden ones."
     )
 
 
