@@ -48,7 +48,7 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5417,
+    "core": 5428,
     "ablation": 2558,
     "callbacks": 2802,
     "render": 1782,
