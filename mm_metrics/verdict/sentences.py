@@ -171,8 +171,8 @@ def _seen_though_absent(card: Tally) -> str:
     if not changed:
         return ""
     return (
-        f"Of {_samples(card.support())} {changed:,} are right or wrong otherwise once what presence calls absent is hidden, "
-        "so the model reads it all the same: drops, gains and Shapley values start from the hidden ones."
+        f"Of {_samples(card.support())} {changed:,} are right or wrong otherwise once what presence calls absent is "
+        "hidden, so the model reads it all the same: drops, gains and Shapley values start from the hidden ones."
     )
 
 
