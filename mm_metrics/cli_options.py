@@ -9,7 +9,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 from mm_metrics.modalities import Modalities
 
 CUT_AT = """binary predictions, or multilabel ones with --scores, are probabilities, positive above it; a number, one by
@@ -27,10 +27,8 @@ def parser() -> Any:
 
     Exit codes: 0 done (gate: good), 1 bad, 2 mixed, 3 undecided; every error is 4 or more.
     """
-    try:
+    with needed("jsonargparse", "the command line needs jsonargparse"):
         from jsonargparse import ArgumentParser, DefaultHelpFormatter
-    except ImportError as error:
-        raise ImportError(f"the command line needs jsonargparse ({error}): {install('jsonargparse')}") from None
 
     class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         def _get_help_string(self, action: Any) -> str:  # without Python's types and what is empty

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 
 DISTRIBUTION = "modality-metrics"
@@ -15,6 +17,15 @@ def install(*packages: str) -> str:
     'pip install "pyarrow>=18.0"'
     """
     return "pip install " + " ".join(f'"{_requirements().get(name, name)}"' for name in packages)
+
+
+@contextmanager
+def needed(package: str, what: str) -> Iterator[None]:
+    """Say what to install where an import inside fails; `what` is what needs it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{what}: {install(package)}") from error
 
 
 def _requirements() -> dict[str, str]:

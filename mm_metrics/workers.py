@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 
 TRIES = 4  # of a piece whose workers die, which Ray would begin again without end
 
@@ -68,11 +68,9 @@ def _run(
 def cluster(workers: int | None = None) -> Iterator[Any]:
     """`ray.data`, on a cluster that is already there, or on one of this machine's that goes when it is done."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with needed("ray", "--engine ray needs Ray"):
         import ray
         from ray import data
-    except ImportError:
-        raise ImportError(f"--engine ray needs Ray: {install('ray')}") from None
     began = not ray.is_initialized()
     if began:
         there = "RAY_ADDRESS" in os.environ

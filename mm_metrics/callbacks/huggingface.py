@@ -26,13 +26,11 @@ from mm_metrics.callbacks.output import Output
 from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.run import Run
 from mm_metrics.callbacks.thresholds import FROM_VALIDATION
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 from mm_metrics.logging import as_loggers
 
-try:
+with needed("transformers", "ModalityTrainerCallback needs transformers"):
     from transformers import TrainerCallback
-except ImportError as error:
-    raise ImportError(f"ModalityTrainerCallback needs transformers: {install('transformers')}") from error
 
 
 class ModalityTrainerCallback(TrainerCallback):

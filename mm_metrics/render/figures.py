@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mm_metrics import scores
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 from mm_metrics.render import charts, confusion, draw, tables
 from mm_metrics.render.draw import Sheet
 from mm_metrics.render.pixels import DPI
@@ -44,13 +44,11 @@ def contributions(card: Tally | Tables, ax: Axes | None = None) -> tuple[Figure,
 
 def paint(sheet: Sheet, ax: Axes | None = None) -> tuple[Figure, Axes]:
     """A sheet's marks on matplotlib axes: a figure of its own, or as large as `ax` lets it be."""
-    try:
+    with needed("matplotlib", "figures need matplotlib"):
         from matplotlib.collections import LineCollection, PolyCollection
         from matplotlib.colors import to_rgba
         from matplotlib.figure import Figure as NewFigure
         from matplotlib.patches import Circle
-    except ImportError as error:
-        raise ImportError(f"pictures need matplotlib: {install('matplotlib')}") from error
     scale = 1.0
     if ax is None:
         figure = NewFigure(figsize=(sheet.width / 72, sheet.height / 72), dpi=DPI, facecolor="white")

@@ -112,8 +112,8 @@ def _with_media(rows: list[tuple[str, int, Mapping[str, Any]]], folder: Path) ->
 
 def _takes_pictures(logger: Any) -> bool:
     experiment = getattr(logger, "experiment", None)
-    takers = (logger, "log_image"), (experiment, "add_figure"), (experiment, "log_figure")
-    return any(callable(getattr(thing, name, None)) for thing, name in takers)
+    takes = (callable(getattr(experiment, name, None)) for name in ("add_image", "add_figure", "log_figure"))
+    return callable(getattr(logger, "log_image", None)) or any(takes)
 
 
 def _send(
@@ -127,8 +127,12 @@ def _send(
             logger.log_table(f"{key}/scores", *_scores(told), step=step)
         return
     experiment = getattr(logger, "experiment", None)
-    add_figure, log_figure = (getattr(experiment, name, None) for name in ("add_figure", "log_figure"))
-    if callable(add_figure):  # TensorBoard
+    takers = (getattr(experiment, name, None) for name in ("add_image", "add_figure", "log_figure"))
+    add_image, add_figure, log_figure = takers
+    if callable(add_image):  # TensorBoard
+        for name, image in images().items():
+            add_image(f"{key}/{name}", image, step, dataformats="HWC")
+    elif callable(add_figure):  # a writer like it
         for name, figure in painted().items():
             add_figure(f"{key}/{name}", figure, global_step=step)
     elif callable(log_figure) and "run_id" in inspect.signature(log_figure).parameters:  # MLflow's client

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mm_metrics import __version__, words
 from mm_metrics.counts.tally import Tally
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 from mm_metrics.files import write_whole
 from mm_metrics.render import phrases, sections, tables
 from mm_metrics.render import samples as kept
@@ -23,7 +23,6 @@ from mm_metrics.verdict import Verdict
 
 _STAGE = re.compile(r"(train|val|validate|test|predict)(_\d+)?")
 Cards = Tally | Tables
-T = TypeVar("T")
 
 
 def write(
@@ -54,23 +53,21 @@ def write(
 
     Raises ImportError without Jinja2.
     """
-    try:
+    with needed("jinja2", "the report needs Jinja2"):
         import jinja2
-    except ImportError as error:
-        raise ImportError(f"the report needs Jinja2: {install('jinja2')}") from error
     named = _named(cards)
     if not named:
         raise ValueError("cards is empty: give one scorecard, or several by name")
     given = verdicts if isinstance(verdicts, Mapping) else dict.fromkeys(named, verdicts)
     told = {
-        name: tables.of(card, given.get(name), _of_stage(samples, samples, name, named), name)
-        for name, card in named.items()
+        name: tables.of(card, given.get(name), _of_stage(samples, name, named), name) for name, card in named.items()
     }
     first, compared = next(iter(told.values())), _comparisons(told)
+    room = kept.MOST_BYTES / len(named)
     newest_first = list(told.values())[:: -1 if compared else 1]
     page = _template(jinja2).render(
         sections=[sections.section(one) for one in newest_first],
-        shown={one.name: _of_stage(shown, kept.shown(shown), name, named) for name, one in told.items()},
+        shown={one.name: kept.shown(_of_stage(shown, name, named), room) for name, one in told.items()},
         comparisons=compared,
         histories=sections.histories([dict(row) for row in history or ()], first.modalities, first.score),
         dynamics=sections.dynamics([dict(row) for row in dynamics or ()], first.modalities),
@@ -102,12 +99,9 @@ def _named(cards: Cards | Mapping[str, Cards] | Sequence[Cards]) -> dict[str, Ca
     return {"": listed[0]} if len(listed) == 1 else {f"card {i}": card for i, card in enumerate(listed, 1)}
 
 
-def _of_stage(
-    entries: Sequence[Mapping[str, Any]] | None, made: Sequence[T] | None, name: str, named: Mapping[str, Cards]
-) -> list[T]:
-    """What was made of one card's entries: of those that name it; those that name none are the first card's."""
-    first, pairs = next(iter(named)), zip(entries or (), made or (), strict=True)
-    return [one for entry, one in pairs if entry.get("stage", first) == name or len(named) == 1]
+def _of_stage(entries: Sequence[Mapping[str, Any]] | None, name: str, named: Mapping[str, Cards]) -> list[Any]:
+    """One card's entries: those that name it; those that name none are the first card's."""
+    return [one for one in entries or () if one.get("stage", next(iter(named))) == name or len(named) == 1]
 
 
 def _comparisons(told: Mapping[str, Tables]) -> list[Compared]:

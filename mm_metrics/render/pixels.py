@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 from mm_metrics.render.draw import Mark, Sheet
 
 DPI = 130
@@ -20,10 +20,8 @@ _ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}  # on the baseline
 
 def pixels(sheet: Sheet) -> np.ndarray:
     """``(height, width, 3)`` uint8 of a sheet, in the order of its marks. Raises ImportError without Pillow."""
-    try:
+    with needed("pillow", "pictures need Pillow"):
         from PIL import Image, ImageColor, ImageDraw
-    except ImportError as error:
-        raise ImportError(f"pictures need Pillow: {install('pillow')}") from error
     width, height = (_FINER * int(side * DPI / 72 + 1e-6) for side in (sheet.width, sheet.height))
     image = Image.new("RGB", (width, height), "white")
     brush = ImageDraw.Draw(image, "RGBA")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,8 +37,7 @@ class Unshown(NamedTuple):
     why: str
 
 
-@dataclass
-class Content:
+class Content(NamedTuple):
     """What a modality of a sample holds, as the page shows it: one of the three, or a word on why not."""
 
     modality: str
@@ -49,53 +48,35 @@ class Content:
     missing: str = ""
 
 
-@dataclass
-class Sample:
-    """A sample: what it was, what was said, and what each coalition said, with whether that was right."""
-
-    number: str
-    target: str
-    prediction: str
-    coalitions: list[tuple[str, str, bool]] = field(default_factory=list)
-    contents: list[Content] = field(default_factory=list)
-
-
-@dataclass
-class Shown:
-    """The samples of a finding, and how many there are."""
+class Shown(NamedTuple):
+    """The samples of a finding, rows with their `contents`, and how many there are."""
 
     message: str
     of: int
-    samples: list[Sample]
-    left_out: int = 0  # contents that the page had no room for
+    samples: list[SimpleNamespace]
+    left_out: int  # contents that the page had no room for
 
 
-def shown(findings: Iterable[Mapping[str, Any]] | None) -> list[Shown]:
-    """The samples of each finding, ten at most, and content until the page is full.
+def shown(findings: Iterable[Mapping[str, Any]], room: float = MOST_BYTES) -> list[Shown]:
+    """The samples of each finding, ten at most, and content until `room` bytes are full.
 
     `findings` are ``{"message", "of", "rows"}`` each, `of` the number of samples that there are, a row
     ``{"number", "target", "prediction", "coalitions": {name: prediction}, "content": {modality: …}}`` with what `small`
     takes.
     """
-    room, made = MOST_BYTES, []
-    for entry in findings or ():
-        rows = list(entry["rows"])
-        part = Shown(words.clean(entry.get("message", "")), int(entry.get("of", len(rows))), [])
-        for row in rows[:SHOWN]:
-            target = words.clean(row["target"])
-            said = [(words.clean(name), words.clean(value)) for name, value in (row.get("coalitions") or {}).items()]
-            sample = Sample(words.clean(row["number"]), target, words.clean(row["prediction"]))
-            sample.coalitions = [(name, value, value == target) for name, value in said]
-            for modality, value in (row.get("content") or {}).items():
+    made = []
+    for entry in findings:
+        samples, left_out = [SimpleNamespace(**row, contents=[]) for row in entry["rows"]], 0
+        for sample in samples[:SHOWN]:
+            for modality, value in (getattr(sample, "content", None) or {}).items():
                 content = _content(words.clean(modality), small(value))
-                size = sum(map(len, (content.image, content.sound, content.wave, content.text)))
+                size = sum(map(len, content[1:]))
                 if size > room:
-                    part.left_out += 1
+                    left_out += 1
                     continue
                 room -= size
                 sample.contents.append(content)
-            part.samples.append(sample)
-        made.append(part)
+        made.append(Shown(entry.get("message", ""), int(entry.get("of", len(samples))), samples[:SHOWN], left_out))
     return made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mm_metrics.extras import install
+from mm_metrics.extras import needed
 from mm_metrics.tables.source import Block, Refuse, Source
 
 _BUFFER = 2**20  # bytes of a column chunk read at a time
@@ -51,10 +51,8 @@ def split(source: Source, rows: int) -> list[Source]:
 
 def parquet() -> Any:
     """Pyarrow's reader and writer; ImportError with what to install."""
-    try:
+    with needed("pyarrow", "Parquet needs pyarrow, which is not installed"):
         from pyarrow import parquet
-    except ImportError:
-        raise ImportError(f"Parquet needs pyarrow, which is not installed: {install('pyarrow')}") from None
     return parquet
 
 
