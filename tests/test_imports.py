@@ -51,7 +51,7 @@ BOUNDS = {
     "core": 5428,
     "ablation": 2558,
     "callbacks": 2802,
-    "render": 1782,
+    "render": 1761,
     "predictions": 1460,
     "leakage": 1494,
     "tables": 331,
