@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -81,6 +82,30 @@ def spreads(mean: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         found.append(spread.where(spread > (1 + middle.abs()) / SCALE + square * 2**-23, 0.0))
     together = mean["product"] - mean["target"] * mean["prediction"]
     return found[0], found[1], together.where(found[0] * found[1] > 0, 0.0)
+
+
+class Fit(NamedTuple):
+    """How predictions follow true numbers: the least-squares line, and the numbers' means and standard deviations."""
+
+    slope: float  # NaN where all true numbers are equal
+    intercept: float
+    true: float
+    predicted: float
+    true_spread: float
+    predicted_spread: float
+
+
+def least_squares(mean: dict[str, Tensor]) -> Fit:
+    """Predicted against true numbers, from means of `ORDINAL` numbers, each ``()``.
+
+    >>> one = {name: torch.tensor(float(v)) for name, v in zip(ORDINAL, (0, 0, 0, 1, 2, 4, 2, 8))}
+    >>> least_squares(one)[:2]
+    (2.0, 0.0)
+    """
+    true_spread, predicted_spread, together = map(float, spreads(mean))
+    true, predicted = float(mean["target"]), float(mean["prediction"])
+    slope = together / true_spread if true_spread else math.nan
+    return Fit(slope, predicted - slope * true, true, predicted, math.sqrt(true_spread), math.sqrt(predicted_spread))
 
 
 def scaled_interval(

@@ -218,9 +218,9 @@ def behind(name: str, counts: Counts, task: str | Task = "multiclass", average: 
     hits, predicted, actual = sums  # (..., L, C)
     task = task_of(task) if isinstance(task, str) else task
     average = task.default_average(name) if average == "default" else average
-    if name in WHOLE and name != "balanced_accuracy" and actual.shape[-1] > 2:  # of what is not the largest class
-        rest = (actual.sum(-1) - actual.amax(-1)).clamp(min=1)  # (..., 1)
-        return Behind(torch.ones_like(rest), _ratio(hits.sum(-1), actual.sum(-1)), rest)
+    if name in WHOLE and name != "balanced_accuracy" and actual.shape[-1] > 2:  # 1 less errors over what chance misses
+        missed = actual.sum(-1) - (actual**2).sum(-1) / actual.sum(-1).clamp(min=1)  # (..., 1)
+        return Behind(torch.ones_like(missed), (1 + WHOLE[name](sums)) / 2, (2 * missed).clamp(min=1))
     if name in WHOLE:  # as a mean of recalls
         # Where a class of two has no samples, Matthews and kappa are not defined: 0 stands for what is not known.
         there = (actual > 0) | (actual.shape[-1] == 2 and name != "balanced_accuracy")

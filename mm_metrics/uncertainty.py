@@ -51,8 +51,8 @@ def stream_key(seed: int, shard: int = 0, rank: int = 0) -> int:
     """
     key = 0
     for part in (seed, shard, rank):
-        key = _mixed((key + part + _GOLDEN) % _TO_INT64)
-    return _signed(key)
+        key = int(_splitmix(torch.tensor(_signed((key + part + _GOLDEN) % _TO_INT64), device="cpu")))
+    return key
 
 
 def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
@@ -131,29 +131,49 @@ def score_interval(
 
 
 def difference_interval(
-    value: Tensor, replicates: Tensor, total: Tensor | float, confidence: float = 0.95, groups: int | None = None
+    value: Tensor,
+    replicates: Tensor,
+    total: Tensor | float,
+    confidence: float = 0.95,
+    groups: int | None = None,
+    unit: Tensor | float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """The interval of a paired difference from its bootstrap replicates ``(R, ...)``, over `total` samples.
 
-    ``value ± t * difference_error``: normal, or Student's t where samples come in `groups`.
+    Normal, or Student's t for what `groups` vary by; `total` and `unit` as in `difference_variance`.
     """
-    half = t_quantile(confidence, None if groups is None else groups - 1) * difference_error(replicates, total, groups)
+    variance, blind = difference_variance(replicates, total, groups, unit)
+    seen = t_quantile(confidence, None if groups is None else groups - 1) ** 2 * variance
+    half = (seen + normal_quantile(confidence) ** 2 * blind).sqrt()
     return torch.as_tensor(value).double() - half, torch.as_tensor(value).double() + half
 
 
-def difference_error(replicates: Tensor, total: Tensor | float, groups: int | None = None) -> Tensor:
-    """The standard error of a paired difference, ``(R, ...)`` replicates to ``(...)``.
+def difference_variance(
+    replicates: Tensor, total: Tensor | float, groups: int | None = None, unit: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The variance of a paired difference that ``(R, ...)`` replicates show, and what none of them knows: ``(...)``.
 
-    ``sqrt(variance + 2 / (n + 2)**2)``, n of `least_size`: with two samples added that disagree, one each way (Bonett
-    and Price 2012), as what no replicate knows is not certain; in groups one n is theirs, and below 5 one is enough.
+    As of the `total` samples of `least_size` and two more that disagree, one each way (Bonett and Price 2012), by a
+    `unit` of the score, since what no replicate shows is not certain; of `groups` one of both is a whole one, and below
+    5 samples one more is enough.
+
+    >>> [round(float(part), 4) for part in difference_variance(torch.tensor([0.1, 0.3]), 48)]
+    [0.0184, 0.0008]
+    """
+    total, variance = torch.as_tensor(total).double(), _variance(replicates, groups)
+    few = total if groups is None else total.clamp(max=groups)
+    if groups is None:
+        variance = variance * (1 - 2 / (total + 2)) ** 2
+    return variance, unit**2 * torch.maximum(2 / ((total + 2) * (few + 2)), 1 / (total * few))
+
+
+def difference_error(replicates: Tensor, total: Tensor | float, groups: int | None = None) -> Tensor:
+    """The standard error of a paired difference, ``(R, ...)`` to ``(...)``: the root of both parts of its variance.
 
     >>> difference_error(torch.zeros(200), 48)
     tensor(0.0283, dtype=torch.float64)
     """
-    total = torch.as_tensor(total).double()
-    blind = total if groups is None else total.clamp(max=groups)
-    least = torch.maximum(2 / ((total + 2) * (blind + 2)), 1 / (total * blind))
-    return (_variance(replicates, groups) + least).sqrt()
+    return sum(difference_variance(replicates, total, groups), torch.zeros(())).sqrt()
 
 
 def effective_size(weights: Tensor, sizes: Tensor) -> Tensor:
@@ -181,12 +201,12 @@ def mean_variance(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
 
 
 def least_size(weights: Tensor, sizes: Tensor) -> Tensor:
-    """Samples by which one more would move a mean of proportions, ``1 / sqrt(Σ (w / n)²)``.
+    """Samples of one proportion that two more in each would move as much as a mean, ``1 / sqrt(Σ (w / (n + 2))²) - 2``.
 
     >>> least_size(torch.tensor([0.5, 0.5]), torch.tensor([297.0, 3.0]))
-    tensor(5.9997)
+    tensor(7.9986)
     """
-    return 1 / ((weights / sizes) ** 2).sum(-1).sqrt()
+    return 1 / ((weights / (sizes + 2)) ** 2).sum(-1).sqrt() - 2
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
@@ -200,15 +220,9 @@ def mcnemar(first_only: int, second_only: int) -> float:
     n, k = first_only + second_only, min(first_only, second_only)
     if n == 0:
         return 1.0
-    # The binomial's tail from its largest term down: after a few standard deviations nothing is left to add.
-    term = total = 1.0
-    for i in range(k, 0, -1):
-        term *= i / (n - i + 1)
-        total += term
-        if term < 1e-17 * total:
-            break
-    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
-    return min(1.0, 2 * math.exp(log) * total)
+    i = torch.arange(max(0, k - 40 * math.isqrt(n) - 40), k + 1, dtype=torch.float64)  # farther is nothing to add
+    log = math.lgamma(n + 1) - torch.lgamma(i + 1) - torch.lgamma(n - i + 1) - n * math.log(2)
+    return min(1.0, 2 * float(log.exp().sum()))
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -301,7 +315,7 @@ def t_quantile(confidence: float, df: float | None = None) -> float:
     (2.776, 1.96)
     """
     normal = normal_quantile(confidence)
-    if df is None:
+    if df is None or df == math.inf:
         return normal
     whole = max(1, math.floor(df))
     if whole > _EXPAND_FROM:  # Fisher's expansion (Abramowitz and Stegun 1964, 26.7.5)
@@ -338,12 +352,6 @@ def _splitmix(x: Tensor) -> Tensor:
 def _shifted(x: Tensor, bits: int) -> Tensor:
     # int64's >> carries the sign along; the mask takes it off again.
     return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mixed(x: int) -> int:
-    for shift, factor in _MIX:
-        x = (x ^ x >> shift) * factor % _TO_INT64
-    return x ^ x >> 31
 
 
 def _signed(x: int) -> int:

@@ -56,9 +56,9 @@ def test_the_paired_interval_is_that_of_the_differences():
     spread = new.replicate_scores("f1") - old.replicate_scores("f1")
     low, high = (new - old).interval("f1")
     sizes = [min(part[c] for part in (union(new), union(old))) for c in range(3)]  # one more sample of each class
-    n = 1 / math.hypot(*(1 / 3 / size for size in sizes))
-    least = math.sqrt(2) / (n + 2)  # two samples more that disagree
-    assert (high - low) / 2 == pytest.approx(1.96 * math.hypot(float(spread.std()), least), rel=1e-3)
+    n = 1 / math.hypot(*(1 / 3 / (size + 2) for size in sizes)) - 2
+    seen, least = n / (n + 2) * float(spread.std()), math.sqrt(2) / (n + 2)  # two samples more that disagree
+    assert (high - low) / 2 == pytest.approx(1.96 * math.hypot(seen, least), rel=1e-3)
     assert (old - new).interval("f1") == pytest.approx((-high, -low))
 
 
@@ -131,7 +131,7 @@ def test_seeds_that_differ_widen_a_difference():
     assert several.score("accuracy") == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
     spare = (2 * np.var(values[0], ddof=1) + np.var(values[1], ddof=1)) / 3 * (1 / 3 + 1 / 2)
     spread = [np.mean([part.replicate_scores("accuracy").numpy() for part in side], axis=0) for side in (news, olds)]
-    data = np.var(spread[0] - spread[1], ddof=1) + 2 / 402**2
+    data = np.var(spread[0] - spread[1], ddof=1) * (400 / 402) ** 2 + 2 / 402**2
     assert several.difference("accuracy").error == pytest.approx((spare + data) ** 0.5)
     assert several.difference("accuracy").freedom == pytest.approx((spare + data) ** 2 / (spare**2 / 3))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -20,21 +20,22 @@ from mm_metrics.uncertainty import Contribution, Estimate
 
 
 class Difference(NamedTuple):
-    """A difference of scores with its standard error and the degrees of freedom of that; None is many."""
+    """A difference of scores with its standard error and the degrees of freedom of that."""
 
     value: float
     error: float
-    freedom: float | None
+    freedom: float
     hidden: float = 0.0  # what binning can hide of the value, either way
 
 
 class _Read(NamedTuple):
-    """What one card says: a number ``(...)``, its replicates ``(R, ...)``, and the samples of `least_size`."""
+    """What one card says: a number ``(...)``, its replicates ``(R, ...)``, and what `Scored.steps` says of it."""
 
     value: Tensor
-    replicates: Tensor | None
+    replicates: Tensor
     total: Tensor
-    hidden: Tensor | float = 0.0  # (...)
+    unit: Tensor
+    hidden: Tensor  # what binning can hide
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ class Comparison:
         def read(card: Tally) -> _Read:
             value = torch.tensor(card.score(score, coalition, slice, average), dtype=torch.float64)
             spread = card.replicate_scores(score, coalition, slice, average)
-            size = card.least_size(score, card.sums(coalition, slice), value, average)
-            return _Read(value, spread, size, card.hidden(name, asked, slice)[0][card.row(coalition)])
+            steps = card.steps(score, card.sums(coalition, slice), value, average)
+            return _Read(value, _known(spread, value), *steps, card.hidden(name, asked, slice)[0][card.row(coalition)])
 
         return self._differences(read, slice)[0]
 
@@ -145,8 +146,10 @@ class Comparison:
             parts = card.class_estimates(score, coalition, slice).values()
             values = torch.tensor([part.value for part in parts], dtype=torch.float64)
             spread = card.replicate_scores(score, coalition, slice, "none")
-            size = card.least_size(score, card.sums(coalition, slice), values, "none")
-            return _Read(values, spread, size, card.hidden(score, "none", slice)[0][card.row(coalition)])
+            steps = card.steps(score, card.sums(coalition, slice), values, "none")
+            return _Read(
+                values, _known(spread, values), *steps, card.hidden(score, "none", slice)[0][card.row(coalition)]
+            )
 
         differences = self._differences(read, slice)
         lowest, highest = scores.extent(self.new.named(score)[0])
@@ -164,7 +167,8 @@ class Comparison:
 
             def read(card: Tally, function: Callable[..., Tensor] = function) -> _Read:
                 part = card.applied(function, score, slice, average)
-                return _Read(part.value, part.replicates, part.total, math.sqrt(3) * part.sampling)
+                spread = _known(part.replicates, part.value)
+                return _Read(part.value, spread, part.total, part.unit, math.sqrt(3) * part.sampling)
 
             part = self.new.applied(function, score, slice, average)
             ranges = (part.most - part.least).expand(part.value.shape).tolist()
@@ -176,44 +180,38 @@ class Comparison:
     def _differences(self, read: Callable[[Tally], _Read], slice: Slice) -> list[Difference]:
         """What `read` says of the new side's cards less the old side's, an entry a number of its value."""
         sides = [[read(card) for card in cards] for cards in (self.news, self.olds)]
-        new, old = (torch.stack([part.value.flatten() for part in side]) for side in sides)  # (cards, P)
+        parts = sides[0] + sides[1]
+
+        def every(name: str, parts: Sequence[_Read]) -> Tensor:
+            return torch.stack([getattr(part, name).expand_as(part.value).flatten() for part in parts])  # (cards, P)
+
+        new, old = (every("value", side) for side in sides)
         values = new.mean(0) - old.mean(0)
-        hidden = torch.zeros_like(values)
-        for side in sides:
-            hidden = hidden + sum(torch.as_tensor(part.hidden).flatten() for part in side) / len(side)
-        spreads = [[part.replicates for part in side] for side in sides]
-        if any(spread is None for side in spreads for spread in side):
-            pairs = zip(values.tolist(), hidden.tolist(), strict=True)
-            return [Difference(value, math.nan, None, bound) for value, bound in pairs]
-        size = min(len(spread) for side in spreads for spread in side if spread is not None)
+        hidden = every("hidden", sides[0]).mean(0) + every("hidden", sides[1]).mean(0)
+        size = min(len(part.replicates) for part in parts)
         first, second = (
-            torch.stack([spread[:size].reshape(size, -1) for spread in side if spread is not None]).mean(0)
-            for side in spreads
+            torch.stack([part.replicates[:size].reshape(size, -1) for part in side]).mean(0) for side in sides
         )  # (R, P) each
         if not self.paired:  # the variances add up, which shifting one of two independent columns gives too
             second = second.roll(1, 0)
-        total = torch.stack([part.total.flatten() for side in sides for part in side]).amin(0)
+        total, unit = every("total", parts).amin(0), every("unit", parts).amax(0)
         clusters = [groups for card in (*self.news, *self.olds) if (groups := card.clusters(slice)) is not None]
         groups = min(clusters, default=None)
-        errors = uncertainty.difference_error(first - second, total, groups)
+        variances, blind = uncertainty.difference_variance(first - second, total, groups, unit)
         spare = len(new) + len(old) - 2  # degrees of freedom of what seeds differ by
         seeds = torch.zeros_like(values)
         if spare:
             seeds = ((new - new.mean(0)) ** 2).sum(0) + ((old - old.mean(0)) ** 2).sum(0)
             seeds = seeds / spare * (1 / len(new) + 1 / len(old))
-        return [
-            Difference(value, math.hypot(error, math.sqrt(seed)), _freedom(error**2, groups, seed, spare), bound)
-            for value, error, seed, bound in zip(
-                *(part.tolist() for part in (values, errors, seeds, hidden)), strict=True
-            )
-        ]
+        errors, estimated = (variances + blind + seeds).sqrt(), ((variances, groups and groups - 1), (seeds, spare))
+        lost = sum((part**2 / freedom for part, freedom in estimated if freedom), torch.zeros_like(values))
+        freedom = (errors**4 / lost).nan_to_num(nan=math.inf, posinf=math.inf)  # Satterthwaite (1946)
+        rows = zip(*(part.tolist() for part in (values, errors, freedom, hidden)), strict=True)
+        return [Difference(*row) for row in rows]
 
 
-def _freedom(data: float, groups: int | None, seeds: float, spare: int) -> float | None:
-    """Degrees of freedom of a sum of two variances (Satterthwaite 1946)."""
-    parts = [(data, groups - 1) if groups else None, (seeds, spare) if spare else None]
-    lost = sum(variance**2 / freedom for variance, freedom in filter(None, parts) if freedom)
-    return (data + seeds) ** 2 / lost if 0 < lost < math.inf and seeds < math.inf else None
+def _known(replicates: Tensor | None, value: Tensor) -> Tensor:
+    return value.new_full((1, *value.shape), torch.nan) if replicates is None else replicates
 
 
 def _estimate(difference: Difference, confidence: float, most: float) -> Estimate:

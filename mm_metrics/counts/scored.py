@@ -15,7 +15,8 @@ from mm_metrics.scores import ClassSums
 from mm_metrics.uncertainty import Estimate
 
 _UNBOUNDED = ("mae", "rmse", "log_loss")
-_MOVED = {"matthews": 2.0, "cohen_kappa": 2.0, "pearson": 2.0, "ccc": 2.0, "mae": 2.0, "rmse": 3.0, "dprime": 2.0}
+_MOVED = dict.fromkeys(("matthews", "cohen_kappa", "pearson", "ccc", "mae"), 2.0)
+_MOVED |= {"rmse": 3.0} | dict.fromkeys(("auroc", "eer"), 0.5)
 _LOSS = math.log(10)  # of an answer that held what is true for one in ten
 _OF_POSITIVES = ("precision", "recall", "f1", "jaccard")
 
@@ -259,17 +260,22 @@ class Scored(Counted):
         name, average = ("accuracy", "default") if name in self.further else (name, average)
         return scores.behind(name, sums, self.kind, average)
 
-    def least_size(self, score: str, sums: ClassSums, value: Tensor, average: str | None = "default") -> Tensor:
-        """`uncertainty.least_size` of a score whose `value` ``(...)`` is that of `sums`, in samples that move it by 1.
+    def steps(
+        self, score: str, sums: ClassSums, value: Tensor, average: str | None = "default"
+    ) -> tuple[Tensor, Tensor]:
+        """`uncertainty.least_size` of a score whose `value` ``(...)`` is that of `sums`, and how far one may move it.
 
-        A sample may move a correlation by 2, an error without a bound by twice its mean, and squares by more.
+        Most by 1, a correlation by 2, an error without a bound by twice its mean, and squares by more; rankings, where
+        a sample is right or wrong by degrees, by half.
         """
         name, behind = self.named(score, average)[0], self.behind(score, sums, average)
         known = name in _UNBOUNDED and value != 0  # of no error at all nothing tells the unit
         moved = _MOVED.get(name, 1.0) * torch.where(torch.as_tensor(known), value.abs(), 1.0)
         if name == "log_loss":
             moved = moved.clamp(min=_LOSS)
-        return uncertainty.least_size(behind.weights, behind.sizes) / moved
+        elif name == "dprime":  # as far as the AUROC that gives it
+            moved = math.sqrt(math.pi) * torch.exp(value.square() / 4)
+        return uncertainty.least_size(behind.weights, behind.sizes), moved
 
     def clusters(self, slice: Slice = "all", coalition: str | None = None) -> int | None:
         """How many groups the samples of a slice come in; None where every sample is one of its own."""
@@ -305,22 +311,25 @@ class Scored(Counted):
         groups: int | None,
     ) -> tuple[Tensor, Tensor]:
         """Low and high of a score from its replicates ``(R, ...)``."""
-        behind, total = self.behind(score, sums, average), self.least_size(score, sums, value, average)
+        behind, (size, unit) = self.behind(score, sums, average), self.steps(score, sums, value, average)
         lowest, highest = scores.extent(score)
-        n = groups or int(uncertainty.least_size(behind.weights, behind.sizes).min().clamp(max=10**9))
+        n = groups or int(size.min().clamp(max=10**9))
         if score in _UNBOUNDED and value > 0:
-            return moments.scaled_interval(value, spread, total * value, confidence, n, torch.log, torch.exp)
+            return moments.scaled_interval(value, spread, size * value / unit, confidence, n, torch.log, torch.exp)
         if score in ("pearson", "ccc") and value.abs() < 1 - 1e-6:
             most = (1 + value.abs().clamp(min=0.99)) / 2  # of replicates that drew two samples alone
             spread = spread.clamp(-most, most)
-            return moments.scaled_interval(value, spread, total * 2, confidence, n, torch.atanh, torch.tanh)
+            return moments.scaled_interval(value, spread, size, confidence, n, torch.atanh, torch.tanh)
         if score == "dprime":  # as the AUROC that gives it, which infinite replicates have too
             value, spread = (torch.special.ndtr(part / math.sqrt(2)) for part in (value, spread))
             lowest, highest = 0.0, 1.0
         if highest > 1:
-            low, high = uncertainty.difference_interval(value, spread, total, confidence, groups)
+            low, high = uncertainty.difference_interval(value, spread, size, confidence, groups, unit)
             return low.clamp(min=lowest), high.clamp(max=highest)
         total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
+        if groups is None:  # replicates of n samples vary as n - 1 do (Efron 1982), in each class
+            unbiased = total / uncertainty.effective_size(behind.weights, (behind.sizes - 1).clamp(min=1))
+            spread = value + (spread - value) * unbiased.sqrt()
         if score == "dprime":  # which one class alone takes to infinity
             total = torch.where(behind.weights > 0, 2 * behind.sizes, torch.inf).amin(-1)
             least = torch.zeros_like(least)

@@ -28,6 +28,7 @@ class Applied(NamedTuple):
     value: Tensor
     replicates: Tensor | None  # (R, ...)
     total: Tensor  # samples, as `uncertainty.least_size` counts them
+    unit: Tensor  # how far one may move it
     sampling: Tensor  # the standard error of having sampled coalitions, and of what binning hides
     least: Tensor  # what it can be
     most: Tensor
@@ -38,7 +39,7 @@ class Applied(NamedTuple):
         spread = self.replicates
         if spread is not None:
             spread = torch.where(wanted, torch.nan if other.replicates is None else other.replicates, spread)
-        names = ("value", "total", "sampling")
+        names = ("value", "total", "unit", "sampling")
         parts = {name: torch.where(wanted, getattr(other, name), getattr(self, name)) for name in names}
         return self._replace(replicates=spread, apart=self.apart & ~wanted, **parts)
 
@@ -73,7 +74,8 @@ class Tally(Scored):
         if spread is None:
             nan = torch.full_like(value, torch.nan)
             return value, nan, nan
-        low, high = uncertainty.difference_interval(value, spread, part.total, confidence, self.clusters(slice))
+        groups = self.clusters(slice)
+        low, high = uncertainty.difference_interval(value, spread, part.total, confidence, groups, part.unit)
         half = torch.hypot((high - low) / 2, part.sampling * uncertainty.normal_quantile(confidence))
         return value, torch.maximum(value - half, part.least), torch.minimum(value + half, part.most)
 
@@ -111,9 +113,9 @@ class Tally(Scored):
         first = torch.where(concerned, answered, len(answered)).amin(-1)
         several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
-        sizes = self.least_size(score, self.coalition_sums(slice), values, average)  # (K,)
-        sizes = torch.cat([sizes, sizes.new_tensor([torch.inf])])  # guessing the majority is no class's doing
-        total = torch.where(concerned, sizes, torch.inf).amin(-1)
+        sizes, units = self.steps(score, self.coalition_sums(slice), values, average)  # (K,) each
+        inside = concerned[..., : len(table)]  # guessing the majority is no class's doing
+        total, unit = torch.where(inside, sizes, torch.inf).amin(-1), torch.where(inside, units, 0.0).amax(-1)
         sampling, least, most = torch.zeros_like(value), value.new_tensor(-torch.inf), value.new_tensor(torch.inf)
         if function is contributions.shapley_values and len(table) < 2 ** len(self.modalities):
             sampling = contributions.shapley_error(values, table)
@@ -132,7 +134,7 @@ class Tally(Scored):
             if keywords:
                 keywords["empty"] = self.replicate_majority(score, slice)
             spread = function(replicates, table, **keywords).movedim(-1, 0)
-        return Applied(value, spread, total, sampling, least, most, several)
+        return Applied(value, spread, total, unit, sampling, least, most, several)
 
     def contributions(
         self,

@@ -58,12 +58,11 @@ def weak_slices(card: Scored, score: str, k: int = 3, confidence: float = 0.95) 
             proposed.append((weakness[0] / weakness[1], slice))
     chosen = [slice for _, slice in sorted(proposed)[: max(k, PROPOSED)]]
     judged = [(slice, found) for slice in chosen if (found := _weakness(card, score, slice, "1")) is not None]
-    tails = [_tail(found, card.clusters((*slice, f"{HALF}/1"))) for slice, found in judged]
     held = []
-    for (slice, (value, error)), p in zip(judged, uncertainty.holm(tails), strict=True):
+    for (slice, found), p in zip(judged, uncertainty.holm([_tail(*found) for _, found in judged]), strict=True):
         if p <= 1 - confidence:
-            half = (*slice, f"{HALF}/1")
-            reach = uncertainty.normal_quantile(confidence) * error
+            half, (value, error, freedom) = (*slice, f"{HALF}/1"), found
+            reach = uncertainty.t_quantile(confidence, freedom) * error
             value = -value if score in LOWER_IS_BETTER else value
             difference = Estimate(value, value - reach, value + reach)
             estimate = card.estimate(score, slice=half, confidence=confidence)
@@ -85,20 +84,22 @@ def disparity(card: Scored, score: str, column: str, confidence: float = 0.95) -
     if not scores:
         nothing = Estimate(math.nan, math.nan, math.nan)
         return Disparity(nothing, nothing, "", "")
-    worst, best = min(scores, key=scores.__getitem__), max(scores, key=scores.__getitem__)
-    pairs = max(1, len(scores) * (len(scores) - 1) // 2)
-    z = uncertainty.normal_quantile(1 - (1 - confidence) / pairs)
-    low, high = card.replicate_scores(score, slice=worst), card.replicate_scores(score, slice=best)
-    difference, ratio = scores[best] - scores[worst], scores[worst] / scores[best] if scores[best] else math.nan
-    if low is None or high is None:
+    worst, best = (f(scores, key=scores.__getitem__) for f in ((max, min) if score in LOWER_IS_BETTER else (min, max)))
+    low, high = sorted((worst, best), key=scores.__getitem__)
+    difference, ratio = scores[high] - scores[low], scores[low] / scores[high] if scores[high] else math.nan
+    spreads = [card.replicate_scores(score, slice=name) for name in (low, high)]
+    if spreads[0] is None or spreads[1] is None:
         return Disparity(Estimate(difference, math.nan, math.nan), Estimate(ratio, math.nan, math.nan), best, worst)
-    total = min(card.support(worst), card.support(best))
-    groups = card.clusters(worst)
-    reach = z * float(uncertainty.difference_error(high - low, total, groups))
-    part = z * float(uncertainty.difference_error(torch.where(high > 0, low / high, torch.nan), total, groups))
+    adjusted = 1 - (1 - confidence) / max(1, math.comb(len(scores), 2))
+    total, groups = min(map(card.support, (low, high))), card.clusters(worst)
+    parts = (spreads[1] - spreads[0], torch.where(spreads[1] > 0, spreads[0] / spreads[1], torch.nan))
+    ends = [
+        [float(end) for end in uncertainty.difference_interval(torch.tensor(value), part, total, adjusted, groups)]
+        for value, part in zip((difference, ratio), parts, strict=True)
+    ]
     return Disparity(
-        Estimate(difference, max(0.0, difference - reach), difference + reach),
-        Estimate(ratio, max(0.0, ratio - part), min(1.0, ratio + part)),
+        Estimate(difference, max(0.0, ends[0][0]), ends[0][1]),
+        Estimate(ratio, max(0.0, ends[1][0]), min(1.0, ends[1][1])),
         best,
         worst,
     )
@@ -116,22 +117,24 @@ def _candidates(card: Scored) -> Iterator[tuple[str, ...]]:
                 yield (*slice, modality)
 
 
-def _weakness(card: Scored, score: str, slice: tuple[str, ...], half: str) -> tuple[float, float] | None:
-    """How much better a slice is than the whole of a half, below 0 worse, and its standard error; None of too few."""
+def _weakness(card: Scored, score: str, slice: tuple[str, ...], half: str) -> tuple[float, float, float] | None:
+    """How much better a slice is than the whole of a half, below 0 worse, its standard error and degrees of freedom.
+
+    None of too few samples.
+    """
     inside, whole = (*slice, f"{HALF}/{half}"), (f"{HALF}/{half}",)
-    support = card.support(inside)
-    if support < _LEAST or support == card.support(whole):
+    support, groups = card.support(inside), card.clusters(inside)
+    if support < _LEAST or support == card.support(whole) or groups == 1:
         return None
     value = card.score(score, slice=inside) - card.score(score, slice=whole)
     ours, theirs = card.replicate_scores(score, slice=inside), card.replicate_scores(score, slice=whole)
     if ours is None or theirs is None or math.isnan(value):
         return None
-    error = float(uncertainty.difference_error(ours - theirs, support, card.clusters(inside)))
-    return (-value if score in LOWER_IS_BETTER else value), error
+    error = float(uncertainty.difference_error(ours - theirs, support, groups))
+    return -value if score in LOWER_IS_BETTER else value, error, math.inf if groups is None else groups - 1
 
 
-def _tail(found: tuple[float, float], groups: int | None) -> float:
+def _tail(value: float, error: float, freedom: float) -> float:
     """The one-sided p-value of a weakness."""
-    value, error = found
-    inside = uncertainty.t_share(value / error, None if groups is None else max(1, groups - 1))
+    inside = uncertainty.t_share(value / error, freedom)
     return (1 - inside) / 2 if value < 0 else (1 + inside) / 2

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 
 from mm_metrics import words
 from mm_metrics.counts.labels import MOSI_EDGE
-from mm_metrics.moments import SCALE, spreads
+from mm_metrics.moments import SCALE, Fit, least_squares
 from mm_metrics.render import draw
 from mm_metrics.render.confusion import CLASSES_SHOWN
 from mm_metrics.render.draw import Sheet
 from mm_metrics.render.tables import Number, Table, Tables
-
-
-class Fit(NamedTuple):
-    """How predictions follow true numbers: the least-squares line, and the numbers' means and standard deviations."""
-
-    slope: float  # NaN where all true numbers are equal
-    intercept: float
-    true: float
-    predicted: float
-    true_spread: float
-    predicted_spread: float
 
 
 def fit(told: Tables, slice: str) -> Fit | None:
@@ -34,11 +22,7 @@ def fit(told: Tables, slice: str) -> Fit | None:
     if "product" not in layout.sums or not n:
         return None
     means = told.card.field("totals", slice)[told.card.row(None)].double() / SCALE / n
-    mean = dict(zip(layout.sums, means, strict=True))
-    true_spread, predicted_spread, together = map(float, spreads(mean))
-    true, predicted = float(mean["target"]), float(mean["prediction"])
-    slope = together / true_spread if true_spread else math.nan
-    return Fit(slope, predicted - slope * true, true, predicted, math.sqrt(true_spread), math.sqrt(predicted_spread))
+    return least_squares(dict(zip(layout.sums, means, strict=True)))
 
 
 def table(told: Tables, slice: str, line: Fit) -> Table:
