@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -67,20 +68,14 @@ def shapley_error(values: Tensor, coalitions: object = None) -> Tensor:
     values, table = _checked(values, coalitions)
     M = table.shape[1]
     values = values - _apply(table.astype(float) @ _additive_map(table), values)
-    sizes = table.sum(1)
-    errors = []
-    for m in range(M):
-        variance = torch.zeros(values.shape[1:], dtype=values.dtype, device=values.device)
-        for shown in (False, True):
-            for size in range(M):  # of the others
-                stratum = values[torch.as_tensor((table[:, m] == shown) & (sizes - table[:, m] == size))]
-                whole = math.comb(M - 1, size)
-                if 1 < len(stratum) < whole:
-                    variance = variance + stratum.var(0) / len(stratum) * (1 - len(stratum) / whole)
-                elif len(stratum) < whole:
-                    variance = variance + torch.nan
-        errors.append(variance.sqrt() / M)
-    return torch.stack(errors)
+    variance = torch.zeros((M, *values.shape[1:]), dtype=values.dtype, device=values.device)
+    for m, size, _, rows in _strata(table):
+        stratum, whole = values[torch.as_tensor(rows)], math.comb(M - 1, size)
+        if 1 < len(stratum) < whole:
+            variance[m] += stratum.var(0) / len(stratum) * (1 - len(stratum) / whole)
+        elif len(stratum) < whole:
+            variance[m] = torch.nan
+    return variance.sqrt() / M
 
 
 def shapley_interactions(values: Tensor, coalitions: object = None) -> Tensor:
@@ -257,14 +252,9 @@ def _shapley_map(table: np.ndarray) -> np.ndarray:
     """``(M, K)``: phi = map @ values."""
     K, M = table.shape
     strata = np.zeros((M, K))
-    others = table.sum(1, keepdims=True) - table  # (K, M) size of the coalition without m
-    for m in range(M):
-        for size in range(M):
-            for sign, shown in ((1, True), (-1, False)):
-                stratum = (others[:, m] == size) & (table[:, m] == shown)
-                strata[m, stratum] += sign / (M * max(stratum.sum(), 1))
-                if not stratum.any():
-                    strata[m] = np.nan
+    for m, _, sign, rows in _strata(table):
+        strata[m, rows] += sign / (M * max(rows.sum(), 1))
+        strata[m] += 0.0 if rows.any() else np.nan
     if K == 2**M:
         return strata
     additive = _additive_map(table)
@@ -276,6 +266,13 @@ def _shapley_map(table: np.ndarray) -> np.ndarray:
         missing[nothing] -= 1
         weights = weights + missing / M
     return weights
+
+
+def _strata(table: np.ndarray) -> Iterator[tuple[int, int, int, np.ndarray]]:
+    """Each modality, a number of others, whether it is shown with them (1) or not (-1), and the rows of that kind."""
+    M = table.shape[1]
+    for m, size, sign in product(range(M), range(M), (-1, 1)):
+        yield m, size, sign, (table[:, m] == (sign > 0)) & (table.sum(1) - table[:, m] == size)
 
 
 def _additive_map(table: np.ndarray) -> np.ndarray:
@@ -302,11 +299,9 @@ def _interaction_row(table: np.ndarray, i: int, j: int) -> np.ndarray:
     if i == j:
         return row
     size = table.sum(1) - table[:, i] - table[:, j]
-    for s in range(M - 1):
-        for a in (False, True):
-            for b in (False, True):
-                stratum = (size == s) & (table[:, i] == a) & (table[:, j] == b)
-                if not stratum.any():
-                    return np.full(K, np.nan)
-                row[stratum] += (1 if a == b else -1) / ((M - 1) * stratum.sum())
+    for s, a, b in product(range(M - 1), (False, True), (False, True)):
+        stratum = (size == s) & (table[:, i] == a) & (table[:, j] == b)
+        if not stratum.any():
+            return np.full(K, np.nan)
+        row[stratum] += (1 if a == b else -1) / ((M - 1) * stratum.sum())
     return row

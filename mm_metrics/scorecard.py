@@ -9,7 +9,8 @@ from mm_metrics.counts.compare import Comparison
 from mm_metrics.counts.tally import Tally
 from mm_metrics.render import console
 from mm_metrics.uncertainty import Contribution, Estimate
-from mm_metrics.verdict import QualityGate, Verdict, judge
+from mm_metrics.verdict import QualityGate, Verdict
+from mm_metrics.verdict.judge import judge
 
 __all__ = ["Contribution", "Estimate", "Scorecard"]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
-from mm_metrics import CoalitionConfusionMatrix, contributions, moments, scores, uncertainty
+from mm_metrics import CoalitionConfusionMatrix, contributions, moments, quantiles, scores, uncertainty
 from mm_metrics.uncertainty import poisson_weights, stream_key
 from scripts import coverage as coverage_script
 
@@ -72,10 +72,10 @@ def test_wilson_as_scipy_has_it(case, confidence):
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 1200), st.floats(0.5, 0.9999))
 def test_students_t_as_scipy_has_it(df, confidence):
-    quantile = uncertainty.t_quantile(confidence, df)
+    quantile = quantiles.t_quantile(confidence, df)
     assert quantile == pytest.approx(scipy.stats.t.ppf(0.5 + confidence / 2, df), rel=1e-5)
-    assert uncertainty.t_share(quantile, df) == pytest.approx(confidence, abs=1e-3 if df > 1000 else 1e-6)
-    assert uncertainty.t_quantile(confidence, df + 0.9) == quantile
+    assert quantiles.t_share(quantile, df) == pytest.approx(confidence, abs=1e-3 if df > 1000 else 1e-6)
+    assert quantiles.t_quantile(confidence, df + 0.9) == quantile
 
 
 def test_wilson_of_nothing_is_nan():
@@ -418,6 +418,17 @@ def test_intervals_of_errors_and_correlations_hold_the_truth(n, per, heavy, slop
         low, high = moments.scaled_interval(value[name], spread[name], torch.tensor(n), 0.95, n // per, scale, back)
         held = ((low <= truth[name]) & (truth[name] <= high)).double().mean()
         assert 0.9 <= held <= 0.99, (name, held)
+
+
+def test_an_interval_of_errors_is_in_their_unit():
+    random, drops = torch.Generator().manual_seed(0), []
+    y = torch.randn(30, generator=random)
+    p = y + torch.tensor([[1.0], [0.8], [0.6], [0.4]]) * torch.randn(4, 30, generator=random)
+    for unit in (1.0, 64.0):
+        metric = CoalitionConfusionMatrix(("text", "audio"), task="ordinal", edges=(0.0,), bootstrap=100)
+        metric.update(unit * p, unit * y, index=torch.arange(30))
+        drops.append(torch.tensor(metric.scorecard().contributions("mae")["audio"].drop) / unit)
+    torch.testing.assert_close(*drops, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
+from mm_metrics.counts import ends
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import SAME, overlap
@@ -29,7 +30,7 @@ class Difference(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """What one card says: a number ``(...)``, its replicates ``(R, ...)``, and what `Scored.steps` says of it."""
+    """What one card says: a number ``(...)``, its replicates ``(R, ...)``, and what `ends.steps` says of it."""
 
     value: Tensor
     replicates: Tensor
@@ -127,36 +128,32 @@ class Comparison:
         self, score: str, coalition: str | None = None, slice: Slice = "all", average: str | None = "default"
     ) -> Difference:
         """A difference with its standard error, which is NaN where a card has no bootstrap replicates."""
-        name, asked = self.new.named(score, average)
-
-        def read(card: Tally) -> _Read:
-            value = torch.tensor(card.score(score, coalition, slice, average), dtype=torch.float64)
-            spread = card.replicate_scores(score, coalition, slice, average)
-            steps = card.steps(score, card.sums(coalition, slice), value, average)
-            return _Read(value, _known(spread, value), *steps, card.hidden(name, asked, slice)[0][card.row(coalition)])
-
-        return self._differences(read, slice)[0]
+        name, average = self.new.named(score, average)
+        return self._of_scores(name, coalition, slice, average)[0]
 
     def class_estimates(
         self, score: str, coalition: str | None = None, slice: Slice = "all", confidence: float = 0.95
     ) -> dict[str, Estimate]:
         """The difference of each class, or label, with its interval, by name."""
+        lowest, highest = scores.extent(self.new.named(score)[0])
+        differences = self._of_scores(score, coalition, slice, "none")
+        found = (_estimate(part, confidence, highest - lowest) for part in differences)
+        return dict(zip(self.new.names, found, strict=True))
+
+    def _of_scores(self, name: str, coalition: str | None, slice: Slice, average: str | None) -> list[Difference]:
+        """Of a score, or with ``average="none"`` of each class."""
 
         def read(card: Tally) -> _Read:
-            parts = card.class_estimates(score, coalition, slice).values()
-            values = torch.tensor([part.value for part in parts], dtype=torch.float64)
-            spread = card.replicate_scores(score, coalition, slice, "none")
-            steps = card.steps(score, card.sums(coalition, slice), values, "none")
-            return _Read(
-                values, _known(spread, values), *steps, card.hidden(score, "none", slice)[0][card.row(coalition)]
-            )
+            if average == "none":
+                values = [part.value for part in card.class_estimates(name, coalition, slice).values()]
+            else:
+                values = [card.score(name, coalition, slice, average)]
+            value = torch.tensor(values, dtype=torch.float64)
+            spread = uncertainty.known(card.replicate_scores(name, coalition, slice, average), value)
+            steps = ends.steps(name, card.behind(name, card.sums(coalition, slice), average), value)
+            return _Read(value, spread, *steps, card.hidden(name, average, slice)[0][card.row(coalition)])
 
-        differences = self._differences(read, slice)
-        lowest, highest = scores.extent(self.new.named(score)[0])
-        return {
-            name: _estimate(part, confidence, highest - lowest)
-            for name, part in zip(self.new.names, differences, strict=True)
-        }
+        return self._differences(read, slice)
 
     def contributions(
         self, score: str = "f1", slice: Slice = "all", confidence: float = 0.95, average: str | None = "default"
@@ -167,8 +164,7 @@ class Comparison:
 
             def read(card: Tally, function: Callable[..., Tensor] = function) -> _Read:
                 part = card.applied(function, score, slice, average)
-                spread = _known(part.replicates, part.value)
-                return _Read(part.value, spread, part.total, part.unit, math.sqrt(3) * part.sampling)
+                return _Read(*part[:4], math.sqrt(3) * part.sampling)
 
             part = self.new.applied(function, score, slice, average)
             ranges = (part.most - part.least).expand(part.value.shape).tolist()
@@ -210,13 +206,8 @@ class Comparison:
         return [Difference(*row) for row in rows]
 
 
-def _known(replicates: Tensor | None, value: Tensor) -> Tensor:
-    return value.new_full((1, *value.shape), torch.nan) if replicates is None else replicates
-
-
 def _estimate(difference: Difference, confidence: float, most: float) -> Estimate:
     if math.isinf(difference.value):  # as of d′ where nothing overlaps: how far it lies from the other is not known
         return Estimate(difference.value, -most, most)
     half = uncertainty.t_quantile(confidence, difference.freedom) * difference.error + difference.hidden
-    low, high = difference.value - half, difference.value + half
-    return Estimate(difference.value, max(low, -most) if low == low else low, min(high, most) if high == high else high)
+    return Estimate(difference.value, max(difference.value - half, -most), min(difference.value + half, most))  # or NaN

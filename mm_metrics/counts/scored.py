@@ -7,18 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from mm_metrics import moments, ranking, scores, uncertainty
-from mm_metrics.counts import beyond
+from mm_metrics import ranking, scores, uncertainty
+from mm_metrics.counts import beyond, ends
 from mm_metrics.counts.counted import Counted, Slice
 from mm_metrics.ranking import Point
 from mm_metrics.scores import ClassSums
 from mm_metrics.uncertainty import Estimate
-
-_UNBOUNDED = ("mae", "rmse", "log_loss")
-_MOVED = dict.fromkeys(("matthews", "cohen_kappa", "pearson", "ccc", "mae"), 2.0)
-_MOVED |= {"rmse": 3.0} | dict.fromkeys(("auroc", "eer"), 0.5)
-_LOSS = math.log(10)  # of an answer that held what is true for one in ten
-_OF_POSITIVES = ("precision", "recall", "f1", "jaccard")
 
 
 class Scored(Counted):
@@ -165,7 +159,7 @@ class Scored(Counted):
         values = torch.tensor(list(self.class_scores(score, coalition, slice).values()), dtype=torch.float64)
         low, high = self._ends(score, "none", coalition, slice, confidence)
         sums = self.sums(coalition, slice)
-        seen = self._of_positive(sums.predicted + sums.actual)
+        seen = ends.of_positive(sums.predicted + sums.actual, self.kind)
         rows = torch.where((seen > 0).unsqueeze(1), torch.stack([values, low, high], dim=1), torch.nan).tolist()
         return {name: Estimate(*row) for name, row in zip(self.names, rows, strict=True)}
 
@@ -181,11 +175,11 @@ class Scored(Counted):
 
     def coalition_scores(
         self, score: str, slice: Slice = "all", average: str | None = "default"
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor]:
         """``(K,)`` scores of every coalition, and ``(K, R)`` of their bootstrap replicates, paired."""
-        K = len(self.masks)
-        spread = self.spread(score, slice, average)
-        return self.values(score, slice, average)[:K], None if spread is None else spread[:, :K].T
+        values = self.values(score, slice, average)
+        spread = uncertainty.known(self.spread(score, slice, average), values)
+        return values[: len(self.masks)], spread[:, : len(self.masks)].T
 
     def majority(self, score: str = "accuracy", slice: Slice = "all") -> float:
         """What always guessing the most frequent class of the slice would score; NaN where that is not known."""
@@ -194,7 +188,8 @@ class Scored(Counted):
     def replicate_majority(self, score: str, slice: Slice = "all") -> Tensor:
         """``(R,)`` the same of every replicate; NaN where it is not known."""
         sums = self.replicate_sums(slice)
-        assert sums is not None
+        if sums is None:
+            return torch.full((1,), torch.nan, dtype=torch.float64)
         return self._majority(score, ClassSums(*(part[:, -1] for part in sums)))
 
     def _majority(self, score: str, sums: ClassSums) -> Tensor:
@@ -252,30 +247,13 @@ class Scored(Counted):
         name, average = self.named(score, average)
         if name in ranking.RANKINGS:
             part = scores.behind("recall", sums, self.kind, average)
-            there = self._of_positive(sums.actual) > 0
+            there = ends.of_positive(sums.actual, self.kind) > 0
             if there.shape != part.weights.shape:
                 return part
             weights = part.weights * there
             return part._replace(weights=weights / weights.sum(-1, keepdim=True).clamp(min=1e-9))
         name, average = ("accuracy", "default") if name in self.further else (name, average)
         return scores.behind(name, sums, self.kind, average)
-
-    def steps(
-        self, score: str, sums: ClassSums, value: Tensor, average: str | None = "default"
-    ) -> tuple[Tensor, Tensor]:
-        """`uncertainty.least_size` of a score whose `value` ``(...)`` is that of `sums`, and how far one may move it.
-
-        Most by 1, a correlation by 2, an error without a bound by twice its mean, and squares by more; rankings, where
-        a sample is right or wrong by degrees, by half.
-        """
-        name, behind = self.named(score, average)[0], self.behind(score, sums, average)
-        known = name in _UNBOUNDED and value != 0  # of no error at all nothing tells the unit
-        moved = _MOVED.get(name, 1.0) * torch.where(torch.as_tensor(known), value.abs(), 1.0)
-        if name == "log_loss":
-            moved = moved.clamp(min=_LOSS)
-        elif name == "dprime":  # as far as the AUROC that gives it
-            moved = math.sqrt(math.pi) * torch.exp(value.square() / 4)
-        return uncertainty.least_size(behind.weights, behind.sizes), moved
 
     def clusters(self, slice: Slice = "all", coalition: str | None = None) -> int | None:
         """How many groups the samples of a slice come in; None where every sample is one of its own."""
@@ -287,74 +265,15 @@ class Scored(Counted):
     ) -> tuple[Tensor, Tensor]:
         """Low and high of a score, or with ``average="none"`` of each class."""
         row, sums, groups = self.row(coalition), self.sums(coalition, slice), self.clusters(slice, coalition)
-        value, spread = self.values(name, slice, average)[row], self.replicate_scores(name, coalition, slice, average)
+        value = self.values(name, slice, average)[row]
+        spread = uncertainty.known(self.replicate_scores(name, coalition, slice, average), value)
         if groups is None and self.knows(name):
             if average == "none" and name in scores.PROPORTIONS:
                 total = scores.behind(name, sums, self.kind, "none").sizes.squeeze(-1)  # (C,), of labels (L,)
                 return uncertainty.wilson(value * total, total, confidence)
             if (plain := self.kind.proportion(name, sums, average)) is not None:
                 return uncertainty.wilson(*plain, confidence)
-        if spread is None:
-            return torch.full_like(value, torch.nan), torch.full_like(value, torch.nan)
-        low, high = self._bounds(name, value, sums, spread, average, confidence, groups)
+        behind = self.behind(name, sums, average)
+        low, high = ends.ends(name, value, spread, behind, sums, self.kind, average, confidence, groups)
         (below, above), (least, most) = self.hidden(name, average, slice), scores.extent(name)
         return (low - below[row]).clamp(min=least), (high + above[row]).clamp(max=most)
-
-    def _bounds(
-        self,
-        score: str,
-        value: Tensor,
-        sums: ClassSums,
-        spread: Tensor,
-        average: str | None,
-        confidence: float,
-        groups: int | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Low and high of a score from its replicates ``(R, ...)``."""
-        behind, (size, unit) = self.behind(score, sums, average), self.steps(score, sums, value, average)
-        lowest, highest = scores.extent(score)
-        n = groups or int(size.min().clamp(max=10**9))
-        if score in _UNBOUNDED and value > 0:
-            return moments.scaled_interval(value, spread, size * value / unit, confidence, n, torch.log, torch.exp)
-        if score in ("pearson", "ccc") and value.abs() < 1 - 1e-6:
-            most = (1 + value.abs().clamp(min=0.99)) / 2  # of replicates that drew two samples alone
-            spread = spread.clamp(-most, most)
-            return moments.scaled_interval(value, spread, size, confidence, n, torch.atanh, torch.tanh)
-        if score == "dprime":  # as the AUROC that gives it, which infinite replicates have too
-            value, spread = (torch.special.ndtr(part / math.sqrt(2)) for part in (value, spread))
-            lowest, highest = 0.0, 1.0
-        if highest > 1:
-            low, high = uncertainty.difference_interval(value, spread, size, confidence, groups, unit)
-            return low.clamp(min=lowest), high.clamp(max=highest)
-        total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
-        if groups is None:  # replicates of n samples vary as n - 1 do (Efron 1982), in each class
-            unbiased = total / uncertainty.effective_size(behind.weights, (behind.sizes - 1).clamp(min=1))
-            spread = value + (spread - value) * unbiased.sqrt()
-        if score == "dprime":  # which one class alone takes to infinity
-            total = torch.where(behind.weights > 0, 2 * behind.sizes, torch.inf).amin(-1)
-            least = torch.zeros_like(least)
-        elif score in self.further:  # what is behind them tells their size, not their variance
-            total, least = total * (2 if score in ("auroc", "eer") else 1), torch.zeros_like(least)
-        low, high = uncertainty.score_interval(value, spread, total, confidence, lowest, groups, least)
-        events = self._of_positive(sums.actual)
-        if score in ("matthews", "cohen_kappa"):  # 0 stands for what is not defined, and could be any
-            unknown = ((sums.actual > 0).sum(-1) < 2).double().mean()
-            low, high = (low - unknown).clamp(min=lowest), (high + unknown).clamp(max=1)
-        elif behind.weights.shape == events.shape and average != "weighted":
-            if score in _OF_POSITIVES:  # a class of nothing counts 0, and could be any
-                nothing = (events if score != "precision" else self._of_positive(sums.predicted)) == 0
-                high = (high + (behind.weights * nothing).sum()).clamp(max=1)
-            # Classes that are left out may be rare, not impossible: as many as of one or two samples (after Chao 1984).
-            left, few = behind.weights == 0, (events > 0) & (events < 3)
-            more = torch.minimum(left.sum(), few.sum())
-            share = more / (len(left) - left.sum() + more)
-            low, high = low - share * (low - lowest), high + share * (1 - high)
-        if score == "average_precision":  # of P positives it lies too high, as the first one's rank counts most
-            low = (low - (1 - value) * (behind.weights / (behind.sizes + 1)).sum(-1)).clamp(min=0)
-        if score == "dprime":
-            low, high = (math.sqrt(2) * torch.special.ndtri(end) for end in (low, high))
-        return low, high
-
-    def _of_positive(self, part: Tensor) -> Tensor:
-        """``(..., L, C)`` to the classes ``(..., C)``, of labels what is there ``(..., L)``."""
-        return part[..., 1] if self.kind.by_label else part[..., 0, :]

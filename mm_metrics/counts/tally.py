@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mm_metrics import contributions, scores, uncertainty
-from mm_metrics.counts import weak
+from mm_metrics.counts import ends, weak
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
 from mm_metrics.counts.overlap import share_samples
@@ -26,7 +26,7 @@ class Applied(NamedTuple):
     """A function of the coalitions' scores: its value ``(...)``, and what its interval is made of."""
 
     value: Tensor
-    replicates: Tensor | None  # (R, ...)
+    replicates: Tensor  # (R, ...)
     total: Tensor  # samples, as `uncertainty.least_size` counts them
     unit: Tensor  # how far one may move it
     sampling: Tensor  # the standard error of having sampled coalitions, and of what binning hides
@@ -35,13 +35,10 @@ class Applied(NamedTuple):
     apart: Tensor  # bool: of coalitions that did not answer the same samples, and NaN
 
     def where(self, wanted: Tensor, other: Applied) -> Applied:
-        """The other's entries where wanted ``(...)``; NaN for replicates that it lacks."""
-        spread = self.replicates
-        if spread is not None:
-            spread = torch.where(wanted, torch.nan if other.replicates is None else other.replicates, spread)
-        names = ("value", "total", "unit", "sampling")
+        """The other's entries where wanted ``(...)``."""
+        names = ("value", "replicates", "total", "unit", "sampling")
         parts = {name: torch.where(wanted, getattr(other, name), getattr(self, name)) for name in names}
-        return self._replace(replicates=spread, apart=self.apart & ~wanted, **parts)
+        return self._replace(apart=self.apart & ~wanted, **parts)
 
 
 class Tally(Scored):
@@ -70,14 +67,9 @@ class Tally(Scored):
         tensor(0.5000, dtype=torch.float64)
         """
         part = self.applied(function, score, slice, average)
-        value, spread = part.value, part.replicates
-        if spread is None:
-            nan = torch.full_like(value, torch.nan)
-            return value, nan, nan
-        groups = self.clusters(slice)
-        low, high = uncertainty.difference_interval(value, spread, part.total, confidence, groups, part.unit)
+        low, high = uncertainty.difference_interval(*part[:3], confidence, self.clusters(slice), part.unit)
         half = torch.hypot((high - low) / 2, part.sampling * uncertainty.normal_quantile(confidence))
-        return value, torch.maximum(value - half, part.least), torch.minimum(value + half, part.most)
+        return part.value, torch.maximum(part.value - half, part.least), torch.minimum(part.value + half, part.most)
 
     def applied(
         self, function: Callable[..., Tensor], score: str, slice: Slice = "all", average: str | None = "default"
@@ -99,8 +91,7 @@ class Tally(Scored):
         """`applied` to the samples of one slice alone."""
         name, _ = self.named(score, average)
         sign = -1 if name in LOWER_IS_BETTER else 1  # what is gained is better, what is lost is worse
-        values, replicates = self.coalition_scores(score, slice, average)
-        values, replicates = sign * values, None if replicates is None else sign * replicates
+        values, replicates = (sign * part for part in self.coalition_scores(score, slice, average))
         table = self.layout.modalities.table(self.masks)
         keywords: dict[str, Any] = {}
         if function in (contributions.unimodal_gain, contributions.cooperation):
@@ -113,7 +104,8 @@ class Tally(Scored):
         first = torch.where(concerned, answered, len(answered)).amin(-1)
         several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too
-        sizes, units = self.steps(score, self.coalition_sums(slice), values, average)  # (K,) each
+        behind = self.behind(score, self.coalition_sums(slice), average)
+        sizes, units = ends.steps(name, behind, values)  # (K,) each
         inside = concerned[..., : len(table)]  # guessing the majority is no class's doing
         total, unit = torch.where(inside, sizes, torch.inf).amin(-1), torch.where(inside, units, 0.0).amax(-1)
         sampling, least, most = torch.zeros_like(value), value.new_tensor(-torch.inf), value.new_tensor(torch.inf)
@@ -129,11 +121,9 @@ class Tally(Scored):
             raised, bound = (part[: len(table)].nan_to_num() for part in self.hidden(name, average, slice))
             hidden = raised - bound + bound / math.sqrt(3)  # what chance adds on average, and what binning may
             sampling = torch.hypot(sampling, (weights[..., :-1].square() @ hidden.square()).sqrt())
-        spread = None
-        if replicates is not None:
-            if keywords:
-                keywords["empty"] = self.replicate_majority(score, slice)
-            spread = function(replicates, table, **keywords).movedim(-1, 0)
+        if keywords:
+            keywords["empty"] = self.replicate_majority(score, slice)
+        spread = function(replicates, table, **keywords).movedim(-1, 0)
         return Applied(value, spread, total, unit, sampling, least, most, several)
 
     def contributions(
@@ -189,14 +179,9 @@ class Tally(Scored):
             support = self.weighted(self.cell_class_sums.actual, slice, 1).sum(-1).amax(-1)  # (K,)
             some = ((cells > 0) & (cells < cells.amax(0))).any(1) & (support > shared)
             parts.append(torch.where(some, torch.arange(1, 1 + len(support)), 0).unsqueeze(1))
-        different: list[int] = []  # one coalition of each kind; mostly there is one, and a look at each is enough
-        numbers = []
-        for k in range(len(cells)):
-            same = (n for n, other in enumerate(different) if all(torch.equal(part[k], part[other]) for part in parts))
-            number = next(same, len(different))
-            different += [k] * (number == len(different))
-            numbers.append(number)
-        return torch.tensor(numbers)
+        kinds: dict[tuple[bytes, ...], int] = {}
+        sizes = [tuple(part[k].numpy().tobytes() for part in parts) for k in range(len(cells))]
+        return torch.tensor([kinds.setdefault(kind, len(kinds)) for kind in sizes])
 
     def shared(self, slice: Slice = "all") -> int | None:
         """Samples that every coalition answered, of those counted together; None where that was not kept."""
@@ -222,12 +207,10 @@ class Tally(Scored):
             if self.shared(slice) == 0:
                 return math.nan
             return uncertainty.mcnemar(*self.discordant(first, second, slice))
-        replicates = [self.replicate_scores("accuracy", name, slice) for name in (first, second)]
-        if replicates[0] is None or replicates[1] is None or groups < 2:
-            return math.nan
-        difference = self.score("accuracy", first, slice) - self.score("accuracy", second, slice)
-        error = float(uncertainty.difference_error(replicates[0] - replicates[1], self.support(slice), groups))
-        return 1 - uncertainty.t_share(difference / error, groups - 1)
+        i, j, values = self.row(first), self.row(second), self.values("accuracy", slice)
+        spread = uncertainty.known(self.spread("accuracy", slice), values)  # (R, K)
+        error = float(uncertainty.difference_error(spread[:, i] - spread[:, j], self.support(slice), groups))
+        return 1 - uncertainty.t_share(float(values[i] - values[j]) / error, groups - 1)
 
     def modality_confusion(self, slice: Slice = "all") -> dict[str, float]:
         """The share of samples right with a modality alone and wrong with all (VGGSounder's μ); "all": with each alone.

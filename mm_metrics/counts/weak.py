@@ -87,21 +87,14 @@ def disparity(card: Scored, score: str, column: str, confidence: float = 0.95) -
     worst, best = (f(scores, key=scores.__getitem__) for f in ((max, min) if score in LOWER_IS_BETTER else (min, max)))
     low, high = sorted((worst, best), key=scores.__getitem__)
     difference, ratio = scores[high] - scores[low], scores[low] / scores[high] if scores[high] else math.nan
-    spreads = [card.replicate_scores(score, slice=name) for name in (low, high)]
-    if spreads[0] is None or spreads[1] is None:
-        return Disparity(Estimate(difference, math.nan, math.nan), Estimate(ratio, math.nan, math.nan), best, worst)
-    adjusted = 1 - (1 - confidence) / max(1, math.comb(len(scores), 2))
-    total, groups = min(map(card.support, (low, high))), card.clusters(worst)
-    parts = (spreads[1] - spreads[0], torch.where(spreads[1] > 0, spreads[0] / spreads[1], torch.nan))
-    ends = [
-        [float(end) for end in uncertainty.difference_interval(torch.tensor(value), part, total, adjusted, groups)]
-        for value, part in zip((difference, ratio), parts, strict=True)
-    ]
+    value = torch.tensor([difference, ratio], dtype=torch.float64)
+    first, second = (uncertainty.known(card.replicate_scores(score, slice=name), value[0]) for name in (low, high))
+    spread = torch.stack([second - first, torch.where(second > 0, first / second, torch.nan)], dim=1)  # (R, 2)
+    total, adjusted = min(map(card.support, (low, high))), 1 - (1 - confidence) / max(1, math.comb(len(scores), 2))
+    ends = uncertainty.difference_interval(value, spread, total, adjusted, card.clusters(worst))
+    below, above = (part.tolist() for part in (ends[0].clamp(min=0), ends[1]))
     return Disparity(
-        Estimate(difference, max(0.0, ends[0][0]), ends[0][1]),
-        Estimate(ratio, max(0.0, ends[1][0]), min(1.0, ends[1][1])),
-        best,
-        worst,
+        Estimate(difference, below[0], above[0]), Estimate(ratio, below[1], min(above[1], 1.0)), best, worst
     )
 
 

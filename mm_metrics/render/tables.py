@@ -18,7 +18,8 @@ from mm_metrics.render import confusion
 from mm_metrics.render.confusion import Cells
 from mm_metrics.render.curves import Curve
 from mm_metrics.uncertainty import Contribution
-from mm_metrics.verdict import Finding, QualityGate, Verdict, judge
+from mm_metrics.verdict import Finding, QualityGate, Verdict
+from mm_metrics.verdict.judge import judge
 
 SCORES = ("accuracy", "precision", "recall", "f1")
 ORDINAL = ("mae", "pearson", "acc2", "f1_acc2", "ccc", "rmse")

@@ -16,7 +16,7 @@ import torch
 from mm_metrics import scores
 from mm_metrics.counts.tally import Tally
 from mm_metrics.ranking import RANKINGS
-from mm_metrics.uncertainty import Estimate, difference_interval, holm, least_size, p_below, samples_needed
+from mm_metrics.uncertainty import Estimate, difference_interval, holm, known, least_size, p_below, samples_needed
 from mm_metrics.verdict import sentences
 from mm_metrics.verdict.explain import explanations
 from mm_metrics.verdict.gate import QualityGate
@@ -119,14 +119,12 @@ def _gaps(card: Tally, gate: QualityGate, slice: str, average: str) -> list[Esti
     """How far precision and recall lie apart, of the whole or of each class, with the replicates' interval."""
     both, sums = ("precision", "recall"), card.sums(None, slice)
     behind = [scores.behind(score, sums, card.kind, average) for score in both]
-    values = [scores.score(score, sums, card.kind, average) for score in both]
-    spreads = [card.replicate_scores(score, None, slice, average) for score in both]
-    gap = (values[0] - values[1]).flatten().abs()
-    low = high = torch.full_like(gap, torch.nan)
-    if spreads[0] is not None and spreads[1] is not None:
-        total = torch.stack([least_size(part.weights, part.sizes).flatten() for part in behind]).amin(0)
-        spread = (spreads[0] - spreads[1]).reshape(len(spreads[0]), -1)  # (R, C), of the whole (R, 1)
-        low, high = difference_interval(gap, spread, total, gate.confidence, card.clusters(slice))
+    values = [scores.score(score, sums, card.kind, average).flatten() for score in both]  # (C,), of the whole (1,)
+    gap = (values[0] - values[1]).abs()
+    first, second = (known(card.replicate_scores(score, None, slice, average), gap) for score in both)
+    total = torch.stack([least_size(part.weights, part.sizes).flatten() for part in behind]).amin(0)
+    spread = (first - second).reshape(-1, len(gap))  # (R, C)
+    low, high = difference_interval(gap, spread, total, gate.confidence, card.clusters(slice))
     ends = torch.stack([gap, low.clamp(min=0), high.clamp(max=1)], dim=1)
     return [Estimate(*row) for row in ends.tolist()]
 
