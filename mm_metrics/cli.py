@@ -160,17 +160,14 @@ def gate(settings: Any) -> int:
 
 def report(settings: Any) -> int:
     """Scorecards to a page."""
+    from mm_metrics.leakage import Leakage
     from mm_metrics.render import page
 
     stems = [os.path.basename(path).removesuffix(".json") for path in settings.cards]
     names = stems if len(set(stems)) == len(stems) else settings.cards
     if len(set(names)) < len(names):
         raise ValueError(f"cards {list(names)}: every one once")
-    leaks = None
-    if settings.leakage:
-        from mm_metrics.leakage import Leakage
-
-        leaks = Leakage.from_json(settings.leakage).summary()
+    leaks = Leakage.from_json(settings.leakage).summary() if settings.leakage else None
     cards = {name: _card(path) for name, path in zip(names, settings.cards, strict=True)}
     with _written(settings.output, [*settings.cards, settings.leakage]) as (path, say):
         page.write(path, cards, leakage=leaks)

@@ -201,8 +201,8 @@ class _WeightsAndBiases:
         self.run.log({**values, **({f"{stage}/step": step} if now > step else {})}, step=now)
 
     def log_image(self, key: str, images: list[Any], step: int) -> None:
-        wandb = sys.modules["wandb"]
-        self.run.log({key: [wandb.Image(image) for image in images]}, step=max(step, self.run.step))
+        pictures = [sys.modules["wandb"].Image(image) for image in images]
+        self.run.log({key: pictures}, step=max(step, self.run.step))
 
     def log_table(self, key: str, columns: list[str], data: list[list[Any]], step: int) -> None:
         table = sys.modules["wandb"].Table(columns=columns, data=data)

@@ -126,9 +126,8 @@ def points(value: float, per: int = 100, places: int | None = None) -> str:
 
 def points_interval(low: float, high: float, per: int = 100) -> str:
     """``[38.0, 44.2]`` in points; nothing where there is none."""
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return ""
-    return f"[{points(low, per).lstrip('+')}, {points(high, per).lstrip('+')}]"
+    ends = ", ".join(points(end, per).lstrip("+") for end in (low, high))
+    return f"[{ends}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def distinguishable(estimate: Estimate) -> bool:

@@ -187,9 +187,8 @@ def _bars(gate: QualityGate, ordinal: bool, default: bool) -> str:
             never = "" if math.isinf(bad) else f" and bad {below} {words.score(bad)}"
             said.append(f"{slice} {words.label(score)} good {above} {words.score(good)}{never}".lstrip())
     if said:
-        others = (
-            "no other score has a bar" if gate.asked(ordinal) == gate.given else "all others are mm_metrics' default"
-        )
+        alone = gate.asked(ordinal) == gate.given
+        others = "no other score has a bar" if alone else "all others are mm_metrics' default"
         whose = "mm_metrics' default bars" if default else "The bars that were given"
         return f"{whose}: {'; '.join(said)}; {others}."
     accuracy, recall = (tuple(map(words.score, gate.bars(score, "all"))) for score in ("accuracy", "recall"))
