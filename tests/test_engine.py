@@ -189,6 +189,29 @@ def test_killed_workers_cost_another_try_and_no_sample(cluster, small_parts, tmp
     assert len(shared.touched("test")) == 16  # ten are shared, six more belong to a shared group
 
 
+def test_a_long_manifest_is_read_in_a_bounded_number_of_parts(tmp_path, monkeypatch):
+    """As the rows before a part are read for each: and every row is in one part."""
+    monkeypatch.setattr(leakage, "SAMPLES", 7)
+    monkeypatch.setattr(leakage, "MOST", 5)
+    monkeypatch.setattr(leakage, "cluster", contextlib.nullcontext)
+    tried = []
+
+    def results(data, function, work, names):
+        tried.extend(names)
+        return enumerate(function(*piece) for piece in work)
+
+    monkeypatch.setattr(leakage, "results", results)
+    paths = [tmp_path / "a.csv", tmp_path / "b.jsonl"]
+    paths[0].write_text("x,label\n" + "".join(f"call {n % 300},{n % 2}\n" for n in range(701)))
+    paths[1].write_text("".join(f'{{"x": "call {n}", "label": 1}}\n' for n in range(20)))
+    found = [from_files({"train": paths}, ["x"], near=False, progress=False, engine=how) for how in ("local", "ray")]
+    assert found[0] == found[1]
+    assert [name.split("/")[-1] for name in tried] == [
+        *(f"a.csv, samples {n} to {min(n + 141, 701) - 1}" for n in range(0, 701, 141)),
+        *(f"b.jsonl, samples {n} to {min(n + 7, 20) - 1}" for n in range(0, 20, 7)),
+    ]
+
+
 def test_kinds_and_errors_are_those_of_the_first_sample(cluster, small_parts):
     later = [{"x": "word"} if n > 8 else {"x": np.ones((2, 2, 2, 2)) * n + np.arange(2)} for n in range(20)]
     splits = {"train": later, "test": later[::-1]}

@@ -53,8 +53,8 @@ BOUNDS = {
     "ablation": 2558,
     "callbacks": 2802,
     "render": 1750,
-    "predictions": 1460,
-    "leakage": 1494,
+    "predictions": 1458,
+    "leakage": 1496,
     "tables": 331,
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mm_metrics.leakage.findings import Leakage
@@ -137,12 +137,10 @@ def from_files(
     return find_leakage(files, modalities, *arguments, **{"presence": None, "batched": False, **more})
 
 
-def _bar(name: str, progress: bool):
-    def bar(samples: Iterator, total: int | None) -> Iterator:
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            return samples
-        return iter(tqdm(samples, desc=f"leakage: {name}", total=total, unit=" samples", disable=not progress))
-
-    return bar
+def _bar(name: str, progress: bool) -> Callable[[Iterator, int | None], Iterator]:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return lambda samples, _: samples
+    how = {"desc": f"leakage: {name}", "unit": " samples", "disable": not progress}
+    return lambda samples, total: iter(tqdm(samples, total=total, **how))

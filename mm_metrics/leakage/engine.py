@@ -21,7 +21,8 @@ from mm_metrics.leakage.files import rows
 from mm_metrics.leakage.fingerprints import Fingerprints, Plan, fingerprint
 from mm_metrics.workers import cluster, results
 
-SAMPLES = 2048  # of a task: what bounds a worker's memory
+SAMPLES = 2048  # of a task, at least: what bounds a worker's memory
+MOST = 128  # tasks of a manifest or data set: before each one's rows all that stand before them are read
 
 
 class Part(NamedTuple):
@@ -63,8 +64,8 @@ def _parts(name: str, split: Any, plan: Plan) -> Iterator[Part]:
     before = 0
     if not all(isinstance(source, str | os.PathLike) for source in several):
         if isinstance(split, Mapping) or not (hasattr(split, "__getitem__") and hasattr(split, "__len__")):
-            what = type(split).__name__
-            raise TypeError(f"split {name!r} is a {what}: engine='ray' takes manifests and data sets by number")
+            got = f"split {name!r} is a {type(split).__name__}"
+            raise TypeError(f"{got}: engine='ray' takes manifests and data sets by number")
         several = [split]
     for source in several:
         if isinstance(source, str | os.PathLike):
@@ -72,8 +73,9 @@ def _parts(name: str, split: Any, plan: Plan) -> Iterator[Part]:
             length, what = sum(1 for _ in rows(source, plan.keys)), source
         else:
             length, what = len(source), f"split {name!r}"
-        for start in range(0, length, SAMPLES):
-            stop = min(start + SAMPLES, length)
+        each = max(SAMPLES, -(-length // MOST))
+        for start in range(0, length, each):
+            stop = min(start + each, length)
             yield Part(name, source, before, start, stop, f"{what}, samples {start} to {stop - 1}")
         before += length
 
@@ -82,7 +84,7 @@ def _read(plan: Plan, part: Part) -> tuple[Fingerprints | Exception, dict[str, s
     """A part's fingerprints, or the error that it makes; and the kinds seen."""
     own = replace(plan, kinds=dict(plan.kinds), batched=False)
     if isinstance(part.source, str):
-        samples: Any = islice(rows(part.source, plan.keys), part.start, part.stop)
+        samples: Any = islice(rows(part.source, plan.keys, part.start), part.stop - part.start)
     else:
         samples = Subset(part.source, range(part.start, part.stop))
     try:

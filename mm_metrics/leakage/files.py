@@ -22,8 +22,8 @@ class Place(NamedTuple):
 PLACE = Place  # the key under which a row says where it stands; no column has it
 
 
-def rows(path: FilePath, keys: Collection[Hashable] = ()) -> Iterator[dict[Any, Any]]:
-    """The rows of a manifest, each with its `Place`; only the columns ``keys``, where it has them all.
+def rows(path: FilePath, keys: Collection[Hashable] = (), start: int = 0) -> Iterator[dict[Any, Any]]:
+    """The rows of a manifest from ``start`` on, each with its `Place`; of the columns ``keys`` only, if all are there.
 
     Raises ValueError for a file that is none of CSV, JSON Lines and Parquet, and for a row that can't be read.
     """
@@ -36,8 +36,12 @@ def rows(path: FilePath, keys: Collection[Hashable] = ()) -> Iterator[dict[Any, 
         raise ValueError(f"{source.where(row)}: {reason}") from None
 
     for block in source.blocks([*wanted, *later], refuse, ROWS):
+        if block.end <= start:
+            continue
         columns = [getattr(column, "to_pylist", lambda column=column: column)() for column in block.columns.values()]
         for row, *cells in zip(block.rows.tolist(), *columns, strict=True):
+            if row < start:
+                continue
             found: dict[Any, Any] = {PLACE: Place(source, row)}
             for name, cell in zip(block.columns, cells, strict=True):
                 if isinstance(cell, bytes) and source.format in ("csv", "tsv"):

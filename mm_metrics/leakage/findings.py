@@ -112,7 +112,8 @@ class Leakage:
         if self.findings:
             lines.append(f"{'kind':<15}{'modality':<12}{'splits':<20}{'count':>8} {'share':>7}  examples")
         for f in self.findings:
-            row = f"{f.kind:<15}{_short(f.modality, 11):<12}{_short(_where(f.splits), 19):<20}"
+            where = " → ".join(f.splits) if f.splits[0] != f.splits[1] else f"within {f.splits[0]}"
+            row = f"{f.kind:<15}{_short(f.modality, 11):<12}{_short(where, 19):<20}"
             row += f"{f.count:>8,} {f.share:>7.1%}  "
             for pair in f.pairs:
                 example = f"{pair[0]}→{pair[1]} "
@@ -158,10 +159,6 @@ class Leakage:
     def _check(name: str, known: Iterable[str], what: str) -> None:
         if name not in known:
             raise ValueError(f"{what} {name!r} is not one of {tuple(known)}")
-
-
-def _where(splits: tuple[str, str]) -> str:
-    return " → ".join(splits) if splits[0] != splits[1] else f"within {splits[0]}"
 
 
 def _short(text: str, width: int) -> str:

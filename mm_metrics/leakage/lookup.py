@@ -43,8 +43,7 @@ def candidates(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.nd
     firsts = np.stack([np.searchsorted(a[:, band], b[:, band], "left", orders[band]) for band in range(B)])
     numbers = np.stack([np.searchsorted(a[:, band], b[:, band], "right", orders[band]) for band in range(B)]) - firsts
     block = np.cumsum(numbers.sum(axis=0)) // CHUNK if len(b) else np.zeros(0, dtype=np.int64)
-    edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]
-    for start, stop in pairwise(edges):
+    for start, stop in pairwise([0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(block)]):
         found = []
         for band in range(B):
             number, first = numbers[band, start:stop], firsts[band, start:stop]

@@ -117,11 +117,10 @@ def notes_of(
 ) -> Iterator[str]:
     """What could not be compared, or not fully, a sentence each; ``moving`` splits are others when read again."""
     for modality in plan.modalities:
-        missing = [row for row in compared if row.modality == modality and row.how == "nothing"]
-        if missing:
-            counts = ", ".join(f"{row.count:,} of {row.split}" for row in missing)
-            yield f"Not compared, as absent or constant in {modality}: {counts}."
-        N = sum(row.count for row in compared if row.modality == modality and row.how != "nothing")
+        of = [row for row in compared if row.modality == modality]
+        if missing := [f"{row.count:,} of {row.split}" for row in of if row.how == "nothing"]:
+            yield f"Not compared, as absent or constant in {modality}: {', '.join(missing)}."
+        N = sum(row.count for row in of if row.how != "nothing")
         apart = N - sum(len(part.inputs[modality].rows) for part in prints.values())
         if modality in plan.near and apart:
             which = "" if apart == N else f" of {apart:,} of {N:,}"
@@ -130,7 +129,7 @@ def notes_of(
         lacking = [package for name, package in DECODERS.items() if find_spec(name) is None]
         if odd and not lacking:
             yield f"{modality}: {'; '.join(odd[:ODD_KEPT])}{'; …' if len(odd) >= ODD_KEPT else '.'}"
-        if any(row.modality == modality and row.how == "bytes" for row in compared):
+        if any(row.how == "bytes" for row in of):
             more = f"; {install(*lacking)} decodes more" if lacking else ""
             yield f"{modality}: what was compared by bytes may share what was coded another way{more}."
     if moving:

@@ -73,9 +73,8 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
         whole[:] &= given | (result is None)
         return result
 
-    target = agreed("target", (run.coded.target for run in runs))
-    presence = agreed("presence", (run.coded.presence for run in runs))
-    group = agreed("group", (run.coded.group for run in runs))
+    given = ([getattr(run.coded, what) for run in runs] for what in ("target", "presence", "group"))
+    target, presence, group = map(agreed, ("target", "presence", "group"), given)
     by = np.zeros((len(how.values), U), dtype=np.int64)
     for row, column in enumerate(how.values):
         by[row] = agreed(  # type: ignore[assignment]

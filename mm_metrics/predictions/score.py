@@ -93,8 +93,7 @@ def score_blocks(blocks: Iterable[Any], options: Options) -> Scorecard:
         for block in blocks:
             columns = options.columns(_names(block))
             N = len(block[columns.wanted[0]])
-            cells = {name: block[name] for name in columns.wanted}
-            found.block(cells, columns, None, np.arange(found.rows, found.rows + N))
+            found.block(block, columns, None, np.arange(found.rows, found.rows + N))
             found.rows += N
         options = found.options(options, []) if found.rows else options
     counting = None
