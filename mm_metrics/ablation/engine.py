@@ -86,12 +86,13 @@ class Engine:
             form.why = view.found.whole
             return self.whole.hidden(view)
         if not form.decided or (form.single and view.N > 1):
-            return self._first(view, form, presence, look)
+            form.split = None
+            return self._both_ways(view, form, presence, look)
         if form.split is None:
             return self.whole.hidden(view)
         now = self.whole.now()
         if form.due or (self.verify and (view.N > form.largest or self._changed(now))):
-            return self._again(view, form, presence, look)
+            return self._both_ways(view, form, presence, look)
         checks = Checks()
         try:
             answer = self._parts(view, form.split, checks, now)
@@ -146,25 +147,28 @@ class Engine:
         form.split, form.why, form.failed = None, why, form.failed + 1
         self.whole.once(("dropped", form.failed), f"{why}: inputs are hidden from now on, and the whole model runs")
 
-    def _first(self, view: View, form: Form, presence: Any, look: Look) -> Tensor:
-        """Answer both ways, and split the model from now on where the answers agree."""
-        reference, split, why = self._both_ways(view, presence, look)
-        K = len(self.masks)
-        form.tried += 1
-        form.single = view.N == 1
-        told = K < 2 or not torch.equal(reference, reference[-1:].expand_as(reference))
-        form.decided = told or split is None or form.tried >= VACUOUS  # else it proves nothing
+    def _both_ways(self, view: View, form: Form, presence: Any, look: Look) -> Tensor:
+        """Answer both ways, and split the model from now on where the answers agree; parts that fail are found anew."""
+        parts, K = form.split, len(self.masks)
+        answer, split, why = self._compare(view, parts, presence, look)
+        if parts is None:
+            form.tried += 1
+            form.single = view.N == 1
+            told = K < 2 or not torch.equal(answer, answer[-1:].expand_as(answer))
+            form.decided = told or split is None or form.tried >= VACUOUS  # else it proves nothing
         form.split, form.why = split if form.decided else None, why
-        if split is None:
-            self.whole.once("whole", f"{why}: inputs are hidden and the whole model runs {K} times a batch")
-        else:
+        if split is not None:
             self.whole.watch_for(split.plan.sites)
             self.recorder.interest |= split.plan.interest
             self.recorder.copied |= {id(site.module) for site in split.plan.sites if site.written}
+        elif parts is not None:
+            self._drop(form, why)
+        else:
+            self.whole.once("whole", f"{why}: inputs are hidden and the whole model runs {K} times a batch")
         self._compared(view, form)
-        return reference
+        return answer
 
-    def _both_ways(self, view: View, presence: Any, look: Look) -> tuple[Tensor, Split | None, str]:
+    def _compare(self, view: View, parts: Split | None, presence: Any, look: Look) -> tuple[Tensor, Split | None, str]:
         """The answer, and the way of splitting the model that gives it, or None and why there is none.
 
         Some samples are answered both ways, with all, none and all but one of the modalities; all samples where some
@@ -174,38 +178,22 @@ class Engine:
             some, masks, rows = self._some(view, presence, look)
             if some is not None:
                 reference = self.whole.hidden(some, masks)
-                split, why = self._try(some, reference, masks)
+                split, why = (parts, "") if parts is not None else self._try(some, reference, masks)
                 if split is None:
                     return self.whole.hidden(view), None, why
                 answer = self._agreeing(view, split, reference, masks, rows)
                 if answer is not None:
                     return answer, split, ""
-        answer = self.whole.hidden(view)
-        return answer, *self._try(view, answer, self.masks)
-
-    def _again(self, view: View, form: Form, presence: Any, look: Look) -> Tensor:
-        """Answer both ways with the parts that there are; where they fail, follow the model anew."""
-        with suppress(Exception):
-            some, masks, rows = self._some(view, presence, look)
-            if some is not None:
-                answer = self._agreeing(view, form.split, self.whole.hidden(some, masks), masks, rows)
-                if answer is not None:
-                    self._compared(view, form)
-                    return answer
         reference = self.whole.hidden(view)
-        if self._agreeing(view, form.split, reference, self.masks, slice(None)) is None:
+        if parts is not None:
+            if self._agreeing(view, parts, reference, self.masks, slice(None)) is not None:
+                return reference, parts, ""
             self.whole.once(
                 ("anew", self._validations),
                 f"{self.name} runs otherwise than when it was followed, its parts no longer give what the whole gives: "
                 "it is followed anew",
             )
-            form.split, form.why = self._try(view, reference, self.masks)
-            if form.split is None:
-                self._drop(form, form.why)
-            else:
-                self.whole.watch_for(form.split.plan.sites)
-        self._compared(view, form)
-        return reference
+        return reference, *self._try(view, reference, self.masks)
 
     def _some(self, view: View, presence: Any, look: Look) -> tuple[View | None, tuple[int, ...], slice]:
         telling = self.whole.modalities.masks("leave_one_out")
@@ -247,16 +235,12 @@ class Engine:
         if not any(site.reaches for site in plan.sites):
             return None, f"no module of {self.name} depends on one modality alone"
         if plan.share < LITTLE and self.named is None:
-            return (
-                None,
-                f"the encoders of {self.name} do {plan.share:.1%} of its work, and cost more to keep than to run",
-            )
+            why = f"the encoders of {self.name} do {plan.share:.1%} of its work, and cost more to keep than to run"
+            return None, why
         split, why = split_by(plan, self.whole.logits, view, masks, reference, self.recorder, self.whole.now())
         if split is not None:
             return split, ""
+        other = f"the parts of {self.name} give other logits than the whole"
         if not agree(self.whole.hidden(view, masks), reference):
-            return (
-                None,
-                f"the parts of {self.name} give other logits than the whole, which is random in evaluation mode",
-            )
-        return None, f"{self.name}: {why}" if why else f"the parts of {self.name} give other logits than the whole"
+            return None, f"{other}, which is random in evaluation mode"
+        return None, f"{self.name}: {why}" if why else other

@@ -172,7 +172,7 @@ class Whole:
     def _one(self, view: View, mask: int) -> Tensor:
         try:
             return self.logits(view.hide((mask,)), view.N).clone()
-        except Exception as error:
+        except Exception as error:  # whatever a model raises at what stands in, it is told from its own errors below
             if mask == self.modalities.full and view.complete:
                 raise
             self.logits(copied(view.batch), view.N)  # an error that is not the hiding's is the model's own
