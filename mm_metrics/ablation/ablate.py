@@ -17,7 +17,6 @@ from mm_metrics.ablation.encoders import named_encoders
 from mm_metrics.ablation.engine import Engine
 from mm_metrics.ablation.inputs import Inputs
 from mm_metrics.ablation.predict import Predict, Step, logits, prediction
-from mm_metrics.ablation.stamps import Checks
 from mm_metrics.ablation.view import View, look
 from mm_metrics.ablation.whole import Whole
 from mm_metrics.modalities import Modalities
@@ -94,7 +93,7 @@ class ModalityAblation:
         for a key that the batch lacks, and whatever the model raises.
         """
         with self._whole.untouched():
-            return self._engine.answers(self._look(batch, presence, Checks()), presence, self._look)
+            return self._engine.answers(self._look(batch, presence), presence, self._look)
 
     def presence(self, batch: Any, told: Tensor | None = None) -> Tensor | None:
         """``(N, M)`` bool: which modalities a sample has, as ``told`` or as the batch's entry tells; None where all.
@@ -105,7 +104,7 @@ class ModalityAblation:
         found = self.inputs.find(batch, leaves)
         absent = [not found.paths[name] for name in self.modalities]
         if told is None and self.inputs.presence is not None:
-            told = self._look(batch, None, Checks()).there
+            told = self._look(batch).there
         if not any(absent):
             return told
         device = (
@@ -221,7 +220,7 @@ class ModalityAblation:
 
     def add_to_means(self, batch: Any) -> None:
         """Add a training batch to the running means; `use_means` puts them to use."""
-        view = self._look(batch, None, Checks())
+        view = self._look(batch)
         for m, name in enumerate(self.modalities):
             for path, key in view.found.paths[name].items():
                 x = view.rows(path)
@@ -236,8 +235,8 @@ class ModalityAblation:
         if self._running.sums:
             self.means = self._running.means(all_reduce)
 
-    def _look(self, batch: Any, presence: Any, checks: Checks) -> View:
-        return look(batch, self.inputs, self.modalities, self._baselines, presence, checks)
+    def _look(self, batch: Any, presence: Any = None) -> View:
+        return look(batch, self.inputs, self.modalities, self._baselines, presence)
 
     def _once(self, key: Hashable, message: str) -> None:
         if key not in self._said:

@@ -132,41 +132,49 @@ class Baselines:
             values = torch.as_tensor(spec(x.clone())).detach().to(x.device, x.dtype)
             if values.ndim == x.ndim and len(values) == len(x) > 1:
                 return StandIn("rows", torch.broadcast_to(values, x.shape))
-            return _row(x, values, f"baseline of {where!r}")
+            return self._row(x, values, f"baseline of {where!r}")
         version = spec._version if isinstance(spec, Tensor) and not spec.is_inference() else None
         return self._row(x, spec, f"baseline of {where!r}", token=("given", where, version))
 
     def _text(self, spec: Any, texts: Sequence[str]) -> StandIn:
         if callable(spec):
             return StandIn("rows", text=spec(list(texts)))
-        if spec in ("presence", "keep", "shuffle"):
-            return StandIn(
-                "shift" if spec == "shuffle" else "same", shift=self._shift(len(texts)) * (spec == "shuffle")
-            )
+        if spec in ("presence", "keep"):
+            return StandIn("same")
+        if spec == "shuffle":
+            return StandIn("shift", shift=self._shift(len(texts)))
         return StandIn("row", text=spec if isinstance(spec, str) and spec not in NAMED else "")
 
     def _row(self, x: Tensor, value: Any, what: str = "", token: Hashable = None) -> StandIn:
-        """A stand-in of one row, held on its device under its ``token``."""
-        key = (token, tuple(x.shape[1:]), x.dtype, x.device)
-        if key not in self._rows:
+        """A stand-in of one row, held on its device under its ``token``; raises ValueError for another shape."""
+        key = None if token is None else (token, tuple(x.shape[1:]), x.dtype, x.device)
+        if key is not None and key in self._rows:
+            return self._rows[key]
+        number = isinstance(value, bool | int | float)  # made on the device: to move it there would be to wait
+        value = x.new_full((), value) if number else torch.as_tensor(value).detach().to(x.device, x.dtype)
+        if value.ndim == x.ndim and value.shape[0] == 1:
+            value = value[0]
+        try:
+            row = StandIn("row", torch.broadcast_to(value, x.shape[1:])[None], token=key)
+        except RuntimeError:
+            raise ValueError(
+                f"{what} has shape {tuple(value.shape)}, one sample has {tuple(x.shape[1:])}: give a tensor of that "
+                "shape, or a function of the input where lengths vary"
+            ) from None
+        if key is not None:
             while len(self._rows) >= ROWS:
                 del self._rows[next(iter(self._rows))]
-            self._rows[key] = _row(x, value, what, key)
-        return self._rows[key]
+            self._rows[key] = row
+        return row
 
     def _say_integers(self, modality: str, where: str) -> None:
-        name = where.split("/")[-1]
         if is_lengths((where,)):
-            message = (
-                f"{where!r} holds lengths; a hidden {modality} shows 0 in their place, which some models can't take: "
-                f"to leave them as they are, write baseline={{{modality!r}: {{{name!r}: 'keep'}}}}"
-            )
+            held, why, other = "lengths", "which some models can't take: to leave them as they are", "'keep'"
         else:
-            message = (
-                f"{where!r} holds integers; a hidden {modality} shows 0 in their place, which may be a word: "
-                f"to show another, write baseline={{{modality!r}: {{{name!r}: ids}}}}"
-            )
-        self.say(("zero", where), message)
+            held, why, other = "integers", "which may be a word: to show another", "ids"
+        line = f"baseline={{{modality!r}: {{{where.split('/')[-1]!r}: {other}}}}}"
+        told = f"{where!r} holds {held}; a hidden {modality} shows 0 in their place, {why}, write {line}"
+        self.say(("zero", where), told)
 
     def _open(self, where: str, x: Tensor) -> int:
         if x.dtype == torch.bool and "pad" in where:
@@ -179,12 +187,12 @@ class Baselines:
         return 1  # a wholly closed mask would make a softmax NaN
 
     def _mean(self, path: Path, key: Key, x: Tensor, there: Tensor | None) -> StandIn:
-        kept = self.means.get(key if len(path) == 1 else path)
+        where = key if len(path) == 1 else path
+        kept = self.means.get(where)
         if kept is not None and kept.shape == x.shape[1:]:
-            where = key if len(path) == 1 else path
             return self._row(x, kept, token=("mean", where, self._uses))
         sums, count = total(x, there)
-        return _row(x, sums / count.clamp(min=1))
+        return self._row(x, sums / count.clamp(min=1))
 
     def _shift(self, N: int) -> int:
         if N > 1:
@@ -216,21 +224,6 @@ def keeping(*ids: int, fill: int = 0) -> Callable[[Tensor], Tensor]:
     tensor([[101,   0,   0, 102]])
     """
     return lambda x: torch.where(torch.isin(x, torch.tensor(ids, device=x.device)), x, fill)
-
-
-def _row(x: Tensor, value: Any, what: str = "", token: Hashable = None) -> StandIn:
-    number = isinstance(value, bool | int | float)  # made on the device: to move it there would be to wait
-    value = x.new_full((), value) if number else torch.as_tensor(value).detach().to(x.device, x.dtype)
-    if value.ndim == x.ndim and value.shape[0] == 1:
-        value = value[0]
-    try:
-        row = torch.broadcast_to(value, x.shape[1:])[None]
-    except RuntimeError:
-        raise ValueError(
-            f"{what} has shape {tuple(value.shape)}, one sample has {tuple(x.shape[1:])}: give a tensor of that "
-            "shape, or a function of the input where lengths vary"
-        ) from None
-    return StandIn("row", row, token=token)
 
 
 def is_lengths(path: Path) -> bool:

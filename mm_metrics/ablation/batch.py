@@ -28,13 +28,15 @@ class MissingKeyError(KeyError, ValueError):
 
 def children(node: object) -> list[tuple[Key, Any]] | None:
     """The parts of a container with their keys, None for a leaf; a list that holds no tensor at all is a leaf."""
-    if type(node) in PLAIN or isinstance(node, LEAVES):
+    if type(node) in PLAIN:
         return None
-    if isinstance(node, Mapping):
-        return list(node.items())
     if isinstance(node, tuple | list):
         deep = any(isinstance(part, Tensor) or children(part) is not None for part in node)
         return list(enumerate(node)) if deep or node == () else None
+    if isinstance(node, dict | Mapping):
+        return list(node.items())
+    if isinstance(node, LEAVES):
+        return None
     if dataclasses.is_dataclass(node):
         names = [field.name for field in dataclasses.fields(node) if hasattr(node, field.name)]
         return [(name, getattr(node, name)) for name in names]

@@ -26,7 +26,7 @@ FAILURES = 3  # times that batches of one form could not be answered in parts, a
 PATIENCE = 3  # times that only an attribute had changed and the parts held, after which attributes are not looked at
 LITTLE = 0.02  # of the model's work: encoders that do less cost more to keep than to run
 
-Look = Callable[[Any, Any, Checks], View]
+Look = Callable[[Any, Any], View]
 
 
 class Engine:
@@ -202,7 +202,7 @@ class Engine:
         if rows.step == 1:
             return None, masks, rows
         batch, given = some_rows((view.batch, presence), view.N, rows)
-        return look(batch, given, Checks()), masks, rows
+        return look(batch, given), masks, rows
 
     def _agreeing(
         self, view: View, split: Split, reference: Tensor, masks: tuple[int, ...], rows: slice

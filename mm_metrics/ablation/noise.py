@@ -37,16 +37,12 @@ def corrupt(batch: Any, inputs: Inputs, modality: str, strength: float, seed: in
             raise TypeError(f"modality {modality!r} is a list of str, and noise is for numbers")
         if x.dtype == torch.bool or str(key).endswith("mask") or str(path[-1]).endswith("mask"):
             continue
-        new[path] = _noisy(x, strength, random) if x.is_floating_point() else _replaced(x, strength, random)
+        here = x.detach()
+        if x.is_floating_point():
+            noise = torch.randn(x.shape, generator=random).to(x.device, x.dtype)
+            new[path] = here + strength * here.std(correction=0) * noise
+        else:
+            hit = torch.rand(x.shape, generator=random) < strength
+            other = torch.randint(x.numel(), x.shape, generator=random)
+            new[path] = torch.where(hit.to(x.device), here.reshape(-1)[other.to(x.device)], here)
     return rebuilt(batch, lambda path, leaf: new.get(path, leaf))
-
-
-def _noisy(x: Tensor, strength: float, random: torch.Generator) -> Tensor:
-    noise = torch.randn(x.shape, generator=random).to(x.device, x.dtype)
-    return x.detach() + strength * x.detach().std(correction=0) * noise
-
-
-def _replaced(x: Tensor, share: float, random: torch.Generator) -> Tensor:
-    hit = torch.rand(x.shape, generator=random) < share
-    other = torch.randint(x.numel(), x.shape, generator=random)
-    return torch.where(hit.to(x.device), x.detach().reshape(-1)[other.to(x.device)], x.detach())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from functools import cache, partial
+from inspect import Parameter, signature
 from types import MethodType
 from typing import Any
+from unittest.mock import MagicMock, patch
 
 from torch import Tensor
 from torch.nn import Module
@@ -31,10 +32,10 @@ def prediction(predict: Callable[..., Any] | str | None, inputs: Collection[Any]
             "for the module's own validation_step"
         )
     try:
-        parameters = list(inspect.signature(predict).parameters.values())
+        parameters = list(signature(predict).parameters.values())
     except (TypeError, ValueError):
         return predict
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     required = [p for p in parameters if p.default is p.empty and p.kind in kinds]
     if len(required) == 1 and not any(p.kind == p.VAR_POSITIONAL for p in parameters):
         return lambda model, batch: predict(batch)
@@ -57,12 +58,13 @@ class Step:
         step = getattr(model, name, None)
         if step is None:
             raise TypeError(f"predict='step' runs {type(model).__name__}.{name}, which it has not: pass a function")
-        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = inspect.signature(step).parameters.values()
+        kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = signature(step).parameters.values()
         more = sum(p.kind in kinds for p in parameters) - 1
         if any(p.kind == p.VAR_POSITIONAL for p in parameters):
             more = 2
-        with _muted(trainer):
+        loggers = getattr(trainer, "_loggers", None)
+        with patch.object(trainer, "_loggers", [MagicMock() for _ in loggers]) if loggers else nullcontext():
             output = step(batch, *self.at[: max(more, 0)])
         for key in ("logits", "preds"):
             found = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
@@ -74,31 +76,6 @@ class Step:
             f"{type(model).__name__}.{name} gave {type(output).__name__}{held}, and predict='step' reads the logits "
             "from it: return them as a tensor, or in {'loss': ..., 'logits': ...}"
         )
-
-
-class _Mute:
-    """Stands in for a logger: takes every call and every attribute, and does nothing."""
-
-    def __getattr__(self, name: str) -> _Mute:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> _Mute:
-        return self
-
-
-@contextmanager
-def _muted(trainer: Any) -> Iterator[None]:
-    loggers = vars(trainer).get("_loggers") if hasattr(trainer, "__dict__") else None
-    if not loggers:
-        yield
-        return
-    trainer._loggers = [_Mute() for _ in loggers]
-    try:
-        yield
-    finally:
-        trainer._loggers = loggers
 
 
 def call(model: Module, batch: Any, inputs: Collection[Any] = ()) -> Any:
@@ -120,7 +97,9 @@ def keywords(model: Module, batch: Mapping, inputs: Collection[Any] = ()) -> dic
         inner = getattr(inner, "_orig_mod", None) or inner.module
     try:
         bound = isinstance(inner.forward, MethodType)
-        parameters = _method_parameters(inner.forward.__func__) if bound else _parameters(inner.forward)
+        parameters = (
+            _method_parameters(inner.forward.__func__) if bound else signature(inner.forward).parameters.values()
+        )
     except (TypeError, ValueError):
         return None
     if parameters and all(p.kind == p.VAR_KEYWORD for p in parameters):
@@ -140,14 +119,9 @@ def keywords(model: Module, batch: Mapping, inputs: Collection[Any] = ()) -> dic
     return named
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
-
-
 @cache  # of a class's functions, which hold no model
-def _method_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    first, *others = _parameters(function)
-    return [first, *others] if first.kind == first.VAR_POSITIONAL else others
+def _method_parameters(function: Callable[..., Any]) -> Collection[Parameter]:
+    return signature(MethodType(function, object())).parameters.values()
 
 
 def logits(output: Any, num_classes: int | None = None) -> Tensor:

@@ -14,7 +14,7 @@ from mm_metrics.ablation.batch import Path, flatten, rebuilt
 from mm_metrics.ablation.calls import Call, Calls
 from mm_metrics.ablation.encoders import constants
 from mm_metrics.ablation.plan import Site, Step
-from mm_metrics.ablation.stamps import Checks, moved, same_weights, stamp, unchanged
+from mm_metrics.ablation.stamps import Checks, Values, moved, same_weights, stamp, unchanged
 
 Versions = list[tuple[Tensor, int]]  # tensors, and the version of each when it was kept
 
@@ -44,7 +44,7 @@ class Recorder:
     judging: bool
     copied: set[int] = field(default_factory=set)
     records: dict[Call, _Record] = field(default_factory=dict)
-    sums: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)  # what is written into a tensor later on is seen all the same
     outermost: list[tuple[Module, list[Tensor]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Recorder:
 
     def clear(self) -> None:
         """Forget all that was kept."""
-        for kept in (self.records, self.sums, self.outermost, self.calls.roots, self.calls.inside):
+        for kept in (self.records, self.values, self.outermost, self.calls.roots, self.calls.inside):
             kept.clear()
 
     def _wanted(self, module: Module) -> bool:
@@ -67,17 +67,10 @@ class Recorder:
         if hooked or id(call.module) not in self.interest or any(part.training for part in call.module.modules()):
             return
         stamped = id(call.module) in self.owning
-        args = {path: (x, self._stamp(x) if stamped else None) for path, x in tensors.items()}
+        args = {path: (x, stamp(x, self.values) if stamped else None) for path, x in tensors.items()}
         output, versions = held(call.output, id(call.module) in self.copied)
         weights = self.weights() if call.parent is None else None
         self.records[call] = _Record(args, constants(given), output, versions, autocast(tensors.values()), weights)
-
-    def _stamp(self, x: Tensor) -> Any:
-        if not x.is_inference():
-            return stamp(x)
-        if id(x) not in self.sums:  # once a tensor: what is written into it later on is seen all the same
-            self.sums[id(x)] = (x, stamp(x))
-        return self.sums[id(x)][1]
 
     def find(self, site: Site, batch: Mapping[Path, Any], checks: Checks | None = None, now: Any = None) -> Any:
         """The output of a site for this batch's tensors, None where it was not kept or is no longer right.

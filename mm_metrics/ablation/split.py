@@ -57,11 +57,11 @@ class Split:
         hidden = self._hidden_outputs(view, outputs, checks, now)
         ways = self._ways(view, outputs, hidden)
         full = view.modalities.full
-        found = {} if own is None else {full: own}
-        todo = tuple(mask for mask in masks if mask not in found)
+        found: dict[int, Tensor] = {}
+        todo = tuple(mask for mask in masks if own is None or mask != full)
         most = self._chunk(view, outputs) if self.batched and view.joint and all(way.joint for way in ways) else 1
-        control = own is not None and self.room is not None and 1 < most and len(todo) > 0
-        todo = (full, *todo) if control else todo
+        control = own if 1 < most and todo else None
+        todo = todo if control is None or self.room is None else (full, *todo)
         while todo:
             k = min(most, self.most)
             try:
@@ -71,18 +71,15 @@ class Split:
                     raise
                 self.most = min(k, len(todo)) // 2
                 continue
-            if control:
-                assert own is not None
-                assert self.room is not None
-                if not near(answer[0], own, self.room, checks):
-                    raise DivergedError("a replay of the parts gives another answer than the model's own")
-                control, answer, todo, k = False, answer[1:], todo[1:], k - 1
-            found.update(zip(todo[:k], answer, strict=False))
-            todo = todo[k:]
+            if control is not None and self.room is not None and not near(answer[0], control, self.room, checks):
+                raise DivergedError("a replay of the parts gives another answer than the model's own")
+            control, done, todo = None, todo[:k], todo[k:]
+            found |= zip(done, answer, strict=True)
             if wrote := [way.site for way in ways if way.written]:
                 for site in wrote:
                     site.written = True  # from now on it is given copies
                 ways = self._ways(view, outputs, hidden)
+        found |= {} if own is None else {full: own}
         return torch.stack([found[mask] for mask in masks])
 
     def _ways(self, view: View, outputs: Outputs, hidden: list[tuple[Any, int]]) -> list[Way]:

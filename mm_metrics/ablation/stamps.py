@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ PROBED, VALUES = 256, 16  # so many weights at most are looked at, and of each s
 FEW = 2**14  # numbers of a tensor that are looked at one by one
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
+Values = dict[int, tuple[Tensor, Any]]  # tensors without a version by their ids, and what their values were
+
 
 @dataclass
 class Checks:
@@ -22,7 +25,7 @@ class Checks:
 
     flags: list[Tensor] = field(default_factory=list)
     pairs: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
-    sums: dict[int, Any] = field(default_factory=dict)  # of tensors without a version, by their ids
+    values: Values = field(default_factory=dict)
 
     def __call__(self, flag: Tensor | bool) -> bool:
         """What the flag says; True as yet where its device would have to be waited for."""
@@ -52,19 +55,26 @@ class Checks:
         return held
 
 
-def stamp(x: Tensor) -> Any:
+def stamp(x: Tensor, made: Values) -> Any:
     """What changes when somebody writes into a tensor: its version, or where it has none its values.
 
-    A tensor made in inference mode has no version. Of one that is large, or not on a CPU, there are sums of its bits:
-    over the first and over the last axis they tell any write that does not move values around in both at once.
+    A tensor made in inference mode has no version; it is looked at once, and those looked at are held by ``made``.
     """
     if not x.is_inference():
         return x._version
-    try:
+    if id(x) not in made:
+        made[id(x)] = x, _values(x)
+    return made[id(x)][1]
+
+
+def _values(x: Tensor) -> Any:
+    """All bytes of a few numbers on a CPU; else sums of their bits over the first and over the last axis.
+
+    These tell any write that does not move values around in both at once, and need no copy.
+    """
+    with suppress(RuntimeError, TypeError):  # numpy has no such type
         if x.device.type == "cpu" and x.numel() <= FEW:
             return x.numpy().tobytes()
-    except (RuntimeError, TypeError):  # numpy has no such type
-        pass
     try:
         bits = (torch.view_as_real(x) if x.is_complex() else x).view(BITS[x.element_size()])
         if not bits.ndim:
@@ -77,11 +87,10 @@ def stamp(x: Tensor) -> Any:
 
 def unchanged(x: Tensor, then: Any, checks: Checks) -> bool:
     """Whether a tensor is what it was when it was stamped."""
+    now = stamp(x, checks.values)
     if not isinstance(then, tuple):
-        return then is not None and stamp(x) == then
-    if id(x) not in checks.sums:
-        checks.sums[id(x)] = stamp(x)
-    return all(checks.equal(now, was) for now, was in zip(checks.sums[id(x)], then, strict=True))
+        return then is not None and now == then
+    return all(checks.equal(one, was) for one, was in zip(now, then, strict=True))
 
 
 class Weights:

@@ -6,9 +6,10 @@ import copy
 import operator
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from types import FunctionType, MethodType
 from typing import Any
@@ -29,6 +30,7 @@ HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 SMALL = 2**20  # bytes; larger tensors are copied only where a forward is known to change them, or may
 DEEPEST, LONGEST = 4, 256  # how far what hangs on a module is followed
 PLAIN = (bool, int, float, str, bytes, type(None), type, Module, torch.dtype, torch.device, FunctionType, MethodType)
+HELD = (list, deque, set, bytearray, random.Random, np.random.Generator, torch.Generator)
 NUMBERS = (bool, int, float, str)
 OURS = {"training", "log", "log_dict", "_call_impl"}  # what is changed for a pass
 STRANGERS = ("torch", "lightning", "pytorch_lightning", "transformers", "numpy")  # their objects hold the whole program
@@ -95,7 +97,7 @@ class Guard:
         self.known = Known() if known is None else known
         self.seen: dict[int, Any] = {}  # alive, so that ids stay theirs
         self.dicts: list[tuple[dict, dict]] = []
-        self.others: list[tuple[Any, Any]] = []
+        self.others: list[tuple[Any, Any, Callable[[], Any]]] = []
         self.tensors: list[Tensor] = []
         self.values: list[tuple[Tensor, int | None]] = []  # what the tensors were, and their versions
         self.first: dict[int, Any] = {}
@@ -117,9 +119,10 @@ class Guard:
         """Whether all hangs on the model as it did, so that only values need to be remembered anew."""
         if self.looking or self.known is not known or self._ids != len(known.ids):
             return False
-        if not self._as_held() or not all(_alike(*pair) for pair in self.others if isinstance(pair[0], list | deque)):
+        parts = [(thing, was) for thing, was, _ in self.others if isinstance(thing, list | deque)]
+        if not self._as_held() or not all(_alike(thing, was) for thing, was in parts):
             return False
-        self.others = [(thing, was if isinstance(thing, list | deque) else _state(thing)) for thing, was in self.others]
+        self.others = [one if isinstance(one[0], list | deque) else _held(one[0]) for one in self.others]
         self.values = [_value(tensor) for tensor in self.tensors]
         self.passes = 0
         self.weights.clear()
@@ -212,27 +215,19 @@ class Guard:
             self._tensor(value)
         elif isinstance(value, PLAIN) or id(value) in self.seen or depth > DEEPEST:
             return
-        elif isinstance(value, dict):
-            self._remember(value)
-            self.dicts.append((value, dict(value)))
-            self._parts(value.values(), depth)
-        elif isinstance(value, list | deque | set | bytearray) or (
-            isinstance(value, np.ndarray) and value.nbytes <= SMALL
-        ):
-            self._remember(value)
-            self.others.append((value, _state(value)))
-            self._parts(value if isinstance(value, list | deque) else (), depth)
         elif isinstance(value, tuple):
             self._parts(value, depth)
-        elif isinstance(value, random.Random | np.random.Generator | torch.Generator):
-            self.others.append((value, _state(value)))
-        elif hasattr(value, "__dict__") and type(value).__module__.split(".")[0] not in STRANGERS:
-            self._remember(value)
-            self.dicts.append((vars(value), dict(vars(value))))
-            self._parts(vars(value).values(), depth)
-
-    def _remember(self, value: Any) -> None:
-        self.seen[id(value)] = value
+        elif isinstance(value, HELD) or (isinstance(value, np.ndarray) and value.nbytes <= SMALL):
+            self.seen[id(value)] = value
+            self.others.append(_held(value))
+            self._parts(value if isinstance(value, list | deque) else (), depth)
+        elif isinstance(value, dict) or (
+            hasattr(value, "__dict__") and type(value).__module__.split(".")[0] not in STRANGERS
+        ):
+            home = value if isinstance(value, dict) else vars(value)
+            self.seen[id(value)] = value
+            self.dicts.append((home, dict(home)))
+            self._parts(home.values(), depth)
 
     def _parts(self, values: Any, depth: int) -> None:
         if len(values) <= LONGEST:
@@ -250,7 +245,7 @@ class Guard:
         else:
             wanted = id(tensor) in self.known.ids or (small and not weight and tensor.device.type == "cpu")
         if wanted:
-            self._remember(tensor)
+            self.seen[id(tensor)] = tensor
             self.tensors.append(tensor)
             self.values.append(_value(tensor))
 
@@ -281,8 +276,8 @@ class Guard:
                 )
                 home.clear()
                 home.update(held)
-        for thing, was in self.others:
-            _put_back(thing, was)
+        for _, _, put_back in self.others:
+            put_back()
         self._swap_back()
         for tensor, (value, version) in zip(self.tensors, self.values, strict=True):
             unasked = not self.looking and tensor.device.type != "cpu" and id(tensor) in self.known.ids
@@ -312,29 +307,21 @@ def _flat(dicts: list[dict]) -> tuple[list[Any], list[int]]:
     return [*chain.from_iterable(dicts), *chain.from_iterable([one.values() for one in dicts])], [*map(len, dicts)]
 
 
-def _state(thing: Any) -> Any:
+def _held(thing: Any) -> tuple[Any, Any, Callable[[], Any]]:
+    """A container or a generator, a copy of what it holds, and what puts that back."""
     if isinstance(thing, random.Random):
-        return thing.getstate()
+        return thing, None, partial(thing.setstate, thing.getstate())
+    if isinstance(thing, torch.Generator):
+        return thing, None, partial(thing.set_state, thing.get_state())
     if isinstance(thing, np.random.Generator):
-        return copy.deepcopy(thing.bit_generator.state)
-    return thing.get_state() if isinstance(thing, torch.Generator) else copy.copy(thing)
-
-
-def _put_back(thing: Any, was: Any) -> None:
-    if isinstance(thing, random.Random):
-        thing.setstate(was)
-    elif isinstance(thing, np.random.Generator):
-        thing.bit_generator.state = was
-    elif isinstance(thing, torch.Generator):
-        thing.set_state(was)
-    elif isinstance(thing, set | deque):
-        thing.clear()
-        (thing.update if isinstance(thing, set) else thing.extend)(was)
-    elif isinstance(thing, np.ndarray):
-        if thing.flags.writeable:
-            thing[...] = was
-    else:
-        thing[:] = was
+        return thing, None, partial(setattr, thing.bit_generator, "state", copy.deepcopy(thing.bit_generator.state))
+    was = copy.copy(thing)
+    if isinstance(thing, set | deque):
+        fill = thing.update if isinstance(thing, set) else thing.extend
+        return thing, was, lambda: (thing.clear(), fill(was))
+    if isinstance(thing, np.ndarray):
+        return thing, was, lambda: np.copyto(thing, was) if thing.flags.writeable else None
+    return thing, was, partial(thing.__setitem__, slice(None), was)
 
 
 def _value(tensor: Tensor) -> tuple[Tensor, int | None]:

@@ -14,7 +14,6 @@ from mm_metrics.ablation.baselines import Baselines, StandIn, is_lengths
 from mm_metrics.ablation.batch import Path, at, flatten, rebuilt
 from mm_metrics.ablation.hide import choose, choose_packed, on_device
 from mm_metrics.ablation.inputs import Found, Inputs
-from mm_metrics.ablation.stamps import Checks
 from mm_metrics.modalities import Modalities
 
 
@@ -49,12 +48,6 @@ class View:
         if path[:-1] in self.found.lists:
             return leaf.unsqueeze(0)
         return leaf.movedim(self.found.axes[path], 0) if path in self.found.axes else leaf
-
-    @property
-    def device(self) -> torch.device:
-        """Where its inputs lie."""
-        held = (self.leaves[path] for path in self.modality if path not in self.found.texts)
-        return next((x.device for x in held), torch.device("cpu"))
 
     def having(self, m: int) -> Tensor | None:
         """``(N,)`` bool: which samples have modality m; None where all have it."""
@@ -128,7 +121,7 @@ def form_of(batch: Any, leaves: Mapping[Path, Any]) -> Hashable:
     return type(batch), *((path, x.dtype, x.ndim) for path, x in leaves.items() if isinstance(x, Tensor))
 
 
-def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any, checks: Checks) -> View:
+def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baselines, given: Any) -> View:
     """Read a batch; ``given`` is a presence that takes the place of the batch's own. Raises as `Inputs` does."""
     leaves = flatten(batch)
     found = inputs.find(batch, leaves)
@@ -143,27 +136,18 @@ def look(batch: Any, inputs: Inputs, modalities: Modalities, baselines: Baseline
         given = leaves[next(iter(entry))] if table else {name: leaves[path] for path, name in entry.items()}
     told = modalities.presence(given, N, device)
     there = None if told is None else told.bool()
-    if told is not None and there is not None and told.dtype != torch.bool and not checks(torch.eq(told, there).all()):
-        raise ValueError("presence holds values other than 0 and 1: it says which modalities a sample has")
-    absent = tuple(not paths[name] for name in names)
-    if there is not None and any(absent):
-        there = there & ~on_device(absent, device)
-    if there is not None and there.device.type == "cpu" and bool(there.all()):
-        there = None  # elsewhere to ask would be to wait
+    if told is not None and there is not None:
+        on_cpu = told.device.type == "cpu"  # elsewhere to ask would be to wait
+        if on_cpu and not torch.equal(there.to(told.dtype), told):
+            raise ValueError("presence holds values other than 0 and 1: it says which modalities a sample has")
+        absent = tuple(not paths[name] for name in names)
+        if any(absent):
+            there = there & ~on_device(absent, device)
+        if on_cpu and bool(there.all()):
+            there = None
     own = {path: None if name is None else names.index(name) for path, name in entry.items()}
-    view = View(
-        batch,
-        leaves,
-        modalities,
-        N,
-        modality,
-        own,
-        there,
-        there is None and not replaces,
-        {},
-        form_of(batch, leaves),
-        found,
-    )
+    complete, form = there is None and not replaces, form_of(batch, leaves)
+    view = View(batch, leaves, modalities, N, modality, own, there, complete, {}, form, found)
     for m, name in enumerate(names):
         for path, key in paths[name].items():
             apart = found.whole and path[:-1] in found.lists | found.packed

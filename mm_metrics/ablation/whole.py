@@ -65,7 +65,7 @@ class Whole:
         self.guard: Guard | None = None
         self.meets: bool | None = None  # whether a forward waits for the other ranks' own; None where nobody looked
         self.rebuilt = False  # since its parts were last compared
-        self._ran = self._inside = False
+        self._ran, self._inside = False, 0
         self._columns: tuple[int, ...] | None = None  # of an answer to several samples
         self._weights: Weights | None = None
 
@@ -76,24 +76,24 @@ class Whole:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        """Evaluation mode; afterwards the model is as before. Inside another one this puts back what was changed."""
+        """Evaluation mode; afterwards the model is as before, and so it is for the next one inside another."""
         last = self.guard
         if self._inside and last is not None:
-            try:
-                yield
-            finally:
+            if self._inside > 1:
                 last.leave()
                 last.enter()
+            self._inside += 1
+            yield
             return
         with untouched(self.model, self.known, last) as self.guard:
             if last is not None and last is not self.guard and last.build != self.guard.build:
                 self.rebuilt, self._weights = True, None  # of other modules, or with other hooks
                 self.recorder.clear()
-            self._inside = True
+            self._inside = 1
             try:
                 yield
             finally:
-                self._inside = False
+                self._inside = 0
         if self.known is None:
             self._weights = None  # a forward's own buffers are no sign that weights changed
         self.known = self.guard.known
