@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.utils.data import DataLoader, Subset
 
 from mm_metrics.callbacks import ModalityMonitor
 from mm_metrics.callbacks.ranks import shared
-from mm_metrics.predictions.book import score_book
+from mm_metrics.predictions.book import BookWriter, score_book
 from tests.distributed.launch import launch
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
@@ -111,6 +112,33 @@ def test_a_run_goes_on_with_more_or_fewer_ranks(before, after, within, tmp_path)
     # An epoch that was left at its last step is not validated again, as without any callback.
     assert [epochs for epochs, _ in then] == [[0, 1, 2] if within else [0, 2]] * after
     assert score_book(tmp_path / "modality" / "val.samples.parquet").samples == 43
+
+
+class Changing(DataLoader):
+    """From the second epoch on the first batch has no label."""
+
+    epoch = 0
+
+    def __iter__(self):
+        self.epoch += 1
+        for i, batch in enumerate(super().__iter__()):
+            yield {name: value for name, value in batch.items() if self.epoch == 1 or i or name != "label"}
+
+
+def one_rank_fails(rank: int, world_size: int, folder: Path) -> tuple:
+    """What both ranks end with where the second has bad batches and a full disk."""
+    full = mock.Mock(side_effect=OSError("full")) if rank else BookWriter
+    monitor = ModalityMonitor(MODALITIES, num_classes=3, bootstrap=20, report=False, samples="all")
+    run = trainer(folder, monitor, devices=2, strategy="ddp", use_distributed_sampler=False, num_sanity_val_steps=0)
+    data = Subset(Rows(n=44, seed=1), range(rank, 44, 2))
+    with mock.patch("mm_metrics.callbacks.book.BookWriter", full):
+        run.fit(seeded(Still), DataLoader(data, batch_size=8), (Changing if rank else DataLoader)(data, batch_size=8))
+    return [line["val/refused"] for line in monitor.history], monitor.scorecards["val"].samples
+
+
+def test_what_one_rank_can_not_do_ends_neither(tmp_path):
+    assert launch(2, one_rank_fails, tmp_path) == [([0, 8], 36)] * 2
+    assert not list(tmp_path.rglob("*.parquet"))
 
 
 def by_head(model, batch):
