@@ -14,7 +14,6 @@ from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import Labels
 from mm_metrics.counts.measure import true_probability
-from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.predictions.book import BookWriter, column_of, header_of, join_books, value_names
 
@@ -58,8 +57,11 @@ class Book:
             true = rows.target.reshape(-1, 1).float()
         elif labels.ignored is not None and self.header["ignore_index"] is not None:
             true = torch.where(labels.ignored, self.header["ignore_index"], true)
-        group = read_truth(modalities, (), preds.shape[1], preds.device, rows.target, group=rows.group).group
-        columns: dict[str, Any] = {"target": true if by_label else true[:, 0], "index": rows.numbers, "group": group}
+        columns: dict[str, Any] = {
+            "target": true if by_label else true[:, 0],
+            "index": rows.numbers,
+            "group": rows.group,
+        }
         columns |= {f"by_{column}": (rows.by or {})[column] for column, _ in self.header["by"]}
         for m, name in enumerate(modalities):
             columns[f"presence_{name}"] = None if rows.slices is None else rows.slices[:, m] != 0

@@ -12,7 +12,6 @@ from mm_metrics.callbacks.ranks import gathered
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import Labels, Reader
 from mm_metrics.counts.measure import logits_of
-from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics import CoalitionConfusionMatrix
 
 KEPT, WORST = 50, 10
@@ -61,7 +60,7 @@ class SampleTracker:
         slices, counted = rows.slices, rows.counted
         number: Any = rows.place if rows.numbers is None else rows.numbers  # where one is not known, the other stands
         place: Any = rows.numbers if rows.place is None else rows.place
-        codes = [self._codes(rows, part) for part in self.by]
+        codes = [(rows.by or {})[column] for column, _ in self.by]
         full, M = self.modalities.full, len(self.modalities)
         at = {mask: k for k, mask in enumerate(masks)}
         mine, whole = at[own], at.get(full, at[own])
@@ -109,13 +108,6 @@ class SampleTracker:
             first = best[0].topk(min(KEPT, best[0].shape[1]), dim=1).indices
             best = [part[torch.arange(len(first), device=first.device)[:, None], first] for part in best]
         self.worst, self.counts = best, self.counts + found.sum(1)
-
-    def _codes(self, rows: Rows, column: tuple[str, tuple[str, ...]]) -> Tensor:
-        """``(N,)`` which of the column's values each row has."""
-        N, device, values = rows.preds.shape[1], rows.preds.device, {column[0]: (rows.by or {})[column[0]]}
-        truth = read_truth(self.modalities, (column,), N, device, rows.target, values=values)
-        assert truth.columns is not None
-        return truth.columns
 
     def _of_classes(self, said: Tensor, target: Tensor, ignored: Tensor | None, wrong: Tensor, each: int) -> Tensor:
         """``(2 C, N)`` bool: samples of a class that were missed, and those wrongly taken for it; of labels alike."""

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset, RandomSampler
 from torch.utils.data import SequentialSampler as Sequential
 
 from mm_metrics.ablation.batch import copied, rebuilt
 from mm_metrics.ablation.untouched import untouched
-from mm_metrics.callbacks.truth import moved
 
 BATCH_SIZE = 32  # where a loader does not say
 
@@ -61,9 +61,9 @@ class FixedSubset:
 
     def batches(self, trainer: Any, pl_module: Any) -> Iterator[Any]:
         """The samples in batches, on the module's device, as a step would get them."""
-        self._seen = [rebuilt(batch, lambda path, leaf: moved(leaf, "cpu")) for batch in self._seen]
+        self._seen = [_moved(batch, "cpu") for batch in self._seen]
         for batch in self._seen:
-            yield rebuilt(batch, lambda path, leaf: moved(leaf, pl_module.device))
+            yield _moved(batch, pl_module.device)
         for batch in self._host:
             with untouched(pl_module, None), torch.no_grad():
                 torch.default_generator.manual_seed(self.seed)  # the transfer's hooks may draw
@@ -91,6 +91,10 @@ class FixedSubset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking, which is the user's loaders' way too
             return [copied(batch) for batch in reader]  # out of the memory that is shared with the worker
+
+
+def _moved(batch: Any, device: Any) -> Any:
+    return rebuilt(batch, lambda path, leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf)
 
 
 def _unreadable(loader: Any) -> str:

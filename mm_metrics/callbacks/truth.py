@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from mm_metrics.ablation.batch import read_key
 from mm_metrics.callbacks.prober import Shown
 from mm_metrics.callbacks.watched import Watched
+from mm_metrics.counts.truth import read_truth
 from mm_metrics.metrics.base import answered
 from mm_metrics.tasks import task_of
 
@@ -51,8 +52,8 @@ class Rows(NamedTuple):
     slices: Tensor | None = None  # (N, M)
     counted: Tensor | None = None  # (K, N)
     numbers: Tensor | None = None  # (N,), those of the samples
-    group: Any = None  # (N,)
-    by: dict[str, Any] | None = None  # (N,) each
+    group: Tensor | None = None  # (N,)
+    by: dict[str, Tensor] | None = None  # (N,) each, codes of the columns' values
     each: int = 1
     place: Tensor | None = None  # (N,), where the sample stood, on which rank
 
@@ -77,44 +78,31 @@ class Rows(NamedTuple):
     def joined(parts: Sequence[Rows]) -> Rows:
         """The rows of several batches of one form, in order."""
         entries = iter(zip(*(part.entries() for part in parts), strict=True))
+        return parts[0].mapped(lambda _, axis: torch.cat(next(entries), axis))
 
-        def joined(_: Any, axis: int) -> Any:
-            values = next(entries)
-            return torch.cat(values, axis) if isinstance(values[0], Tensor) else [x for value in values for x in value]
-
-        return parts[0].mapped(joined)
-
-    def entries(self) -> list[Any]:
+    def entries(self) -> list[Tensor]:
         """Every entry that is there, in the order of `mapped`."""
-        found: list[Any] = []
+        found: list[Tensor] = []
         self.mapped(lambda value, axis: found.append(value))
         return found
 
     def to(self, device: Any) -> Rows:
         """The same on a device."""
-        return self.mapped(lambda value, axis: moved(value, device))
+        return self.mapped(lambda value, axis: value.to(device))
 
     def copied(self) -> Rows:
         """Copies that outlive the batch."""
-        return self.mapped(lambda value, axis: value.clone() if isinstance(value, Tensor) else copy(value))
+        return self.mapped(lambda value, axis: value.clone())
+
+    def cut(self, start: int, n: int) -> Rows:
+        """N rows in a row, as views."""
+        part = slice(start, start + n)
+        return self.mapped(lambda value, axis: value[:, part] if axis else value[part])
 
     def some(self, which: Tensor) -> Rows:
         """The rows that ``which`` ``(N,)`` bool or numbers names; of samples with several, no more whole ones."""
-        rows = self.mapped(lambda value, axis: value[:, which] if axis else picked(value, which))
+        rows = self.mapped(lambda value, axis: value[:, which] if axis else value[which])
         return rows if self.each == 1 else rows._replace(each=0)
-
-
-def moved(value: Any, device: Any) -> Any:
-    """A tensor on a device, anything else as it is."""
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def picked(value: Any, which: Tensor) -> Any:
-    """Some of N entries in a tensor or a list, by ``(N,)`` bool or numbers."""
-    if isinstance(value, Tensor):
-        return value[which]
-    numbers = which.nonzero()[:, 0] if which.dtype == torch.bool else which
-    return [value[i] for i in numbers.tolist()]
 
 
 def rows_of(watched: Watched, shown: Shown, truth: Truth, numbers: Tensor | None, n: int, first: int = 0) -> Rows:
@@ -122,35 +110,39 @@ def rows_of(watched: Watched, shown: Shown, truth: Truth, numbers: Tensor | None
 
     `first` is the place of the first sample, and its number where `numbers` are not known.
     """
-    preds, counted, slices = shown[1:]
-    target, group, by = truth.target, truth.group, truth.by
-    if truth.slices is not None:
-        slices = watched.modalities.presence(truth.slices, preds.shape[1], preds.device)
-    if n < preds.shape[1]:
-        preds, target, group = preds[:, :n], target[:n], None if group is None else group[:n]
-        slices = None if slices is None else slices[:n]
-        counted = None if counted is None else counted[:, :n]
-        by = None if by is None else {column: value[:n] for column, value in by.items()}
-    place = torch.arange(first, first + n, device=preds.device)
+    (preds, counted, slices), target = shown[1:], truth.target
+    N, device = preds.shape[1], preds.device
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target is a tensor, got {type(target).__name__}: use torch.as_tensor(target)")
+    read = partial(read_truth, watched.modalities, N=N, device=device, target=target)
+    known = read((), presence=truth.slices, group=truth.group)
+    slices = slices if truth.slices is None else known.presence
+    by = {**(truth.by or {})}
+    by |= {column[0]: read((column,), values={column[0]: by[column[0]]}).columns for column in watched.columns}
+    rows = Rows(preds, target, slices, counted, group=known.group, by=by or None)
+    if n < N:
+        rows = rows.cut(0, n)
+    preds, target, group = rows.preds, rows.target, rows.group
+    place = torch.arange(first, first + n, device=device)
+    rows = rows._replace(numbers=numbers, place=place)
     flat = _flat(watched.task, preds, target)
     if flat is None:
-        return Rows(preds, target, slices, counted, numbers, group, by, place=place)
+        return rows
     each = flat[1].shape[0] // max(n, 1)
     if group is None:
         group = place if numbers is None else numbers
-    order = torch.arange(n, device=preds.device).repeat_interleave(each)
-    rows = Rows(preds, target, slices, counted, numbers, group, by, place=place).some(order)
-    return rows._replace(preds=flat[0], target=flat[1], each=each)
+    order = torch.arange(n, device=device).repeat_interleave(each)
+    return rows._replace(group=group).some(order)._replace(preds=flat[0], target=flat[1], each=each)
 
 
-def _flat(task: str, preds: Any, target: Any) -> tuple[Tensor, Tensor] | None:
+def _flat(task: str, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
     """``(K, N, T, C)`` and ``(N, T)`` to ``(K, N·T, C)`` and ``(N·T,)``, maps ``(K, N, C, H, W)`` alike; else None.
 
     >>> [part.shape for part in _flat("multiclass", torch.zeros(8, 2, 3, 4, 5), torch.zeros(2, 4, 5))]
     [torch.Size([8, 40, 3]), torch.Size([40])]
     """
     kind = task_of(task)
-    axes = getattr(target, "ndim", 0) - kind.by_label  # of samples and positions
+    axes = target.ndim - kind.by_label  # of samples and positions
     if axes < 2 or preds.shape[1] != target.shape[0] or (not kind.by_class and target.shape[1:] == (1,)):
         return None
     places = tuple(target.shape[1:axes])

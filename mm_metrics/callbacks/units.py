@@ -20,8 +20,8 @@ class _Unit:
 
     target: Tensor  # () or (L,)
     slices: Tensor | None  # (M,)
-    group: Any
-    by: dict[str, Any] | None
+    group: Tensor | None  # ()
+    by: dict[str, Tensor]  # () each
     rows: int = 1
     sums: dict[int, Tensor] = field(default_factory=dict)  # (...) float64
     shown: dict[int, int] = field(default_factory=dict)
@@ -49,15 +49,18 @@ class Units:
                 f"unit= sums logits (N, C) over rows: got preds of shape {tuple(rows.preds.shape[1:])} and "
                 f"{rows.preds.dtype} with {len(names)} units"
             )
-        preds, target = rows.preds.detach().to("cpu", torch.float64), rows.target.cpu()
-        slices, counted = (None if part is None else part.cpu() for part in (rows.slices, rows.counted))
-        for n, name in enumerate(names[: preds.shape[1]]):
-            group, by = _entry(rows.group, n), {column: _entry(value, n) for column, value in (rows.by or {}).items()}
-            one = _Unit(target[n], None if slices is None else slices[n] != 0, group, by)
+        rows = rows.to("cpu")
+        rows = rows._replace(preds=rows.preds.detach().double())
+        for n, name in enumerate(names[: rows.preds.shape[1]]):
+            row = rows.cut(n, 1).copied()  # in memory of its own, as it is sent to other ranks
+            slices, group = (
+                None if row.slices is None else row.slices[0] != 0,
+                None if row.group is None else row.group[0],
+            )
+            one = _Unit(row.target[0], slices, group, {column: value[0] for column, value in (row.by or {}).items()})
             for k, mask in enumerate(masks):
-                heard = counted is None or bool(counted[k, n])
-                one.shown[mask], one.answered[mask] = 1, int(heard)
-                one.sums[mask] = preds[k, n] if heard else torch.zeros_like(preds[k, n])
+                one.shown[mask], one.answered[mask] = 1, int(row.counted is None or row.counted[k, 0])
+                one.sums[mask] = row.answers[k, 0].clone()
             self._add(name, one)
 
     def __add__(self, other: Units) -> Units:
@@ -98,15 +101,7 @@ class Units:
             slices = None if part[0].slices is None else torch.stack([unit.slices for unit in part])  # type: ignore[misc]
             numbers = torch.tensor([number for number, _ in mine[start : start + _AT_ONCE]])
             target, by = torch.stack([unit.target for unit in part]), {}
-            for column in part[0].by or ():
-                by[column] = _together([unit.by[column] for unit in part])  # type: ignore[index]
-            group = None if part[0].group is None else _together([unit.group for unit in part])
+            for column in part[0].by:
+                by[column] = torch.stack([unit.by[column] for unit in part])
+            group = None if part[0].group is None else torch.stack([unit.group for unit in part])  # type: ignore[misc]
             yield Rows(preds, target, slices, torch.tensor(whole), numbers, group, by or None)
-
-
-def _entry(value: Any, n: int) -> Any:
-    return None if value is None else value[n].item() if isinstance(value, Tensor) else value[n]
-
-
-def _together(values: list[Any]) -> Any:
-    return torch.tensor(values) if all(isinstance(value, int) for value in values) else values

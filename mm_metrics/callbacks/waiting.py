@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Run(NamedTuple):
         """Each batch by itself, as a view."""
         start = 0
         for batch, n in self.whose:
-            yield Run(self.masks, self.rows.mapped(_cut(start, n)), ((batch, n),))
+            yield Run(self.masks, self.rows.cut(start, n), ((batch, n),))
             start += n
 
 
@@ -68,27 +68,11 @@ def _form(run: Run) -> Any:
     """Equal for batches that can be one; an entry of another length than the answers keeps its batch alone."""
     forms: list[Any] = []
 
-    def note(value: Any, axis: int) -> Any:
-        fits = isinstance(value, Tensor | list) and _length(value, axis) == run.rows.preds.shape[1]
-        if isinstance(value, Tensor) and fits:
-            forms.append((value.dtype, value.device, value.shape[:axis], value.shape[axis + 1 :]))
-        else:
-            forms.append(list if fits else object())
-        return value
+    def note(value: Tensor, axis: int) -> None:
+        fits = value.ndim > axis and value.shape[axis] == run.rows.preds.shape[1]
+        form = value.dtype, value.device, value.shape[:axis], value.shape[axis + 1 :]
+        forms.append(form if fits else object())
 
     run.rows.mapped(note)
     there = [None if value is None else name for name, value in zip(Rows._fields, run.rows, strict=True)]
     return run.masks, run.rows.each, there, sorted(run.rows.by or ()), forms
-
-
-def _length(value: Any, axis: int) -> int:
-    if isinstance(value, Tensor):
-        return value.shape[axis] if value.ndim > axis else -1
-    return len(value)
-
-
-def _cut(start: int, n: int) -> Callable[[Any, int], Any]:
-    def cut(value: Any, axis: int) -> Any:
-        return value.narrow(axis, start, n) if isinstance(value, Tensor) else value[start : start + n]
-
-    return cut

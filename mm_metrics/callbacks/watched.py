@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mm_metrics.ablation.batch import MissingKeyError, read_key
 from mm_metrics.counts.labels import Reader
+from mm_metrics.counts.layout import By
+from mm_metrics.counts.truth import as_columns
 from mm_metrics.modalities import Modalities
 from mm_metrics.tasks import task_of
 
@@ -74,6 +76,11 @@ class Watched:
     def modalities(self) -> Modalities:
         """Their names."""
         return Modalities(self.inputs)
+
+    @cached_property
+    def columns(self) -> By:
+        """The columns of `by` and their values."""
+        return as_columns(self.by)[:-1]
 
     @cached_property
     def masks(self) -> tuple[int, ...]:
