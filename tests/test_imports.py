@@ -51,7 +51,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli"}
 BOUNDS = {
     "core": 5428,
     "ablation": 2492,
-    "callbacks": 2802,
+    "callbacks": 2794,
     "render": 1750,
     "predictions": 1458,
     "leakage": 1496,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.contents import Contents
 from mm_metrics.callbacks.loader import Loader
 from mm_metrics.callbacks.prober import Prober, own_mask
-from mm_metrics.callbacks.ranks import agreed, gathered, place
+from mm_metrics.callbacks.ranks import agreed, gathered, place, repeated
 from mm_metrics.callbacks.refused import Refused
 from mm_metrics.callbacks.samples import RANK
 from mm_metrics.callbacks.thresholds import Thresholds
@@ -173,13 +172,10 @@ class Counter:
         loaders = trainer.test_dataloaders if stage_of(trainer) == "test" else trainer.val_dataloaders
         index = GlobalIndex(tree_leaves(loaders)[i], *self._place, self.say)
         # What is made in inference mode can't be counted into outside it; what is left out is said once a run.
-        with torch.inference_mode(False), warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
+        with torch.inference_mode(False), repeated(self.say):
             metric = CoalitionConfusionMatrix(
                 modalities, task=reading.pop("kind"), coalitions=names, **reading, **self.arguments
             ).to(pl_module.device)
-        for warning in said:
-            self.say(str(warning.message))
         contents = Contents(self.watched, self.show, self.say)
         loader = Loader(metric, index, contents, self.prober, self.auto, self.tolerant, self.arguments["max_bytes"])
         self.loaders[i] = loader
@@ -226,7 +222,9 @@ class Counter:
             more = {"refused": refused.samples} if refused.samples else {}
             if refused.hidden and self.prober.heads is None:
                 self.say(loader.hint(min(refused.hidden)))
-            yield i, loader, loader.metric.scorecard(**info, **self.auto.info(), **more), refused
+            with repeated(self.say if known else lambda message: None):
+                card = loader.metric.scorecard(**info, **self.auto.info(), **more)
+            yield i, loader, card, refused
 
     def due(self, trainer: Trainer) -> bool:
         """Whether this epoch is ablated."""

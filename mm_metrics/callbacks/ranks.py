@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ class Once:
             self.said.add(message)
             if self.main:
                 warnings.warn(message, stacklevel=3)
+
+
+@contextmanager
+def repeated(say: Callable[[str], None]) -> Iterator[None]:
+    """Say, by the end, what is warned of inside: once a run, where the filters of warnings would take every time."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        say(str(warning.message))
 
 
 def place(strategy: Any, rank: int, world_size: int) -> tuple[int, int]:
