@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +20,10 @@ from mm_metrics.files import finite, write_whole
 
 if TYPE_CHECKING:
     from mm_metrics.scorecard import Scorecard
+    from mm_metrics.verdict import Finding
 
 EXIT = {"good": 0, "bad": 1, "mixed": 2, "undecided": 3}
+_FINDINGS = 10  # that gate prints
 USAGE, REFUSED, CRASHED, INTERRUPTED = 4, 5, 6, 130
 
 
@@ -33,10 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="backslashreplace")  # a file's words on a terminal without their letters
-        from mm_metrics.cli_options import parser
+        from mm_metrics.cli_options import pairs_read, parser
 
-        settings = parser().parse_args(list(sys.argv[1:] if arguments is None else arguments))
-        return COMMANDS[settings.command](settings[settings.command])
+        settings = parser().parse_args(pairs_read(sys.argv[1:] if arguments is None else arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: _said(str(message), 0)  # type: ignore[assignment]
+            return COMMANDS[settings.command](settings[settings.command])
     except SystemExit as stop:
         return 0 if stop.code in (0, None) else USAGE
     except KeyboardInterrupt:
@@ -127,12 +132,14 @@ def threshold(settings: Any) -> int:
 def gate(settings: Any) -> int:
     """Scorecards to a verdict, the worst of theirs, and its exit code."""
     from mm_metrics.counts.compare import Comparison
+    from mm_metrics.render import phrases, tables
     from mm_metrics.verdict import QualityGate, explain, regression
     from mm_metrics.verdict.rules import LEVELS
+    from mm_metrics.words import count
 
     options = settings.as_dict()
     paths, against, only, tolerance = _taken(options, "card", "against", "only", "tolerance")
-    require, output, config, by = _taken(options, "require", "json", "config", "by")
+    require, output, config, by, leaks = _taken(options, "require", "json", "config", "by", "leakage")
     bars = QualityGate(**{**options, "critical": tuple(options["critical"])})
     if (only or tolerance) and not against:
         raise ValueError("--only and --tolerance are about falls: say --against LAST_CARD too")
@@ -144,33 +151,40 @@ def gate(settings: Any) -> int:
         extra, said = regression.losses(comparison, found, tolerance), regression.notes(comparison, found)
     if by:
         extra += [finding for card in cards for finding in explain.weak_slices(card, bars, by, "bad")]
+    shared, _ = _leaks(leaks, paths)
     if only:
-        verdict = regression.verdict(extra, said)
+        verdict, next_step = regression.verdict(extra + [finding for own in shared for finding in own], said), ""
     else:
-        verdicts = [card.verdict(bars, extra=extra) for card in cards]
-        verdict = min(verdicts, key=lambda verdict: LEVELS.index(verdict.level))
+        verdicts = [card.verdict(bars, extra=extra + own) for card, own in zip(cards, shared, strict=True)]
+        card, verdict = min(zip(cards, verdicts, strict=True), key=lambda pair: LEVELS.index(pair[1].level))
+        next_step = phrases.next_step(tables.of(card, verdict))
         verdict = replace(verdict, notes=(*verdict.notes, *said))
     code = 0 if verdict.level == require else EXIT[verdict.level]
-    with _written(output, [*paths, *against, *(config or ())]) as (path, say):
+    told = [found for found in verdict.findings if found.level == verdict.level] or verdict.findings
+    lines = [verdict.headline, *(f"- {finding.message}" for finding in told[:_FINDINGS])]
+    if more := len(verdict.findings) - len(told[:_FINDINGS]):
+        lines.append(f"- and {count(more, 'more finding')}: --json FILE keeps all")
+    lines += [*filter(None, [next_step if code else ""]), *verdict.notes]
+    with _written(output, [*paths, *against, *(config or ()), leaks]) as (path, say):
         if path:
             write_whole(path, json.dumps(finite(verdict.as_dict(code, found)), indent=1, ensure_ascii=False) + "\n")
-        say(str(verdict))
+        say("\n".join(lines))
     return code
 
 
 def report(settings: Any) -> int:
     """Scorecards to a page."""
-    from mm_metrics.leakage import Leakage
     from mm_metrics.render import page
 
     stems = [os.path.basename(path).removesuffix(".json") for path in settings.cards]
     names = stems if len(set(stems)) == len(stems) else settings.cards
     if len(set(names)) < len(names):
         raise ValueError(f"cards {list(names)}: every one once")
-    leaks = Leakage.from_json(settings.leakage).summary() if settings.leakage else None
     cards = {name: _card(path) for name, path in zip(names, settings.cards, strict=True)}
+    shared, leaks = _leaks(settings.leakage, settings.cards)
+    verdicts = {name: card.verdict(extra=own) for (name, card), own in zip(cards.items(), shared, strict=True)}
     with _written(settings.output, [*settings.cards, settings.leakage]) as (path, say):
-        page.write(path, cards, leakage=leaks)
+        page.write(path, cards, verdicts=verdicts, leakage=leaks)
         say(f"wrote {settings.output}")
     return 0
 
@@ -288,6 +302,19 @@ def _book(path: str, modalities: Sequence[str] | None) -> Scorecard | None:
         return book.score_book(path) if header else None
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"{path} is a damaged book of samples: {error!r}") from None
+
+
+def _leaks(path: str | None, cards: Sequence[str]) -> tuple[list[list[Finding]], list[dict[str, Any]] | None]:
+    """Findings for each card's verdict, of the split that its file is named after, else of any; and the rows of all."""
+    if path is None:
+        return [[] for _ in cards], None
+    from mm_metrics.leakage import Leakage
+    from mm_metrics.verdict import explain
+
+    found, where = Leakage.from_json(path), os.path.basename(path)
+    splits = [os.path.basename(card).removesuffix(".json") for card in cards]
+    rows = found.summary()
+    return [explain.leaks(rows, split if split in found.sizes else None, where) for split in splits], rows
 
 
 def _card(path: str) -> Scorecard:

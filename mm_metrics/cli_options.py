@@ -9,12 +9,20 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from mm_metrics import __version__
 from mm_metrics.extras import needed
 from mm_metrics.modalities import Modalities
 
 CUT_AT = """binary predictions, or multilabel ones with --scores, are probabilities, positive above it; a number, one by
 label, or what threshold --output wrote, or a scorecard"""
+_PAIR = re.compile(r"^(--[\w.-]+=)?\(?([-+.\de]+\s*,\s*[-+.\de]+)\)?$")
 SEVERAL = {Modalities, tuple, Sequence, Collection, Mapping}  # words on the command line
+LEAKAGE: dict[str, Any] = {
+    "type": str | None,
+    "default": None,
+    "metavar": "FILE",
+    "help": "what leakage --output wrote: a card named after a split that shares samples, test.json, is no longer good",
+}
 OUTPUT = "the file to write; - is standard output"
 
 
@@ -36,6 +44,7 @@ def parser() -> Any:
             return (action.help or "") + ("" if empty else " (default: %(default)s)")
 
     main = ArgumentParser(prog="mm-metrics", description=inspect.getdoc(parser), formatter_class=Help)
+    main.add_argument("--version", action="version", version=f"mm-metrics {__version__}")
     commands = main.add_subcommands(required=True, dest="command")
     for name, (options, what) in COMMANDS.items():
         command = ArgumentParser(description=inspect.getdoc(options), formatter_class=Help)
@@ -92,12 +101,13 @@ def score_options(parser: Any) -> Any:
 def gate_options(parser: Any) -> Any:
     """Good, mixed, bad or undecided, and why; as an exit code too: 0 good, 1 bad, 2 mixed, 3 undecided.
 
-    Bars are (bad, good) fractions; one number is the good bar; per modality where wanted.
+    Bars are bad,good as fractions; one number is the good bar; per modality where wanted.
       mm-metrics gate card.json
-      mm-metrics gate card.json --accuracy [0.6,0.8] --recall.audio 0.9 --critical siren
-      mm-metrics gate mosi.json --mae [0.9,0.6] --pearson.audio [0.5,0.7]     of errors the good bar is the lower
+      mm-metrics gate card.json --accuracy 0.6,0.8 --recall.audio 0.9 --critical siren
+      mm-metrics gate mosi.json --mae 0.9,0.6 --pearson.audio 0.5,0.7     of errors the good bar is the lower
       mm-metrics gate card.json --by language channel/2 --recall.language/sw 0.7
       mm-metrics gate card.json --require mixed              mixed passes, with 0
+      mm-metrics gate test.json --leakage leaks.json         what the training split holds too is no proof
       mm-metrics gate card.json --against last_week.json     and no score of any modality may have fallen
       mm-metrics gate new.json --against last.json --only recall.audio --tolerance 0.01 --json gate.json
       mm-metrics gate new_seed_*.json --against last_seed_*.json     what seeds differ by is no fall
@@ -117,6 +127,7 @@ def gate_options(parser: Any) -> Any:
     add("--tolerance", type=float, default=0.0, help="falls up to this, as a fraction, are none")
     add("--by", nargs="+", default=[], metavar="COLUMN[/VALUE]", help="of these, slices surely weaker than all are bad")
     add("--json", type=str | None, default=None, metavar="FILE", help=f"level, findings and changes as JSON: {OUTPUT}")
+    add("--leakage", **LEAKAGE)
     add("--require", type=Literal["good", "mixed"], default="good", help="the worst level that exits with 0")
     add_arguments(parser, QualityGate)
     return parser
@@ -159,8 +170,8 @@ def report_options(parser: Any) -> Any:
       mm-metrics report card.json --output report.html
       mm-metrics report monday.json tuesday.json --output week.html
     """
-    parser.add_argument("--leakage", type=str | None, default=None, help="what leakage --output wrote")
-    return _cards(parser)
+    parser.add_argument("--leakage", **LEAKAGE)
+    return _cards(parser, default="report.html")
 
 
 def merge_options(parser: Any) -> Any:
@@ -172,12 +183,12 @@ def merge_options(parser: Any) -> Any:
 
       mm-metrics merge part-0.json part-1.json --output card.json
     """
-    return _cards(parser)
+    return _cards(parser, required=True)
 
 
-def _cards(parser: Any) -> Any:
+def _cards(parser: Any, **output: Any) -> Any:
     parser.add_argument("cards", nargs="+", metavar="CARD", help="scorecards, as score and the monitor write them")
-    parser.add_argument("--output", required=True, type=str, help=OUTPUT)
+    parser.add_argument("--output", type=str, help=OUTPUT, **output)
     return parser
 
 
@@ -228,6 +239,17 @@ def add_arguments(parser: Any, of: Any, hidden: Collection[str] = (), optional: 
         else:
             options["type"] = str | None if Hashable in kinds else hint
         parser.add_argument(*dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")), **options)
+
+
+def pairs_read(words: Sequence[str]) -> list[str]:
+    """The words of a command line; the gate's pairs, ``0.5,0.9`` or ``(0.5,0.9)``, as jsonargparse reads them.
+
+    >>> pairs_read(["gate", "card.json", "--recall", "(.5, .9)", "--f1.audio=.5,.9"])
+    ['gate', 'card.json', '--recall', '[.5, .9]', '--f1.audio=[.5,.9]']
+    """
+    if not words or words[0] != "gate":
+        return list(words)
+    return [_PAIR.sub(r"\1[\2]", word) for word in words]
 
 
 def _arguments(doc: str) -> dict[str, str]:

@@ -16,10 +16,11 @@ import pandas
 import pytest
 import torch
 
-from mm_metrics import CoalitionConfusionMatrix, QualityGate, Scorecard, cli, cli_options, leakage
+from mm_metrics import CoalitionConfusionMatrix, QualityGate, Scorecard, __version__, cli, cli_options, leakage
 from mm_metrics.callbacks.book import Book
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.cli import main
+from mm_metrics.counts.plan import MAX_BYTES
 from mm_metrics.extras import install
 from mm_metrics.predictions import Predictions
 from mm_metrics.predictions.diff import compare_books
@@ -212,9 +213,47 @@ class _Plain:
         self.actions.append(self.parser.add_argument(*names, **options))
 
 
+def test_a_pair_of_bars_may_be_written_as_people_do(tmp_path):
+    card = scored(tmp_path, right=0.8, n=2000)
+    for pair in ("0.9,0.95", "(0.9,0.95)", "(.9, .95)", "[0.9,0.95]", "[0.9, 0.95]"):
+        assert main(["gate", card, "--accuracy", pair, "--json", "a.json"]) == 1, pair
+        assert main(["gate", card, f"--accuracy.all={pair}"]) == 1, pair
+        assert json.loads(Path("a.json").read_text())["findings"][0]["threshold"] == 0.9
+    assert main(["gate", card, "--accuracy", "0.9,0.95,1"]) >= 4
+
+
+def test_a_gate_that_fails_prints_what_set_its_level_and_a_next_step(tmp_path, capsys):
+    draw, names = np.random.default_rng(0), [f"c{i}" for i in range(18)]
+    target = draw.integers(18, size=4000)
+    wrong = draw.random(4000) < np.where(target < 12, 0.7, 0.3)
+    table = {"target": target, "prediction": np.where(wrong, (target + 1) % 18, target)}
+    pandas.DataFrame({name: [names[i] for i in column] for name, column in table.items()}).to_csv("a.csv")
+    assert main(["score", "a.csv", "--modalities", "text", "--output", "card.json"]) == 0
+    capsys.readouterr()
+    assert main(["gate", "card.json", "--json", "all.json"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    findings = json.loads(Path("all.json").read_text())["findings"]
+    assert {part["level"] for part in findings} == {"bad", "mixed"}
+    listed = [line for line in said if line.startswith("- ")]
+    assert listed[:-1] == [f"- {part['message']}" for part in findings if part["level"] == "bad"][:10]
+    assert listed[-1].startswith(f"- and {len(findings) - 10} more findings")
+    assert sum(line.startswith("Next: ") for line in said) == 1
+
+
+def test_what_does_not_fit_is_said_in_a_line_that_names_an_option(tmp_path):
+    data = predictions().assign(speaker=np.arange(600) % 60)
+    data.to_csv("a.csv", index=False)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))
+    how = ["score", "a.csv", "--modalities", "text", "audio", "--by", "speaker", "--max-bytes", "1000000"]
+    done = run(*how, env={**os.environ, "PYTHONPATH": root})
+    assert done.returncode == 0
+    assert re.fullmatch(r"mm-metrics: max_bytes=1000000: [^\n]+\n", done.stderr)
+    assert inspect.signature(Predictions).parameters["max_bytes"].default == MAX_BYTES
+
+
 def test_the_gates_options_are_its_arguments_with_their_defaults():
     actions = {action.dest: action.default for action in cli_options.gate_options(_Plain()).actions}
-    for name in ("card", "against", "only", "tolerance", "by", "json", "require"):
+    for name in ("card", "against", "only", "tolerance", "by", "json", "require", "leakage"):
         del actions[name]
     default = {field.name: getattr(QualityGate(), field.name) for field in dataclasses.fields(QualityGate)}
     assert actions == default
@@ -380,7 +419,9 @@ def test_report(tmp_path):
     assert "other<b>" not in page
     assert "other&lt;b&gt;" in page
     assert main(["report", card, card, "--output", "twice.html"]) == cli.REFUSED
-    assert main(["report", card]) == cli.USAGE
+    page = Path("report.html").read_text()
+    assert main(["report", card]) == 0
+    assert Path("report.html").read_text() != page  # which is its name by default
 
 
 def test_leakage(tmp_path, capsys):
@@ -399,6 +440,25 @@ def test_leakage(tmp_path, capsys):
     for wrong in (["train.csv", "test.jsonl"], ["a=train.csv", "a=test.jsonl"], ["a=train.csv", "b=lost*.csv"], []):
         assert main(["leakage", *wrong, *how]) == cli.REFUSED
     assert main(["leakage", "train=train.csv", "test=clean.csv", "--modalities", "audio", "--near", "false"]) >= 4
+
+
+def test_leaks_set_the_level_wherever_they_are_given(tmp_path, capsys):
+    """A card is of the split that it is named after; one that is not may be of any."""
+    pytest.importorskip("jinja2")
+    row = {"kind": "exact", "modality": "audio", "splits": ("train", "test"), "count": 4, "share": 1.0}
+    found = leakage.Finding(**row, pairs=((0, 0),), samples=(0, 1, 2, 3))
+    leakage.Leakage((found,), {"train": 4, "val": 4, "test": 4}).to_json("leaks.json")
+    for name, code in (("test", 2), ("val", 0), ("train", 0), ("card", 2)):
+        card = scored(tmp_path, name)
+        capsys.readouterr()
+        assert main(["gate", card]) == 0
+        assert main(["gate", card, "--leakage", "leaks.json", "--json", "gate.json"]) == code
+        findings = json.loads(Path("gate.json").read_text())["findings"]
+        assert [part["kind"] for part in findings if part["level"] == "mixed"] == ["leakage"] * (code > 0)
+        assert main(["gate", card, "--against", card, "--only", "f1", "--leakage", "leaks.json"]) == code
+        assert main(["report", card, "--leakage", "leaks.json", "--output", "r.html"]) == 0
+        assert ("nothing hides behind it" in Path("r.html").read_text()) == (code == 0)
+    assert main(["gate", "test.json", "--leakage", "test.json"]) == cli.REFUSED
 
 
 def test_every_option_of_leakage_is_an_argument_and_reaches_it(tmp_path, monkeypatch):
@@ -616,6 +676,8 @@ def test_a_threshold_is_found_for_a_bar(tmp_path, capsys):
     point = metric.scorecard().threshold("recall", 0.9)
     assert f"threshold {point.threshold:.4f}: precision {point.precision:.3f}" in capsys.readouterr().out
     assert main(["threshold", "card.json", "--recall", "0.9", "--precision", "0.9"]) == cli.REFUSED
+    for never in ("90", "1.5"):
+        assert main(["threshold", "card.json", "--recall", never]) == cli.REFUSED
     assert main(["threshold", scored(tmp_path), "--recall", "0.9"]) == cli.REFUSED
 
 
@@ -707,12 +769,12 @@ def test_help_teaches_by_examples_that_parse(capsys):
         assert examples
         for example in examples:
             words = shlex.split(example.split("     ")[0].split(" && ")[0])
-            settings = cli_options.parser().parse_args(words)
+            settings = cli_options.parser().parse_args(cli_options.pairs_read(words))
             assert settings.command == command
 
 
 def run(*arguments, **more) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "mm_metrics.cli", *arguments], capture_output=True, text=True, **more)
+    return subprocess.run([sys.executable, "-m", "mm_metrics", *arguments], capture_output=True, text=True, **more)
 
 
 def test_a_process_exits_with_the_code(tmp_path):
@@ -723,6 +785,7 @@ def test_a_process_exits_with_the_code(tmp_path):
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith("BAD: ")
     assert run("gate", "lost.json", env=env).returncode >= 4
+    assert run("--version", env=env).stdout == f"mm-metrics {__version__}\n"
 
 
 @pytest.mark.slow

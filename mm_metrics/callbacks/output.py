@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm_metrics.files import finite, write_whole
 from mm_metrics.scorecard import Scorecard
-from mm_metrics.verdict import Finding
+from mm_metrics.verdict import Finding, explain
 
 if TYPE_CHECKING:
     from mm_metrics.leakage import Leakage
@@ -71,21 +70,7 @@ class Output:
 
     def leaks(self, stage: str) -> list[Finding]:
         """What ``scripts/check_leakage.py`` or ``mm-metrics leakage`` found of this split, for the verdict."""
-        return [
-            Finding(
-                "leakage",
-                row["modality"],
-                "share",
-                row["share"],
-                math.nan,
-                math.nan,
-                0.0,
-                f"{row['modality']}: {row['count']:,} of {stage} ({row['share']:.1%}) are shared with "
-                f"{row['splits'][0]} ({row['kind'].replace('_', ' ')}), so its scores are too good; see leakage.json",
-            )
-            for row in self.summary() or []
-            if row["splits"][1] == stage != row["splits"][0] and row["count"]
-        ]
+        return explain.leaks(self.summary() or (), stage, "leakage.json")
 
     def known_group(self) -> str | None:
         """What a check for leaks was told that samples have in common."""

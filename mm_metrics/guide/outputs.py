@@ -29,11 +29,12 @@ everything with `log="all"`.
 | `report.html` | one page that says it all, written at the end |
 | `summary.png`, `summary_{stage}_{i}.png` | the page's first picture |
 | `{stage}_{picture}.png` | pictures, where there are loggers and none takes any |
-| `leakage.json` | what a check for leaks found; the verdict and the page read it |
+| `leakage.json` | what a check for leaks found: the verdict and the page read it, `gate` and `report` with `--leakage` |
 
 | exit code of `mm-metrics` | what |
 |---|---|
 | 0 | done; of `gate`: good |
+| 1 | of `leakage`: something is shared; of `threshold`: no threshold reaches the bar |
 | 1, 2, 3 | of `gate`: bad, mixed, undecided |
 | 4 | the command line is wrong, said with its usage |
 | 5 | something given is refused, said in one line |

@@ -56,6 +56,7 @@ class Options:
         delimiter: of a CSV file, such as ";" or "tab"; a comma by default
         encoding: of a text file, such as "latin-1" or "utf-16"
         block_rows: rows in memory at a time
+        max_bytes: a bound on what is counted; where it is too little, intervals are left out first, and that is said
 
     Raises ValueError for arguments that do not go together.
     """
@@ -88,6 +89,7 @@ class Options:
     delimiter: str | None = None
     encoding: str = "utf-8"
     block_rows: int = field(default=BLOCK_ROWS, repr=False)
+    max_bytes: int = field(default=256 * 2**20, repr=False)  # as of a metric, whose module would wait for torch
 
     def __post_init__(self) -> None:
         """Check what can be checked without a file."""

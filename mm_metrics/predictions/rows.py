@@ -189,6 +189,7 @@ def metric(how: Options, masks: tuple[int, ...]) -> CoalitionConfusionMatrix:
         seed=how.seed,
         shard=how.shard,
         by=how.values,
+        max_bytes=how.max_bytes,
         **sizes,
     )
 

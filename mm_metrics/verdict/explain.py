@@ -1,9 +1,10 @@
-"""Findings that explain a level and set none: modalities unused or dominant, weak slices, too much confidence."""
+"""Findings beside the rules: modalities unused or dominant, weak slices, too much confidence, leaks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +54,18 @@ def weak_slices(card: Tally, gate: QualityGate, by: Sequence[str] = (), level: s
         if not by or any(f"{part}/".startswith(f"{name}/") for name in by for part in weak.slice):
             message = sentences.weak(weak, score)
             yield Finding("weak_slice", weak.name, score, *weak.estimate, math.nan, message, level)
+
+
+def leaks(rows: Iterable[Mapping[str, Any]], split: str | None, where: str) -> list[Finding]:
+    """What an earlier split shares with `split`, and where that is not known with any, for `judge` to count in.
+
+    `rows` are those of ``Leakage.summary``, `where` names what holds them.
+    """
+    return [
+        Finding("leakage", row["modality"], "share", row["share"], math.nan, math.nan, 0.0, sentences.leak(row, where))
+        for row in rows
+        if row["splits"][0] != row["splits"][1] and split in (None, row["splits"][1]) and row["count"]
+    ]
 
 
 def _overconfident(card: Tally, confidence: float) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from mm_metrics.counts.compare import Comparison
 from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate, holm, t_share
 from mm_metrics.verdict.gate import SCORES
-from mm_metrics.verdict.rules import Finding, Verdict
+from mm_metrics.verdict.rules import LEVELS, Finding, Verdict
 
 
 class Change(NamedTuple):
@@ -100,8 +100,8 @@ def notes(comparison: Comparison, found: Sequence[Change]) -> list[str]:
 
 
 def verdict(found: Sequence[Finding], said: Sequence[str]) -> Verdict:
-    """The verdict on falls alone: bad where any score surely fell, undecided where that is not known, else good."""
-    level = "bad" if any(part.level == "bad" for part in found) else "undecided" if found else "good"
+    """The verdict on falls alone: the worst of them, good where there are none."""
+    level = min((part.level for part in found), key=LEVELS.index, default="good")
     worst = next((part.message for part in found if part.level == level), "nothing that was asked has surely fallen")
     return Verdict(level, level != "undecided", tuple(found), f"{level.upper()}: {worst}.", tuple(said))
 

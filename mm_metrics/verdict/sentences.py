@@ -230,6 +230,15 @@ def weak(slice: WeakSlice, score: str) -> str:
     )
 
 
+def leak(row: Mapping[str, Any], where: str) -> str:
+    """Samples of a split that an earlier one holds too."""
+    earlier, later = row["splits"]
+    return (
+        f"{row['modality']}: {row['count']:,} of {later} ({row['share']:.1%}) are shared with {earlier} "
+        f"({row['kind'].replace('_', ' ')}), so its scores are too good; see {where}"
+    )
+
+
 def overconfident(name: str, excess: Estimate) -> str:
     """A modality without which the model is surer than right."""
     above = words.points_estimate(excess).lstrip("+")
