@@ -49,11 +49,11 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5428,
+    "core": 5479,
     "ablation": 2492,
-    "callbacks": 2794,
+    "callbacks": 2779,
     "render": 1750,
-    "predictions": 1458,
+    "predictions": 1460,
     "leakage": 1496,
     "tables": 331,
 }
