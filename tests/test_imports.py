@@ -52,7 +52,7 @@ BOUNDS = {
     "core": 5479,
     "ablation": 2492,
     "callbacks": 2779,
-    "render": 1750,
+    "render": 1748,
     "predictions": 1460,
     "leakage": 1496,
     "tables": 331,

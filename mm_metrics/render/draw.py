@@ -243,11 +243,9 @@ def lines(
         for _, stretch in groupby(enumerate(seen), lambda entry: entry[1] - entry[0]):  # between gaps
             run = [k for _, k in stretch]
             if curve.low:
-                around = [at(curve.x[k], curve.low[k]) for k in run] + [
-                    at(curve.x[k], curve.high[k]) for k in run[::-1]
-                ]
-                if all(math.isfinite(y) for _, y in around):
-                    sheet.marks.append(Mark("area", around, color, 0.14))
+                below, above = ([at(curve.x[k], ends[k]) for k in run] for ends in (curve.low, curve.high))
+                if all(math.isfinite(y) for _, y in below + above):
+                    sheet.marks.append(Mark("area", below + above[::-1], color, 0.14))
             along = [at(curve.x[k], curve.y[k]) for k in run]
             sheet.line(along, color, 1.6)
             if len(run) == 1:
