@@ -87,7 +87,7 @@ class Modalities:
         if not parts or len(set(parts)) < len(parts) or not set(parts) <= set(self.names):
             raise ValueError(
                 f"coalition {coalition!r} is not made of {self.names}: join their names with '-'"
-                f"{self._meant(coalition)}"
+                f"{meant(coalition, self.names)}"
             )
         return sum(1 << self.names.index(part) for part in parts)
 
@@ -148,7 +148,7 @@ class Modalities:
             weights[self.slices.index(name)] = 1
         else:
             there = tuple(known) or self.slices
-            raise ValueError(f"slice {name!r} is not one of {there}, nor '-' and a modality{self._meant(name)}")
+            raise ValueError(f"slice {name!r} is not one of {there}, nor '-' and a modality{meant(name, self.names)}")
         return weights
 
     def presence(self, presence: object, N: int, device: torch.device) -> Tensor | None:
@@ -190,9 +190,15 @@ class Modalities:
                 f"{what} is on {value.device}, the predictions on {device}: use {what}.to({str(device)!r})"
             )
 
-    def _meant(self, typed: object) -> str:
-        close = difflib.get_close_matches(str(typed).lstrip("-"), self.names, n=1)
-        return f"; did you mean {close[0]!r}?" if close else ""
+
+def meant(typed: object, names: Iterable[str]) -> str:
+    """What a typing error seems to mean, for the end of a refusal; empty where nothing is close.
+
+    >>> meant("txt", ["text", "audio"])
+    "; did you mean 'text'?"
+    """
+    close = difflib.get_close_matches(str(typed).lstrip("-"), list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def sampled_coalitions(M: int, seed: int = 0, rounds: int = 1) -> tuple[int, ...]:

@@ -653,6 +653,32 @@ REFUSED = {
         "are all predictions of text-audio",
     ),
     "lost presence": ({"presence": {"audio": "sound"}}, ("a.csv", b"target,prediction\n"), "no column 'sound'"),
+    "a named prediction": (
+        {"prediction": "pred"},
+        ("a.csv", b"target,predicted,prediction_text\n"),
+        "no column 'pred', .*: --prediction NAME says which; did you mean 'predicted'",
+    ),
+    "named marks": ({"correct": "judged"}, ("a.csv", b"judged_text\n"), "no column 'judged', .*: --correct"),
+    "named presence": (
+        {"presence": "has_{modality}"},
+        ("a.csv", b"target,prediction,presence_text\n"),
+        "no column 'has_{modality}', .*: --presence",
+    ),
+    "named coalitions": (
+        {"coalition": "said_{coalition}"},
+        ("a.csv", b"target,prediction,prediction_text\n"),
+        "no column 'said_{coalition}', .*: --coalition",
+    ),
+    "a mistyped modality": (
+        {"modalities": ("txt", "audio")},
+        ("a.csv", b"target,prediction,prediction_text,prediction_audio\n"),
+        "'txt' has no column, and 'prediction_text' is of none of them; did you mean 'text'",
+    ),
+    "another modality's presence": (
+        {"modalities": ("speech", "audio")},
+        ("a.csv", b"target,prediction,presence_text,presence_audio\n"),
+        "'speech' has no column, and 'presence_text' is of none of them: is it 'text'",
+    ),
     "one class": ({}, ("a.csv", b"target,prediction\na,a\n"), "at least two are needed"),
     "three classes": (
         {"task": "binary", "positive": "a"},
@@ -687,8 +713,34 @@ def test_what_is_refused(case, tmp_path):
     if file:
         path.write_bytes(file[1])
     with pytest.raises(ValueError, match=said) as error:
-        Predictions(("text", "audio"), **options).score_files([path])
+        Predictions(**{"modalities": ("text", "audio"), **options}).score_files([path])
     assert len(str(error.value)) < 500
+
+
+def test_columns_of_other_names_are_no_mistyped_modality():
+    rows = {"target": ["a", "b"], "prediction": ["a", "b"], "prediction_sureness": [1, 2], "presence_audio": [1, 0]}
+    how = {"classes": ("a", "b"), "bootstrap": 0}
+    assert Predictions(("question", "audio"), **how).score_rows(rows).score("accuracy") == 1.0
+    more = rows | {"presence_image": [1, 1]}  # of a modality that nobody asks about
+    assert Predictions(("text", "audio"), **how, always="text").score_rows(more).score("accuracy") == 1.0
+
+
+def test_no_coalition_stands_for_the_whole(tmp_path):
+    """A file without predictions from all modalities has scores of coalitions, and of the model none."""
+    data = table(outside=0.1).drop(columns="prediction")
+    path = tmp_path / "a.csv"
+    data.to_csv(path, index=False)
+    card = Predictions(MODALITIES, classes=WORDS, bootstrap=20).score_files([path]).card
+    right = (data["prediction_image-text"] == data["target"]).mean()
+    assert card.partial
+    assert card.score("accuracy", coalition="text-image") == pytest.approx(right)
+    for ask in (card.score, card.interval, card.class_estimates):
+        with pytest.raises(ValueError, match="'text-image-audio' was not counted"):
+            ask("f1")
+    assert (card.verdict().level, card.verdict().findings) == ("undecided", ())
+    assert f"{right:.2f}"[1:] not in card.table().split("Shown only")[0]
+    assert card.support("audio") == data["presence_audio"].sum()
+    assert (card - card).table()
 
 
 @pytest.mark.parametrize(

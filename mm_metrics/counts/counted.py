@@ -98,10 +98,19 @@ class Counted:
 
     @property
     def whole(self) -> str:
-        """What ``coalition=None`` reads: the model's own predictions; else those of all; else of the last coalition."""
-        masks, modalities = self.layout.masks or (), self.layout.modalities
-        own = next((mask for mask in (modalities.full + 1, modalities.full) if mask in masks), masks[-1])
-        return modalities.name(own)
+        """What ``coalition=None`` reads: the model's own predictions; else those of all."""
+        full = self.layout.modalities.full
+        return self.layout.modalities.name(full + int(full + 1 in (self.layout.masks or ())))
+
+    @property
+    def partial(self) -> bool:
+        """Whether some coalitions alone were counted, and `whole` was not: nothing is known of the model as it is."""
+        return self.layout.modalities.mask(self.whole) not in (self.layout.masks or ())
+
+    @property
+    def sampled(self) -> str:
+        """The coalition that tells which samples there are: the whole, where that was not counted the last."""
+        return self.coalitions[-1] if self.partial else self.whole
 
     @property
     def samples(self) -> int:
@@ -110,7 +119,7 @@ class Counted:
 
     def support(self, slice: Slice = "all", coalition: str | None = None) -> int:
         """Samples that count in a slice."""
-        return int(self.sums(coalition, slice).actual.sum(-1).max())
+        return int(self.sums(coalition or self.sampled, slice).actual.sum(-1).max())
 
     def outside(self, coalition: str | None = None) -> int:
         """How many answers were no class (in multilabel: named a label that is none); wrong ones where judged."""
@@ -191,9 +200,11 @@ class Counted:
 
     def row(self, coalition: str | None) -> int:
         """A coalition's number on the axis K of the counts; ValueError where it was not counted."""
-        mask, masks = self.layout.modalities.mask(coalition or self.whole), self.layout.masks or ()
+        coalition = coalition or self.whole
+        mask, masks = self.layout.modalities.mask(coalition), self.layout.masks or ()
         if mask not in masks:
-            raise ValueError(f"coalition {coalition!r} was not counted: {', '.join(self.coalitions)} were")
+            there = ", ".join(self.coalitions)
+            raise ValueError(f"coalition {coalition!r} was not counted, {there} were: coalition= says which")
         return masks.index(mask)
 
     def weighted(self, counts: Tensor, slice: Slice, dim: int) -> Tensor:

@@ -35,7 +35,7 @@ def fingerprint(card: Counted) -> str:
     sums = card.replicate_sums()
     if sums is None:
         return ""
-    return hashlib.sha256(sums.actual[:, card.row(None)].numpy().tobytes()).hexdigest()[:32]
+    return hashlib.sha256(sums.actual[:, card.row(card.sampled)].numpy().tobytes()).hexdigest()[:32]
 
 
 def overlap(first: Counted, second: Counted) -> float:
@@ -59,7 +59,7 @@ def overlap(first: Counted, second: Counted) -> float:
         return 0.0
     size = min(len(part.actual) for part in sums if part is not None)  # a weight does not hang on how many there are
     a, b = (
-        part.actual[:size, card.row(None)].flatten(1).double()  # (R, L * C)
+        part.actual[:size, card.row(card.sampled)].flatten(1).double()  # (R, L * C)
         for part, card in zip(sums, (first, second), strict=True)
         if part is not None
     )
@@ -70,7 +70,7 @@ def overlap(first: Counted, second: Counted) -> float:
     if size < _ENOUGH:
         return 0.0
     share = 1 - float((a - b).var(0).sum() / (a.var(0).sum() + b.var(0).sum()))
-    totals = [card.sums().actual for card in (first, second)]  # (L, C) each
+    totals = [card.sums(card.sampled).actual for card in (first, second)]  # (L, C) each
     whole = totals[0].sum(-1, keepdim=True).clamp(min=1)
     chance = float((2 * totals[0] * totals[1] / whole).sum() / (totals[0] + totals[1]).sum())
     return (share - chance) / (1 - chance) if chance < 1 else share

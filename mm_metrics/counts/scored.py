@@ -183,7 +183,7 @@ class Scored(Counted):
 
     def majority(self, score: str = "accuracy", slice: Slice = "all") -> float:
         """What always guessing the most frequent class of the slice would score; NaN where that is not known."""
-        return float(self._majority(score, self.sums(None, slice)))
+        return float(self._majority(score, self.sums(self.sampled, slice)))
 
     def replicate_majority(self, score: str, slice: Slice = "all") -> Tensor:
         """``(R,)`` the same of every replicate; NaN where it is not known."""

@@ -100,7 +100,7 @@ class Tally(Scored):
         weights = contributions.weights(function, table)  # (..., K + 1)
         concerned = torch.ones(*value.shape, len(table) + 1, dtype=torch.bool) if weights is None else weights != 0
         answered = self.answered(slice)
-        answered = torch.cat([answered[: len(table)], answered[self.row(None)].unsqueeze(0)])
+        answered = torch.cat([answered[: len(table)], answered[self.row(self.sampled)].unsqueeze(0)])
         first = torch.where(concerned, answered, len(answered)).amin(-1)
         several = torch.where(concerned, answered, -1).amax(-1) > first
         value = torch.where(several, torch.nan, value)  # not of the coalitions alone, but of the samples too

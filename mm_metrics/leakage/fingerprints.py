@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from mm_metrics.leakage.contents import entry_of
 from mm_metrics.leakage.files import PLACE
 from mm_metrics.leakage.inputs import NOTHING, Input
 from mm_metrics.leakage.samples import Sample, each_sample, keys_of, streams
+from mm_metrics.modalities import meant
 
 CHUNK = 256  # samples described at a time
 ODD_KEPT = 4  # files that could not be compared as others are
@@ -254,6 +254,5 @@ def check_keys(name: str, plan: Plan, found: Fingerprints) -> None:
     ]
     for what, key in wanted:
         if len(found) and key not in found.seen:
-            close = difflib.get_close_matches(str(key), found.offered.replace("'", " ").split(), n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"{what} {key!r}, which no sample of split {name!r} has: there are {found.offered}{meant}")
+            close = meant(key, found.offered.replace("'", " ").split())
+            raise ValueError(f"{what} {key!r}, which no sample of split {name!r} has: there are {found.offered}{close}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mm_metrics.modalities import Modalities
+from mm_metrics.modalities import Modalities, meant
 
 Renamed = str | Mapping[str, str]  # a pattern such as "presence_{modality}", or a name for each
 
@@ -75,6 +75,42 @@ def prediction_columns(
         if len(set(names)) > 1:
             raise ValueError(f"columns {names} are all predictions of {modalities.name(mask)}: one is due")
     return {mask: found[mask][0] for mask in sorted(found)}, tuple(name for name in unread if name != whole)
+
+
+def no_column(where: object, name: str, header: Iterable[str], option: str) -> ValueError:
+    """That a column is not there, which are, and the option that names one."""
+    header = list(header)
+    told = f"{where}: no column {name!r}, there are {shown(header)}: --{option} NAME says which"
+    return ValueError(told + meant(name, header))
+
+
+def check_modalities(
+    header: Iterable[str], modalities: Modalities, columns: Columns, patterns: tuple[str, str], always: int = 0
+) -> None:
+    """Raise ValueError for a modality without any column beside columns of one that is none: one of them is mistyped.
+
+    `patterns` are those of presence and of coalitions; `always` a mask of modalities that need none.
+    """
+    held = always | sum(1 << modalities.names.index(name) for name in columns.presence)
+    for mask in columns.predictions:
+        held |= mask if mask != modalities.full else 0
+    lost = [name for m, name in enumerate(modalities) if not held >> m & 1]
+    strange: dict[str, str] = {}
+    for pattern, key in zip(patterns, ("modality", "coalition"), strict=True):
+        head, _, tail = _pattern(pattern, key)
+        for column in header:
+            parts = column[len(head) : len(column) - len(tail)].split("-") if column.startswith(head) else []
+            new = [
+                part for part in parts if part and column.endswith(tail) and part not in (*modalities, "all", "none")
+            ]
+            sure = key == "modality" or len(new) < len(parts) or any(meant(part, lost) for part in new)
+            strange |= dict.fromkeys(new, column) if sure else {}
+    if lost and strange:
+        part, column = next(iter(strange.items()))
+        raise ValueError(
+            f"--modalities {' '.join(modalities)}: {lost[0]!r} has no column, and {column!r} is of none of them"
+            f"{meant(lost[0], strange) or f': is it {part!r}?'} (--always {lost[0]} says that every sample has it)"
+        )
 
 
 def shown(names: Iterable[str]) -> str:

@@ -10,10 +10,20 @@ from typing import Any, cast
 from mm_metrics.cells import as_text
 from mm_metrics.modalities import Modalities
 from mm_metrics.predictions.answers import MAX_CLASSES, Answers, found_classes
-from mm_metrics.predictions.columns import Columns, Renamed, prediction_columns, presence_columns, shown
+from mm_metrics.predictions.columns import (
+    Columns,
+    Renamed,
+    check_modalities,
+    no_column,
+    prediction_columns,
+    presence_columns,
+    shown,
+)
 from mm_metrics.predictions.harness import Log
 from mm_metrics.tables.source import BLOCK_ROWS, FORMATS, FilePath, Source
 from mm_metrics.tasks import JUDGED, Task, task_of
+
+PREDICTION, PRESENCE, COALITION = "prediction", "presence_{modality}", "prediction_{coalition}"  # unless renamed
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,9 @@ class Options:
     multiple_choice: bool = False
     correct: str | None = None
     target: str = "target"
-    prediction: str = "prediction"
-    presence: Renamed = "presence_{modality}"
-    coalition: Renamed = "prediction_{coalition}"
+    prediction: str = PREDICTION
+    presence: Renamed = PRESENCE
+    coalition: Renamed = COALITION
     group: str | None = None
     by: Sequence[str] | Mapping[str, Sequence[str]] = ()
     edges: str | Sequence[float] | None = None
@@ -116,7 +126,7 @@ class Options:
             if not self.kind.by_class or (self.classes or JUDGED[:1]) != JUDGED[:1] or self.extract:
                 raise ValueError(f"correct={self.correct!r}: marks need no task, classes or extract, leave them out")
             set_("prediction", self.correct)
-            if self.coalition == "prediction_{coalition}":
+            if self.coalition == COALITION:
                 set_("coalition", f"{self.correct}_{{coalition}}")
             set_("classes", JUDGED[:1])
         elif self.classes is not None:
@@ -220,10 +230,21 @@ class Options:
         target = None if self.correct else self.target
         for name, option in ((target, "target"), (self.id, "id"), (self.group, "group"), *((c, "by") for c in self.by)):
             if name is not None and name not in header:
-                raise ValueError(f"{where}: no column {name!r}, there are {shown(header)}: --{option} NAME says which")
-        if not predictions:
-            raise ValueError(
-                f"{where}: no column {self.prediction!r}, there are {shown(header)}: "
-                f"--{'correct' if self.correct else 'prediction'} NAME says which"
-            )
-        return Columns(target, presence, predictions, self.id, self.group, tuple(self.by), unread)
+                raise no_column(where, name, header, option)
+        if self.prediction not in header and (self.prediction != PREDICTION or not predictions):
+            raise no_column(where, self.prediction, header, "correct" if self.correct else "prediction")
+        if not presence:
+            self.check_presence(where, header)
+        renamed = self.coalition not in (COALITION, f"{self.correct}_{{coalition}}")
+        if renamed and not unread and set(predictions.values()) <= {self.prediction}:
+            raise no_column(where, str(self.coalition), header, "coalition")
+        columns = Columns(target, presence, predictions, self.id, self.group, tuple(self.by), unread)
+        patterns = (self.presence, PRESENCE), (self.coalition, COALITION)
+        named = [given if isinstance(given, str) else usual for given, usual in patterns]
+        check_modalities(header, self.modalities, columns, (named[0], named[1]), always)
+        return columns
+
+    def check_presence(self, where: object, header: list[str]) -> None:
+        """Raise ValueError where a pattern of columns was named and none of those is there."""
+        if self.presence != PRESENCE:
+            raise no_column(where, str(self.presence), header, "presence")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm_metrics.predictions.classes import completed
-from mm_metrics.predictions.columns import Columns, presence_columns, shown
+from mm_metrics.predictions.columns import Columns, no_column, presence_columns
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.rows import Coded, coded, concatenated
 from mm_metrics.predictions.strays import BadRows, Outside
@@ -49,6 +49,8 @@ def join(how: Options, runs_of: Iterable[tuple[str, FilePath]], files: Sequence[
         if name is not None and name not in held:
             raise ValueError(f"no file has a column {name!r}: --{option} NAME says which, or add the file that has it")
     known = {name for _, columns in plan for name in columns.presence}
+    if not known:
+        how.check_presence("the files", [name for source, _ in plan for name in source.columns()])
     if missing := [name for name in how.modalities if name not in known]:
         notes.append(f"No presence column for {', '.join(missing)}: taken as present in every sample.")
     how = completed(how, plan, notes)
@@ -114,9 +116,9 @@ def _plan(
         source = how.source(path)
         header = source.columns()
         if how.id not in header:
-            raise ValueError(f"{path}: no column {how.id!r}, there are {shown(header)}: --id NAME says which")
+            raise no_column(path, how.id, header, "id")
         if mask is not None and how.prediction not in header:
-            raise ValueError(f"{path}: no column {how.prediction!r}, there are {shown(header)}: --prediction NAME")
+            raise no_column(path, how.prediction, header, "prediction")
         target = how.target if how.correct is None and how.target in header else None
         presence = presence_columns(header, how.modalities, how.presence)
         if presence and held and presence != held:

@@ -19,7 +19,7 @@ from mm_metrics.render.tables import Number, Table, Tables
 def fit(told: Tables, slice: str) -> Fit | None:
     """Of a slice, from the totals that the card holds; None of other tasks, and without samples."""
     layout, n = told.card.layout, told.supports[slice]
-    if "product" not in layout.sums or not n:
+    if "product" not in layout.sums or not n or told.card.partial:
         return None
     means = told.card.field("totals", slice)[told.card.row(None)].double() / SCALE / n
     return least_squares(dict(zip(layout.sums, means, strict=True)))

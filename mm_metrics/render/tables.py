@@ -89,6 +89,8 @@ class Tables:
 
     def estimate(self, score: str, coalition: str | None = None, slice: str = "all") -> Number:
         """A score with its interval."""
+        if coalition is None and self.card.partial:
+            return Number(math.nan, math.nan, math.nan)
         key = (score, coalition or self.card.whole, slice)
         if key not in self._estimates:
             self._estimates[key] = Number(*self.card.estimate(*key))
@@ -97,7 +99,7 @@ class Tables:
     @cached_property
     def supports(self) -> dict[str, int]:
         """Samples that count in each slice."""
-        return {slice: self.card.support(slice, self.card.whole) for slice in self.slices}
+        return {slice: self.card.support(slice) for slice in self.slices}
 
     @cached_property
     def folded(self) -> tuple[str, ...]:
@@ -200,7 +202,7 @@ class Tables:
 
         None of them where the field was not kept.
         """
-        if not getattr(self.card.layout, field):
+        if self.card.partial or not getattr(self.card.layout, field):
             return {}
         row, made = self.card.row(None), {}
         for slice in self.distinct[:slices]:
@@ -309,6 +311,8 @@ def differences(comparison: Comparison, slices: Sequence[str]) -> list[Table]:
 
     Slices that are the whole, or hold nothing, are left out.
     """
+    if comparison.new.partial:
+        return []
     new, whole = comparison.new, comparison.new.support()
     told = [name for name in slices if name == "all" or 0 < new.support(name) < whole]
     made = []

@@ -35,6 +35,10 @@ def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verd
     gate.check_names(card.slices, card.names)
     for score in gate.scores:
         card.named(score)  # which refuses one that the counts do not tell
+    extra = list(extra)
+    if card.partial:
+        level = min(("undecided", *(finding.level for finding in extra)), key=LEVELS.index)
+        return Verdict(level, False, tuple(extra), sentences.partial(level, card), ())
     default = not gate.given
     if default and card.kind.ordinal and {"acc2", "f1_acc2"} <= set(card.further):  # the best hit few of seven classes
         gate = replace(gate, acc2=gate.accuracy, f1_acc2=gate.f1)
@@ -43,7 +47,6 @@ def judge(card: Tally, gate: QualityGate, extra: Iterable[Finding] = ()) -> Verd
     if gate.family_wise:
         asked = replace(gate, confidence=1 - (1 - gate.confidence) / max(len(rules), 1))
         rules, listed = _rules(card, asked)
-    extra = list(extra)
     level = min((*(rule.level for rule in rules), *(finding.level for finding in extra)), key=LEVELS.index)
     found: list[tuple[Finding, Rule | None]] = [
         (_finding(rule, card, gate), rule) for rule in (*rules, *listed) if rule.level != "good"

@@ -69,6 +69,12 @@ def headline(level: str, card: Tally, found: Sequence[tuple[Finding, Rule | None
     return f"{level.upper()}: {worst.message}."
 
 
+def partial(level: str, card: Tally) -> str:
+    """That the answers which a verdict is about were not counted."""
+    there = ", ".join(card.coalitions)
+    return f"{level.upper()}: what the model answers with all modalities was not counted, only {there}."
+
+
 def notes(
     card: Tally,
     gate: QualityGate,
