@@ -49,11 +49,11 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5479,
+    "core": 5492,
     "ablation": 2492,
     "callbacks": 2779,
-    "render": 1748,
-    "predictions": 1460,
+    "render": 1752,
+    "predictions": 1507,
     "leakage": 1496,
     "tables": 331,
 }
