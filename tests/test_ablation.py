@@ -241,7 +241,9 @@ def test_the_baseline_is_encoded_anew_when_weights_change():
     torch.testing.assert_close(ablation(batch), by_hand(model, batch, INPUTS), **CLOSE)
 
 
-def test_what_was_kept_serves_only_the_tensors_it_was_made_from():
+@pytest.mark.parametrize("few", [0, 2**14], ids=["sums of bits", "all bytes"])
+def test_what_was_kept_serves_only_the_tensors_it_was_made_from(few, monkeypatch):
+    monkeypatch.setattr("mm_metrics.ablation.stamps.FEW", few)
     model = Concat().eval()
     ablation = ablate(model)
     ablation(make_batch())

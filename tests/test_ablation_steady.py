@@ -255,3 +255,18 @@ def test_what_is_asked_together_is_what_is_asked_one_by_one(mode):
         assert all(map(torch.equal, apart, together))
         assert torch.equal(model.shift, shift)
         assert (model.scales, model.training) == ([1.0], mode)
+
+
+@torch.inference_mode()
+def test_a_write_that_only_moves_values_of_an_inference_tensor_is_seen():
+    torch.manual_seed(0)
+    model = Cat().eval()
+    ablation = ModalityAblation(model, INPUTS)
+    ablation(make_batch(0))
+    batch = make_batch(1)
+    batch["text"][:2, :2] = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    ablation.watch()
+    model(batch)
+    ablation.unwatch()
+    batch["text"][:2, :2] = torch.tensor([[2.0, 1.0], [1.0, 2.0]])  # the sums of rows and columns stay
+    torch.testing.assert_close(ablation(batch), by_hand(model, batch, INPUTS), rtol=1e-5, atol=1e-5)
