@@ -15,8 +15,7 @@ from mm_metrics.predictions.classes import Found, Seen
 from mm_metrics.predictions.columns import Columns
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.score import Counting, Scored, prepared
-from mm_metrics.predictions.strays import BadRows, Outside
-from mm_metrics.predictions.twice import Ids
+from mm_metrics.predictions.strays import BadRows, Ids, Outside
 from mm_metrics.tables.source import FilePath, Source
 from mm_metrics.workers import cluster, results
 

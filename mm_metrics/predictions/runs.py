@@ -11,8 +11,7 @@ from mm_metrics.predictions.classes import completed
 from mm_metrics.predictions.columns import Columns, no_column, presence_columns
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.rows import Coded, coded, concatenated
-from mm_metrics.predictions.strays import BadRows, Outside
-from mm_metrics.predictions.twice import Ids
+from mm_metrics.predictions.strays import BadRows, Ids, Outside
 from mm_metrics.tables.source import FilePath, Source
 
 

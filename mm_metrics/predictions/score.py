@@ -16,8 +16,7 @@ from mm_metrics.predictions.columns import Columns, shown
 from mm_metrics.predictions.options import Options
 from mm_metrics.predictions.rows import card_of, coded, count, metric
 from mm_metrics.predictions.runs import Joined, join
-from mm_metrics.predictions.strays import BadRows, Outside
-from mm_metrics.predictions.twice import Ids
+from mm_metrics.predictions.strays import BadRows, Ids, Outside
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tables.source import Block, FilePath, Source
 
