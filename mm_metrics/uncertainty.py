@@ -213,12 +213,15 @@ def mean_variance(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
 
 
 def least_size(weights: Tensor, sizes: Tensor) -> Tensor:
-    """Samples of one proportion that two more in each would move as much as a mean, ``1 / sqrt(Σ (w / (n + 2))²) - 2``.
+    """Samples of one proportion whose difference is as open as that of a mean of them, ``(..., P)`` to ``(...)``.
+
+    By what `difference_variance` adds: the sum over the proportions of w² times their own.
 
     >>> least_size(torch.tensor([0.5, 0.5]), torch.tensor([297.0, 3.0]))
-    tensor(7.9986)
+    tensor(6.4844)
     """
-    return 1 / ((weights / (sizes + 2)) ** 2).sum(-1).sqrt() - 2
+    added = (weights**2 * torch.maximum(2 / (sizes + 2) ** 2, 1 / sizes**2)).sum(-1)
+    return torch.maximum((2 / added).sqrt() - 2, 1 / added.sqrt())
 
 
 def mcnemar(first_only: int, second_only: int) -> float:
