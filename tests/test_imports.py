@@ -53,9 +53,9 @@ BOUNDS = {
     "ablation": 2492,
     "callbacks": 2779,
     "render": 1752,
-    "predictions": 1507,
-    "leakage": 1496,
-    "tables": 331,
+    "predictions": 1500,
+    "leakage": 1495,
+    "tables": 329,
 }
 
 
