@@ -211,7 +211,7 @@ def test_one_bad_coalition_refuses_the_whole_batch():
     metric = CoalitionConfusionMatrix(("a", "b"), num_classes=3)
     logits = torch.rand(4, 5, 3)
     logits[2, 1, 0] = NAN
-    with pytest.raises(ValueError, match="1 of 20 rows"):
+    with pytest.raises(ValueError, match="1 of 5 samples"):
         metric.update(logits, torch.zeros(5, dtype=torch.int64))
     assert metric.counts.sum() == 0
 

@@ -77,8 +77,19 @@ def test_what_one_loader_refused_is_not_said_of_another(tmp_path):
 
 
 def test_raise_stops_at_the_first(tmp_path):
-    with pytest.raises(ValueError, match="rows have no finite largest score"):
+    with pytest.raises(ValueError, match="2 of 16 samples have no finite largest score"):  # of 8 coalitions as one
         trainer(tmp_path, monitor(on_bad_values="raise")).validate(seeded(Odd), loader(), verbose=False)
+
+
+@pytest.mark.parametrize(("shift", "told"), [(1, True), (0, False)])
+def test_labels_that_start_at_one_are_said_to(shift, told, tmp_path):
+    """One label that is the number of classes is an error of its own, where others are 0."""
+    data, watcher = Rows(seed=1), monitor()
+    data.label += shift
+    data.label[5] = 3
+    _, said = validated(tmp_path, watcher, seeded(OddSteps), loader(data))
+    assert len(said) == 1
+    assert ("use target - 1" in said[0]) == told
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])

@@ -274,7 +274,7 @@ def failing(tmp_path, model=None, **keywords):
 def test_wrong_batch_key_lists_those_that_are_there(tmp_path):
     with pytest.raises(KeyError, match=r"'sound' is not in the batch.*'text', 'image', 'audio', 'label'"):
         failing(tmp_path, modalities={"text": "text", "audio": "sound"})
-    with pytest.raises(KeyError, match=r"'target' is not in the batch.*'label'"):
+    with pytest.raises(KeyError, match=r"'target' is not in the batch.*'label'.*: target= names another"):
         failing(tmp_path, target="target")
 
 

@@ -149,10 +149,17 @@ def at(batch: Any, path: Path) -> Any:
     return batch
 
 
-def read_key(batch: Any, key: Key) -> Any:
-    """The batch's entry under a dict key, position, field or attribute, or a path of them; raises `MissingKeyError`.
+def read_key(batch: Any, key: Key, argument: str = "") -> Any:
+    """The batch's entry under a dict key, position, field or attribute, or a path of them.
+
+    Raises `MissingKeyError`, which names the argument that gave the key.
 
     >>> read_key({"label": 3}, "label")
     3
     """
-    return at(batch, locate(batch, key))
+    try:
+        return at(batch, locate(batch, key))
+    except MissingKeyError as error:
+        if argument:
+            error.args = (f"{error}: {argument} names another",)
+        raise

@@ -173,7 +173,7 @@ class Prober:
                 if self.own not in rows:
                     own = ablation.predict(batch).unsqueeze(0)
                     rows, preds = (*rows, self.own), torch.cat([preds, own.to(preds.dtype)])
-        presence = None if self.watched.presence is None else read_key(batch, self.watched.presence)
+        presence = None if self.watched.presence is None else read_key(batch, self.watched.presence, "presence=")
         presence = ablation.presence(batch, self.modalities.presence(presence, preds.shape[1], preds.device))
         counted = None if self.heads is None else heard(rows, self.modalities.full, presence)
         return Shown(rows, preds, counted, presence)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mm_metrics.callbacks.truth import Rows
 from mm_metrics.counts.labels import UNANSWERED, Reader
+from mm_metrics.counts.tally import Tally
 
 _TOLD = 5  # batches that are named, and samples of each
 _SURE = 30.0  # a logit
@@ -22,10 +23,12 @@ class Refused:
     unknown: int = 0  # of these, the samples whose class is not known
     hidden: set[int] = field(default_factory=set)  # coalitions whose stand-ins make the model answer nothing
     told: list[str] = field(default_factory=list)
+    past: bool = False  # whether a label is the number of classes, as the last is where they start at 1
 
     def __add__(self, other: Refused) -> Refused:
         told = (self.told + other.told)[: _TOLD + 1]
-        return Refused(self.samples + other.samples, self.unknown + other.unknown, self.hidden | other.hidden, told)
+        samples, unknown, past = self.samples + other.samples, self.unknown + other.unknown, self.past or other.past
+        return Refused(samples, unknown, self.hidden | other.hidden, told, past)
 
     def note(self, batch_idx: int, why: str, n: int, unknown: int = 0, numbers: list[int] | None = None) -> None:
         """Remember that n samples of a batch were refused, `unknown` of them without a class."""
@@ -50,6 +53,8 @@ class Refused:
         bad = bad if rows.counted is None else bad & rows.counted
         whole = bad.any(0) if own not in masks else bad[masks.index(own)]
         odd = bad.any(0) | lost
+        if reader.task.by_class:
+            self.past |= bool((rows.target[lost] == reader.C).any())
         lost = lost | (whole & reader.task.ordinal)  # of a number that is none no error is known
         self.hidden |= {mask for mask, row in zip(masks, bad & ~whole & ~lost, strict=True) if bool(row.any())}
         numbers = torch.arange(len(odd)) if rows.numbers is None else rows.numbers
@@ -67,17 +72,19 @@ class Refused:
             missed = missed if reader.task.by_label else missed.squeeze(-1)
         return ~odd, rows._replace(preds=missed, counted=counted).some(odd & ~lost)
 
-    def sentence(self, stage: str, epoch: int, total: int) -> str:
-        """What was refused, in words; empty where nothing was."""
+    def sentence(self, stage: str, epoch: int, card: Tally) -> str:
+        """What was refused beside what the card counts, in words; empty where nothing was."""
         if not self.samples:
             return ""
         missed = self.samples - self.unknown
         how = [f"{missed} count as misses of their class"] * (missed > 0)
         how += [f"{self.unknown} are left out, as their class is unknown"] * (self.unknown > 0)
         more = "; …" * (len(self.told) > _TOLD)
+        if self.past and card.kind.by_class and not card.sums().actual[0, 0]:
+            more += f"; no label is 0 and some are {len(card.names)}: labels start at 0: use target - 1"
         return (
-            f"{stage}, epoch {epoch}: {self.samples} of {total} samples could not be scored, {' and '.join(how)}: "
-            f"{'; '.join(self.told[:_TOLD])}{more}; on_bad_values='raise' stops at the first"
+            f"{stage}, epoch {epoch}: {self.samples} of {card.samples + self.unknown} samples could not be scored, "
+            f"{' and '.join(how)}: {'; '.join(self.told[:_TOLD])}{more}; on_bad_values='raise' stops at the first"
         )
 
 

@@ -103,7 +103,7 @@ class Run:
             sent |= {f"{stage}/refused"} if refused.samples else set()
             values = {f"{self.prefix}{key}{suffix}": value for key, value in values.items()}
             log_final(trainer, pl_module, values, {f"{self.prefix}{key}{suffix}" for key in sent}, self.say)
-            if told := refused.sentence(name, trainer.current_epoch, card.samples + refused.unknown):
+            if told := refused.sentence(name, trainer.current_epoch, card):
                 self.say(told)
             loader.warn_of_probabilities(self.say)
             wanted = partial(_wanted, verdict.findings)

@@ -33,11 +33,12 @@ class Truth:
 def truth_of(watched: Watched, batch: Any) -> Truth:
     """Read a batch's truth; raises KeyError for an entry that it lacks."""
 
-    def read(key: Any) -> Any:
-        return None if key is None else key(batch) if callable(key) else read_key(batch, key)
+    def read(argument: str) -> Any:
+        key = getattr(watched, argument)
+        return None if key is None else key(batch) if callable(key) else read_key(batch, key, f"{argument}=")
 
-    by = {column: read_key(batch, column) for column in watched.by} if watched.by else None
-    return Truth(read(watched.target), read(watched.slices), read(watched.unit), read(watched.group), by)
+    by = {column: read_key(batch, column, "by=") for column in watched.by} if watched.by else None
+    return Truth(read("target"), read("slices"), read("unit"), read("group"), by)
 
 
 class Rows(NamedTuple):

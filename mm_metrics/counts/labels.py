@@ -278,7 +278,7 @@ def _argmax(preds: Tensor, eager: bool) -> tuple[Tensor, Tensor | None]:
         return predicted, bad
     if bool(bad.any()):
         raise ValueError(
-            f"preds: {int(bad.sum())} of {bad.numel()} rows have no finite largest score "
+            f"preds: {int(bad.any(0).sum())} of {bad[0].numel()} samples have no finite largest score "
             f"(found {_first(winner, bad)}): NaN or infinity came out of the model"
         )
     return predicted, None
