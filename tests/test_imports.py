@@ -49,9 +49,9 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5492,
-    "ablation": 2492,
-    "callbacks": 2779,
+    "core": 5493,
+    "ablation": 2497,
+    "callbacks": 2787,
     "render": 1752,
     "predictions": 1500,
     "leakage": 1495,
