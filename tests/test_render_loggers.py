@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -44,6 +45,25 @@ def test_comet_takes_figures_by_name():
     loggers.send([logger], card(), "test", 3, "unused")
     assert [call[0] for call in logger.experiment.calls] == [f"test/modality/{name}" for name in NAMES]
     assert {call[2] for call in logger.experiment.calls} == {3}
+
+
+def test_a_writer_gets_pixels_where_it_takes_them_and_figures_else():
+    class Figures(Recorder):
+        def add_figure(self, tag, figure, global_step):
+            self.calls.append((tag, tuple(int(side) for side in figure.get_size_inches()[::-1] * figure.dpi + 1e-6)))
+
+    class Both(Recorder):
+        def add_figure(self, *_, **__):
+            pytest.fail("it takes pixels, which cost less")
+
+        def add_image(self, tag, image, step, dataformats):
+            assert dataformats == "HWC"
+            self.calls.append((tag, image.shape[:2]))
+
+    figures, both = Figures(), Both()
+    loggers.send([SimpleNamespace(experiment=one) for one in (figures, both)], card(), "val", 0, None)
+    assert [tag for tag, _ in figures.calls] == [f"val/modality/{name}" for name in NAMES]
+    assert both.calls == figures.calls, "as large as each other"
 
 
 def test_a_logger_without_pictures_gets_files(tmp_path):
