@@ -51,7 +51,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__mai
 BOUNDS = {
     "core": 5493,
     "ablation": 2497,
-    "callbacks": 2787,
+    "callbacks": 2786,
     "render": 1752,
     "predictions": 1500,
     "leakage": 1495,

@@ -96,6 +96,12 @@ class Book:
                 with suppress(OSError):
                     path.unlink()
 
+    def drop(self) -> None:
+        """Leave no half book behind, where the validation came to no end."""
+        self._waiting = []
+        with suppress(OSError):
+            self.shard(self.rank).unlink(missing_ok=True)
+
     def _write(self, columns: dict[str, Any], arrived: Any) -> None:
         if arrived is not None:
             arrived.synchronize()

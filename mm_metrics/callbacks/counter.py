@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Counter:
     show: Mapping[str, Callable[[Any], Any]]
     say: Callable[[str], None]
     books: Path | None = None  # where the books of all samples lie, None for none
+    loaders: dict[int, Loader] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.prober = Prober(self.watched, self.say, own_mask(self.watched, self.max_batches is not None))
@@ -59,7 +60,10 @@ class Counter:
     def detach(self) -> None:
         """Let go of the model, the batches and the metrics: another run may bring others."""
         self.prober.forget()
-        self.loaders: dict[int, Loader] = {}
+        for loader in self.loaders.values():
+            if loader.book is not None:
+                loader.book.drop()
+        self.loaders = {}
         self.unused_group: str | None = None  # a key of the batch that says whose a sample is
         self._before: tuple[Any, Truth | None] = (None, None)
         self._classes: dict[int, int] = {}  # of loaders of which a batch was counted

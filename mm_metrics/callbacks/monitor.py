@@ -163,14 +163,12 @@ class ModalityMonitor(Callback):
             for score in (*scores, headline, *(gate.scores if gate else ())):
                 card.named(score)
         shown = showers(show, self.modalities.names)
-        gate = QualityGate(confidence=confidence) if gate is None else gate
-        self.samples = samples
-        self.name, self.on_bad, self.output_dir, self.report = name, on_bad, output_dir, report
+        self.gate = QualityGate(confidence=confidence) if gate is None else gate
+        self.name, self.samples, self.on_bad, self.output_dir, self.report = name, samples, on_bad, output_dir, report
         self.thresholds = Thresholds(carried, task_of(task), headline, self.state_key, self._say)
         more = self.thresholds, self.auto, shown, self._say
         self.counter = Counter(self.watched, metric, every_n_epochs, max_batches, on_bad_values == "count", *more)
-        self.gate = gate
-        self.run = Run(gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
+        self.run = Run(self.gate, log, log_intervals, f"{name}/" if name else "", scores, headline, self._say)
         self._trainer: weakref.ref[Trainer] | None = None  # whose run this is
 
     @property
@@ -207,12 +205,10 @@ class ModalityMonitor(Callback):
                 self.thresholds.load(None)
         self._trainer = weakref.ref(trainer)
         folder = folder_of(trainer) if self.output_dir is None else self.output_dir
-        enabled = self._say.main and not getattr(trainer, "fast_dev_run", False)
-        self.run.output = Output(folder, self._say, enabled, self.name)
+        writes = not getattr(trainer, "fast_dev_run", False)
+        self.run.output = Output(folder, self._say, writes and self._say.main, self.name)
         self.counter.detach()
-        self.counter.books = None
-        if self.samples and not getattr(trainer, "fast_dev_run", False):
-            self.counter.books = shared(self.run.output.folder)
+        self.counter.books = shared(self.run.output.folder) if self.samples and writes else None
         if stage in ("fit", "validate") and trainer.limit_val_batches == 0:
             self._say("limit_val_batches=0: there is no validation, so there is nothing to count")
 
@@ -281,8 +277,8 @@ class ModalityMonitor(Callback):
         self._finish(trainer, "test")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave nothing behind on the module."""
-        self.counter.unwatch()
+        """Leave nothing behind, on the module or half written."""
+        self.counter.detach()
         if self._say.main:
             self.run.send()
 

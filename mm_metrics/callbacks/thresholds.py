@@ -75,11 +75,8 @@ class Thresholds:
         module = getattr(trainer, "lightning_module", None)
         self._module = None if module is None else weakref.ref(module)
         self._path = None if trainer.state.fn == "fit" else getattr(trainer, "ckpt_path", None)
-        values, when = (
-            [_PLAIN if one is None else one for one in found],
-            {"epoch": trainer.current_epoch, "step": trainer.global_step},
-        )
-        self.chosen = {"values": values, "score": score, **when}
+        values = [_PLAIN if one is None else one for one in found]
+        self.chosen = {"values": values, "score": score, "epoch": trainer.current_epoch, "step": trainer.global_step}
 
     def load(self, chosen: Any) -> None:
         """Go on with what a checkpoint holds."""

@@ -53,10 +53,8 @@ class Units:
         rows = rows._replace(preds=rows.preds.detach().double())
         for n, name in enumerate(names[: rows.preds.shape[1]]):
             row = rows.cut(n, 1).copied()  # in memory of its own, as it is sent to other ranks
-            slices, group = (
-                None if row.slices is None else row.slices[0] != 0,
-                None if row.group is None else row.group[0],
-            )
+            slices = None if row.slices is None else row.slices[0] != 0
+            group = None if row.group is None else row.group[0]
             one = _Unit(row.target[0], slices, group, {column: value[0] for column, value in (row.by or {}).items()})
             for k, mask in enumerate(masks):
                 one.shown[mask], one.answered[mask] = 1, int(row.counted is None or row.counted[k, 0])

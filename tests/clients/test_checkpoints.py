@@ -81,7 +81,9 @@ def test_a_monitor_can_be_copied_in_every_hook(place, tmp_path):
     for callbacks in ([], [copier]):
         watcher = monitor(presence="presence", **told)
         callbacks[place:place] = [watcher, ModalityDynamics(MODALITIES, 3, samples=8)]
-        trainer(tmp_path, *callbacks, max_epochs=1).fit(seeded(), loader(Rows(missing=0.2)), loader(Rows(missing=0.2)))
+        trainer(tmp_path, *callbacks, max_epochs=1).fit(
+            seeded(), loader(Rows(32, missing=0.2)), loader(Rows(32, missing=0.2))
+        )
         cards.append(watcher.scorecards["val"])
     assert len(counted) > 100
     assert cards[0] == cards[1]
