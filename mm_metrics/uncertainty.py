@@ -233,8 +233,6 @@ def mcnemar(first_only: int, second_only: int) -> float:
     0.0075
     """
     n, k = first_only + second_only, min(first_only, second_only)
-    if n == 0:
-        return 1.0
     i = torch.arange(max(0, k - 40 * math.isqrt(n) - 40), k + 1, dtype=torch.float64)  # farther is nothing to add
     log = math.lgamma(n + 1) - torch.lgamma(i + 1) - torch.lgamma(n - i + 1) - n * math.log(2)
     return min(1.0, 2 * float(log.exp().sum()))

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,6 +251,50 @@ def test_the_interval_of_groups_is_that_of_clustered_errors():
     sums = np.bincount(group, right - right.mean())
     error = (60 / 59 * (sums**2).sum()) ** 0.5 / len(group)
     assert high - low == pytest.approx(2 * 2.001 * error, rel=0.1)  # Student's t of 59 degrees of freedom
+
+
+def test_clips_of_actors_have_the_clustered_errors_of_other_libraries():
+    """Simulated in the shape of CREMA-D (Cao et al. 2014): 91 actors, 12 sentences, 6 emotions, 41% heard right.
+
+    Accuracy, macro recall and F1 against the sandwich over actors of their influence functions (Liang and Zeger 1986)
+    with Student's t, and against scipy's bootstrap of whole actors.
+    """
+    random, actors, clips = np.random.default_rng(0), 91, 72
+    group = np.repeat(np.arange(actors), clips)
+    target = np.tile(np.repeat(np.arange(6), 12), actors)
+    heard = np.array([0.6, 0.45, 0.4, 0.25, 0.15, 0.61])[target]  # anger to neutral
+    skill = scipy.stats.norm.ppf(heard) * 1.2 + 0.66 * random.normal(size=(actors, 6))[group, target]
+    right = skill + random.normal(size=len(group)) > 0
+    preds = np.where(right, target, np.where(target == 5, random.integers(0, 5, len(group)), 5))  # mostly as neutral
+    metric = CoalitionConfusionMatrix(("voice",), num_classes=6, coalitions=["all"], bootstrap=1000)
+    metric.update(torch.as_tensor(preds)[None], torch.as_tensor(target), group=group)
+    card, hit = metric.scorecard(), (preds == target)[:, None]
+    given, taken = np.eye(6)[target], np.eye(6)[preds]  # (N, C) each
+    f1 = 2 * (hit * given).sum(0) / (given + taken).sum(0)
+    influence = {
+        "accuracy": (hit[:, 0] - hit.mean()) / len(hit),
+        "recall": (given * (hit - (hit * given).sum(0) / given.sum(0)) / given.sum(0)).mean(1),
+        "f1": ((2 * hit * given - f1 * (given + taken)) / (given + taken).sum(0)).mean(1),
+    }
+    sums = np.stack([np.add.reduceat(part, np.arange(0, len(group), clips)) for part in (hit * given, given, taken)])
+    scored = {
+        "accuracy": lambda hits, given, taken: hits.sum() / given.sum(),
+        "recall": lambda hits, given, taken: (hits / given).mean(),
+        "f1": lambda hits, given, taken: (2 * hits / (given + taken)).mean(),
+    }
+    for name, parts in influence.items():
+        low, high = card.interval(name)
+        sandwich = (actors / (actors - 1) * (np.bincount(group, parts) ** 2).sum()) ** 0.5
+        assert high - low == pytest.approx(2 * scipy.stats.t.ppf(0.975, actors - 1) * sandwich, rel=0.08), name
+
+        def of_actors(who, of=scored[name]):
+            return of(*sums[:, who].sum(1))
+
+        how = {"n_resamples": 1000, "vectorized": False, "method": "percentile", "random_state": 0}
+        drawn = scipy.stats.bootstrap((np.arange(actors),), of_actors, **how)
+        assert high - low == pytest.approx(2 * 1.987 * drawn.standard_error, rel=0.12), name
+        alone = (parts**2).sum() ** 0.5
+        assert sandwich > 1.3 * alone, name  # or groups would not matter here
 
 
 def test_one_sample_a_group_gives_the_same_numbers():
