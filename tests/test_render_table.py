@@ -322,3 +322,33 @@ def test_next_looks_at_the_class_of_the_first_finding():
     ):
         told = tables.of(card(), Verdict("bad", True, (finding(name),), "BAD", ()), samples)
         assert phrases.next_step(told) == f"Next: look at {said}"
+
+
+def test_next_looks_at_the_lower_one_of_precision_and_recall():
+    made, seen = card(), set()
+    for name in made.names:
+        samples = [
+            {"kind": kind, "modality": "all", "class": name, "samples": [7]} for kind in ("missed_class", "taken_for")
+        ]
+        imprecise = made.class_scores("precision")[name] < made.class_scores("recall")[name]
+        for score, taken in (("unbalanced", imprecise), ("f1", imprecise), ("precision", True), ("recall", False)):
+            finding = Finding("low", "all", score, 0.3, 0.2, 0.4, 0.5, "a message", "bad", name)
+            told = tables.of(made, Verdict("bad", True, (finding,), "BAD", ()), samples)
+            said = f"this sample taken for {name}" if taken else f"this missed sample of {name}"
+            assert phrases.next_step(told) == f"Next: look at {said}: 7"
+        seen.add(imprecise)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+def test_only_what_is_cut_has_a_threshold(task):
+    """A model that nearly always says one class, in words that fit what can be turned."""
+    target = torch.arange(200) % 2
+    said = torch.where(torch.arange(200) < 20, target, 1 if task != "multiclass" else 0)
+    sizes = {"multiclass": {"num_classes": 2}, "binary": {}, "multilabel": {"num_labels": 1}}[task]
+    metric = ModalityConfusionMatrix(("text",), task=task, **sizes)
+    column = (slice(None), None) if task == "multilabel" else slice(None)
+    metric.update(said[column], target[column])
+    told = [f.message for f in metric.scorecard().verdict().findings if f.score == "unbalanced"]
+    assert told
+    assert all(("decision threshold" in message) == (task != "multiclass") for message in told)

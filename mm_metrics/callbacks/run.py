@@ -18,6 +18,7 @@ from mm_metrics.callbacks.output import Output
 from mm_metrics.logging import SCORES, logged_keys, summary_keys
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.verdict import Finding, QualityGate, Verdict
+from mm_metrics.verdict.rules import imprecise
 
 T = TypeVar("T")
 _LISTED = ("stage", "epoch", "kind", "modality", "class", "message", "samples")
@@ -106,7 +107,7 @@ class Run:
             if told := refused.sentence(name, trainer.current_epoch, card):
                 self.say(told)
             loader.warn_of_probabilities(self.say)
-            wanted = partial(_wanted, verdict.findings)
+            wanted = partial(_wanted, card, verdict.findings)
             found = [
                 {"stage": name, "epoch": trainer.current_epoch, **row}
                 for row in loader.samples.gathered(card.names, counter.prober.own, wanted)
@@ -169,11 +170,17 @@ class Run:
         return {**vars(self), "output": None}
 
 
-def _wanted(findings: Sequence[Finding], kind: str, slice: str, name: str | None) -> bool:
-    """Whether a kind's samples stand behind a finding; those right only with, or without, a modality always do."""
+def _wanted(card: Scorecard, findings: Sequence[Finding], kind: str, slice: str, name: str | None) -> bool:
+    """Whether a kind's samples stand behind a finding; those right only with, or without, a modality always do.
+
+    Behind a class's F1, and a gap, stand those of the lower one of precision and recall.
+    """
     if name is not None:
-        scores = ("precision",) if kind == "taken_for" else ("recall", "f1", "unbalanced")
-        return any(finding.class_name == name and finding.score in scores for finding in findings)
+        scores = {finding.score for finding in findings if finding.class_name == name}
+        lower = "taken_for" if scores and imprecise(card, name=name) else "missed_class"
+        return ("precision" if kind == "taken_for" else "recall") in scores or (
+            kind == lower and not scores.isdisjoint(("f1", "unbalanced"))
+        )
     return kind != "missed" or any(finding.modality == slice for finding in findings)
 
 

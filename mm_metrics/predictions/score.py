@@ -170,7 +170,10 @@ class Counting:
             info["headline"] = self.how.headline
         card = card_of(self.counter, self.how, info)
         card.named(self.how.headline)  # which refuses one that the counts do not tell
-        strays = [self.outside.said(card)] if self.outside.examples else []
+        strays = []
+        if self.outside.examples:
+            self.outside.check(card)
+            strays = [self.outside.said(card)]
         return Scored(card, [*strays, *bad, *notes])
 
 

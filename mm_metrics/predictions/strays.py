@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,12 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mm_metrics.cells import UnreadableError, as_text
+from mm_metrics.cells import UnreadableError, as_text, quoted
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tables.source import Refuse, Source
 
 _BAD_SHOWN = 3
 _MOST_REMEMBERED = 1000  # different answers that are no class
+_NEARLY_ALL = 0.99  # of answers that are no class: no model's doing
+_WAYS = {  # what to do about a reason, before anything is left out
+    "unknown target": "--classes names the classes, and --positive that of --task binary; else ",
+    "unknown answer": "--classes names the classes, and --positive that of --task binary; else ",
+    "no probability": "answers that are names of classes need no --scores or --threshold; else ",
+}
 
 
 class Problem(NamedTuple):
@@ -75,7 +82,8 @@ class BadRows:
             column = f", column {problem.column!r}" if problem.column else ""
             sentence = f"{place(source, problem.row)}{column}: {problem.reason}"
             if not self.skip:
-                raise ValueError(f"{sentence}; --skip-bad counts such rows and leaves them out")
+                way = _WAYS.get(problem.reason.kind, "")
+                raise ValueError(f"{sentence}; {way}--skip-bad counts such rows and leaves them out")
             self.examples.append(sentence)
         if problem.coalition:
             self.answers[problem.coalition] += 1
@@ -104,6 +112,27 @@ class Outside:
     def update(self, other: Outside) -> None:
         """Take over what was found in further files."""
         self.note(other.examples, other.examples.values())
+
+    def check(self, card: Scorecard) -> None:
+        """Raise ValueError where (nearly) no answer is a class: it is how they are read that is wrong."""
+        number, of = card.outside(card.sampled), card.support(coalition=card.sampled)
+        if card.judged:
+            number, of = self.examples.total(), of * len(card.coalitions)
+        if not of or number < _NEARLY_ALL * of:
+            return
+        came, folded = [text for text, _ in self.examples.most_common(5)], {name.casefold() for name in card.names}
+        way = "--classes names the classes, --extract REGEX takes one out of a text"
+        if any(text.casefold() in folded for text in came):
+            way = "--ignore-case takes upper case for lower"
+        elif any(len(cells := text.split("|")) == len(card.names) > 1 and all(map(_is_float, cells)) for text in came):
+            way = "--scores auroc reads a probability of each class"
+        elif not card.judged and any(name in text.casefold() for text in came for name in folded):
+            way = "--extract REGEX takes the class out of a text"
+        known = "" if card.judged else f", which are {', '.join(map(quoted, card.names[:5]))}"
+        raise ValueError(
+            f"{number:,} of {of:,} answers are none of the classes{known}{', …' * (len(card.names) > 5)}, such as "
+            f"{', '.join(map(quoted, came[:3]))}: {way}"
+        )
 
     def said(self, card: Scorecard) -> str:
         """Their share in every coalition, and the most frequent."""
@@ -153,3 +182,10 @@ class Ids:
                 return place(source, int(rows[at]))
             at -= len(numbers)
         raise IndexError(at)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -12,6 +12,7 @@ from mm_metrics.render.tables import Tables
 from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
 from mm_metrics.verdict import Finding
+from mm_metrics.verdict.rules import imprecise
 from mm_metrics.words import clean, count, points, shortened
 
 SHOWN_SAMPLES = 10
@@ -48,10 +49,14 @@ def next_step(told: Tables) -> str:
 
     ``Next: look at these 10 missed samples: 3, 17, …``
     """
-    first = next(((f.modality, f.class_name) for f in told.verdict.findings if f.modality in told.slices), None)
+    first = next((f for f in told.verdict.findings if f.modality in told.slices), None)
+    whose_first, taken = None if first is None else (first.modality, first.class_name), False
+    if first is not None and first.class_name is not None and first.score != "recall":
+        taken = first.score == "precision" or imprecise(told.card, name=first.class_name)
 
-    def later(entry: Mapping[str, Any]) -> tuple[bool, bool]:
-        return (entry.get("modality"), entry.get("class")) != first, entry.get("modality") != told.weak
+    def later(entry: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+        other = (entry.get("modality"), entry.get("class")) != whose_first
+        return other, not other and (entry.get("kind") == "taken_for") != taken, entry.get("modality") != told.weak
 
     for entry in sorted(told.samples, key=later):
         numbers = list(entry.get("samples", ()))

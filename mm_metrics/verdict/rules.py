@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mm_metrics.counts.tally import Tally
 from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate
 from mm_metrics.verdict.gate import Bars
@@ -102,6 +103,16 @@ class Finding(NamedTuple):
     message: str
     level: str = "mixed"
     class_name: str | None = None
+
+
+def imprecise(card: Tally, slice: str = "all", name: str | None = None) -> bool:
+    """Whether precision is below recall: what is taken for a class is at fault, and not what is missed of it."""
+    parts = ("precision", "recall")
+    if name is None:
+        precision, recall = (card.score(score, slice=slice) for score in parts)
+    else:
+        precision, recall = (card.class_scores(score, slice=slice).get(name, math.nan) for score in parts)
+    return precision < recall
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from mm_metrics.counts.weak import WeakSlice
 from mm_metrics.tasks import LOWER_IS_BETTER
 from mm_metrics.uncertainty import Contribution, Estimate
 from mm_metrics.verdict.gate import QualityGate
+from mm_metrics.verdict.rules import imprecise
 
 if TYPE_CHECKING:
     from mm_metrics.verdict.rules import Finding, Rule
@@ -30,13 +31,24 @@ def finding(rule: Rule, card: Tally, paradox: bool) -> str:
         why = f"only {have:,} of {need:,} {unit}" if rule.behind.thin else open_
         return f"{what} cannot be judged: {why}"
     if gap:
-        return f"{what} is above {bad} points, so one is bought with the other: look at the decision threshold"
+        return f"{what} is above {bad} points, so one is bought with the other: {_balance(rule, card)}"
     if paradox:
         return f"{what}, below {bad}: overall accuracy {words.score(card.score('accuracy'))} hides it"
     above, below = ("below", "above") if rule.lower else ("above", "below")
     if rule.level == "bad":
         return f"{what}, {below} {bad}, the bar for bad"
     return f"{what}, not {above} {good}, the bar for good"
+
+
+def _balance(rule: Rule, card: Tally) -> str:
+    """What moves precision against recall: a threshold, where there is one."""
+    if card.kind.positive or card.kind.by_label:
+        return "look at the decision threshold"
+    if rule.class_name is None:
+        return "look at which classes are answered too often, and at class weights"
+    if imprecise(card, rule.slice, rule.class_name):
+        return "it is answered too often: look at what is taken for it, and at class weights"
+    return "it is answered too rarely: look at what it is taken for, and at class weights"
 
 
 def measured(rule: Rule, card: Tally) -> str:
