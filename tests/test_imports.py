@@ -49,11 +49,11 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5493,
+    "core": 5508,
     "ablation": 2497,
-    "callbacks": 2786,
-    "render": 1752,
-    "predictions": 1500,
+    "callbacks": 2790,
+    "render": 1757,
+    "predictions": 1535,
     "leakage": 1495,
     "tables": 329,
 }
