@@ -7,6 +7,7 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -122,3 +123,18 @@ def test_no_figure_is_left_to_pyplot(tmp_path):
 
     loggers.send([Plain()], card(), "val", 0, tmp_path)
     assert pyplot.get_fignums() == []
+
+
+def test_samples_of_many_findings_are_ten_tags_of_plain_names():
+    tags = []
+    writer = SimpleNamespace(
+        **dict.fromkeys(("add_image", "add_text", "add_audio"), lambda tag, *_, **more: tags.append(tag))
+    )
+    content = {"image": np.zeros((4, 4, 3), np.uint8), "audio": (np.zeros(800, np.float32), 8000), "text": "a word"}
+    row = {"number": 7, "target": "a", "prediction": "b", "coalitions": {}, "content": content}
+    findings = [one | {"message": f"class 'a {i}' missed"} for i in range(9) for one in [{"rows": [row, row]}]]
+    findings[1] |= {"rows": []}
+    loggers.send_samples([SimpleNamespace(experiment=writer)], findings, "val", 7)
+    parts = ("answers", "image", "audio")
+    wanted = [f"val/modality/samples/class_a_{i}_missed/{part}" for i in (0, 2, 3) for part in parts]
+    assert tags == wanted

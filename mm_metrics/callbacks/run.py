@@ -139,7 +139,9 @@ class Run:
             output.attempt("table", console.print_card, told[name], named=len(ended) > 1)
             picture = "summary.png" if name == stage else f"summary_{name}.png"
             where = f"{output.name}/{name}".lstrip("/"), trainer.global_step
-            shown = [one for one in self.shown if one["stage"] == name]
+            at = {(f.modality, f.class_name): -i for i, f in enumerate(reversed(self.verdicts[name].findings))}
+            shown = [one for one in self.shown if one["stage"] == name]  # those of the worst findings first
+            shown.sort(key=lambda one, at=at: at.get((one["modality"], one["class"]), 1))  # type: ignore[misc]
             output.attempt("figures", send, trainer.loggers, told[name], *where, output.folder, picture)
             output.attempt("samples", send_samples, trainer.loggers, shown, *where)
         report, dynamics = output.folder / "report.html", _dynamics(trainer)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 import tempfile
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,8 @@ from mm_metrics.render.tables import Tables
 
 if TYPE_CHECKING:
     from mm_metrics.counts.tally import Tally
+
+_TAGS = 10  # of TensorBoard, for the samples of a stage
 
 
 def send(loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, folder: Any, summary: str = "") -> None:
@@ -56,9 +60,11 @@ def send(loggers: Iterable[Any], card: Tally | Tables, stage: str, step: int, fo
 def send_samples(loggers: Iterable[Any], findings: Iterable[Mapping[str, Any]], stage: str, step: int) -> None:
     """Give the samples of findings, as `mm_metrics.render.samples.shown` takes them, to the loggers that take media.
 
-    Weights & Biases gets a table with pictures and sounds, TensorBoard the same as text, images and audio; what goes
-    wrong in a logger is one warning. Samples without content are not sent.
+    Weights & Biases gets a table with pictures and sounds, TensorBoard a text, a strip of images and a track of sounds
+    a finding, of the first findings as far as ten tags go; what goes wrong in a logger is one warning. Samples without
+    content are not sent.
     """
+    findings = list(findings)
     rows = [(one["message"], i, row) for one in findings for i, row in enumerate(one["rows"]) if row.get("content")]
     key = f"{stage}/modality/samples"
     for logger in loggers if rows else ():
@@ -67,20 +73,51 @@ def send_samples(loggers: Iterable[Any], findings: Iterable[Mapping[str, Any]], 
                 with tempfile.TemporaryDirectory() as folder:
                     logger.log_table(key, *_with_media(rows, Path(folder)), step=step)
             elif callable(getattr(writer := getattr(logger, "experiment", None), "add_image", None)):
-                for message, i, row in rows:
-                    said = f"{row['number']} was {row['target']}, said {row['prediction']}"
-                    answers = (f"{name}: {answer}" for name, answer in row["coalitions"].items())
-                    content = {"answers": "\n\n".join((said, *answers)), **row["content"]}
-                    _write(writer, f"{key}/{message.replace(' ', '_')}/{i}", content, step)
+                room = _TAGS
+                for one in findings:
+                    strips = _strips([row for row in one["rows"] if row.get("content")])
+                    room -= len(strips)
+                    if room < 0:
+                        break
+                    _write(writer, f"{key}/{re.sub(r'[^0-9A-Za-z-]+', '_', one['message']).strip('_')}", strips, step)
         except Exception as error:
             name = type(logger).__name__
             warnings.warn(f"{name} did not take the samples of {stage}: {_said(error)}", stacklevel=2)
 
 
+def _strips(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """What samples were and hold, side by side: a text, and for each modality one image or sound; none of no rows."""
+    said, media = [], defaultdict(list)
+    for row in rows:
+        parts = [f"{row['number']} was {row['target']}, said {row['prediction']}"]
+        parts += (f"{name}: {answer}" for name, answer in row["coalitions"].items())
+        for name, value in row["content"].items():
+            value = small(value)
+            if isinstance(value, str):
+                parts.append(f"{name}: {value}")
+            elif isinstance(value, Sound | np.ndarray):
+                media[name].append(value)
+        said.append("; ".join(parts))
+    strips: dict[str, Any] = {"answers": "\n\n".join(said)} if said else {}
+    for name, values in media.items():
+        if isinstance(values[0], Sound):
+            rate = values[0].rate
+            tracks = [
+                np.pad(one.first, (0, rate // 4)) for one in values if isinstance(one, Sound) and one.rate == rate
+            ]
+            strips[name] = values[0]._replace(first=np.concatenate(tracks))
+        else:
+            images = [one for one in values if isinstance(one, np.ndarray)]
+            high = max(map(len, images))
+            frames = [((0, high - len(one)), (0, 4), (0, 0)) for one in images]
+            padded = [np.pad(one, at, constant_values=255) for one, at in zip(images, frames, strict=True)]
+            strips[name] = np.concatenate(padded, axis=1)
+    return strips
+
+
 def _write(writer: Any, tag: str, content: Mapping[str, Any], step: int) -> None:
-    """A sample's contents to TensorBoard."""
+    """A finding's strips to TensorBoard."""
     for name, value in content.items():
-        value = small(value)
         if isinstance(value, str):
             writer.add_text(f"{tag}/{name}", value, step)
         elif isinstance(value, Sound):
