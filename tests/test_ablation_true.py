@@ -412,7 +412,8 @@ def test_prototypes_as_many_as_samples(sizes):
 # 5 · the step's own tensors
 
 
-def test_a_step_that_prepares_its_batch_is_said_once():
+@pytest.mark.parametrize("sizes", [(6, 6, 6), (1, 64, 64, 64), (2, 64, 3, 64)])
+def test_a_step_that_prepares_its_batch_is_said_once(sizes):
     for prepare, said in (
         (lambda batch: batch, 0),
         (lambda batch: batch | {"pixels": batch["pixels"] * 2}, 1),
@@ -421,8 +422,8 @@ def test_a_step_that_prepares_its_batch_is_said_once():
     ):
         model = Concat().eval()
         ablation = ablate(model)
-        for seed in range(3):
-            batch = make_batch(seed=seed)
+        for seed, N in enumerate(sizes):
+            batch = make_batch(N=N, seed=seed)
             ablation.watch()
             model(prepare(batch))
             ablation.unwatch()

@@ -75,6 +75,7 @@ class Engine:
 
     def answers(self, view: View, presence: Any, look: Look) -> Tensor:
         """``(K, N, C)``; ``look`` views some of the batch's rows with some of the ``presence``."""
+        self.whole.judge(view)
         if self.whole.look_for_ranks(view.batch) or not self.may_split():
             return self.whole.hidden(view)
         if self.whole.rebuilt:

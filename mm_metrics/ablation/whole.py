@@ -197,7 +197,6 @@ class Whole:
         form = self.forms.get(view.form)
         if form is None or not view.complete or not self.recorder.records:
             return None
-        self._judge(view, form)
         kept = self._kept_roots(view.leaves, form, checks, now)
         if kept is None:
             return None
@@ -221,9 +220,10 @@ class Whole:
             )
         return None
 
-    def _judge(self, view: View, form: Form) -> None:
-        """Say so where the step that was watched gave the model other tensors than the batch's own."""
-        if self.recorder.judging and self.recorder.outermost and form.roots:
+    def judge(self, view: View) -> None:
+        """Say so where the step that was watched gave the model other tensors than the batch's own, all of its rows."""
+        form = self.forms.get(view.form)
+        if self.recorder.judging and self.recorder.outermost and form is not None and form.roots and view.complete:
             self.recorder.judging = False
             if self.recorder.gave_others(view.leaves, view.modality, form.roots):
                 self.once(
