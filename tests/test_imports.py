@@ -50,7 +50,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__mai
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
     "core": 5508,
-    "ablation": 2497,
+    "ablation": 2498,
     "callbacks": 2792,
     "render": 1789,
     "predictions": 1535,
