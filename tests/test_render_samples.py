@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mm_metrics import ModalityConfusionMatrix
 from mm_metrics.render import page, samples
 from tests.render_cards import HOSTILE, paradox
 
@@ -123,3 +124,14 @@ def test_content_is_off_unless_it_is_given(tmp_path):
     assert "<img" not in html
     assert "<audio" not in html
     assert "was <b>siren</b>, said <b>nothing</b>" in html
+
+
+def test_on_a_scale_the_page_speaks_of_errors(tmp_path):
+    metric = ModalityConfusionMatrix(("text",), task="ordinal", edges=(-1, 1))
+    metric.update(torch.tensor([0.4, 2.0]), torch.tensor([1.3, 2.5]))
+    said = row() | {"target": "1.3", "prediction": "0.4", "coalitions": {"a": "1.1", "b": "1.3"}, "right": ["a"]}
+    found = [{"message": "largest errors", "of": 2, "rows": [said]}]
+    html = page.write(tmp_path / "page.html", metric.scorecard(), shown=found).read_text()
+    assert "1 of 2 shown, the largest error first" in html
+    assert "was <b>1.3</b>, said <b>0.4</b>" in html
+    assert re.findall(r'<li class="(right|wrong)">', html) == ["right", "wrong"]

@@ -332,6 +332,33 @@ def test_neither_order_nor_how_many_are_looked_at_together_changes_what_is_kept(
             assert by_value["all"] == sum(one["of"] for one in whole if one["kind"] == kind)
 
 
+@pytest.mark.parametrize("together", [300, 23])
+def test_on_a_scale_the_largest_error_comes_first(together):
+    generator = torch.Generator().manual_seed(4)
+    preds, target = 3 * torch.randn(4, 300, generator=generator), 3 * torch.randn(300, generator=generator)
+    preds[3, 5], target[5], preds[2, 5] = -2.0, 12.0, torch.nan  # numbers that are none must not be seen in these
+    metric = CoalitionConfusionMatrix(("text", "audio"), task="ordinal", edges=(-1, 1))
+    tracker = SampleTracker(metric)
+    for at in torch.randperm(300, generator=generator).split(together):
+        counted = torch.ones(4, len(at), dtype=torch.bool)
+        counted[2] = at != 5
+        rows = Rows(preds[:, at], target[at], None, counted, at, None, None, 1, at)
+        labels = metric.reader.read(rows.answers, rows.target)
+        tracker.update(labels, (0, 1, 2, 3), 3, rows)
+    first = tracker.gathered(("low", "middle", "high"), 3, lambda *kind: True)[0]
+    error = (preds[3] - target).abs()
+    assert first["samples"] == error.argsort(descending=True)[:50].tolist()
+    assert (first["of"], first["message"]) == (300, "largest errors")
+    for row in first["rows"]:
+        n = row["number"]
+        assert (row["target"], row["prediction"]) == (f"{target[n]:.3g}", f"{preds[3, n]:.3g}")
+        same = [((preds[k, n] >= e) == (target[n] >= e)) for k in range(4) for e in (-1, 1)]
+        right = {name for k, name in enumerate(("none", "text", "audio", "text-audio")) if all(same[2 * k : 2 * k + 2])}
+        assert set(row["right"]) == right
+    (odd,) = (row for row in first["rows"] if row["number"] == 5)
+    assert set(odd["coalitions"]) == {"none", "text"}
+
+
 def test_rows_of_a_unit_say_why_nothing_of_them_is_shown(tmp_path):
     data = Media(video=lambda i: i // 3)
     data.label = data.label[torch.arange(60) // 3]

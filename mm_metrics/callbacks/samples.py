@@ -17,7 +17,7 @@ from mm_metrics.metrics import CoalitionConfusionMatrix
 KEPT, WORST = 50, 10
 _MANY = 16  # coalitions, of which each sample's answers are kept; of more, those of one modality, or of one missing
 _CLASSES = 64  # that have samples of their own
-_UNASKED = -2
+_UNASKED = 2**20  # no class, and no number that a scale may have
 RANK = 2**40  # places of one rank
 _OF_CLASS = ("missed_class", "taken_for")
 
@@ -27,7 +27,8 @@ class SampleTracker:
 
     Kinds F, for slices and modalities: missed on a slice; right only with a modality; right only without it; for
     classes, or labels: missed, and taken for it. In binary tasks a miss is an event that was not seen, else any wrong
-    answer. Of samples that are equally sure the lower numbers come first, on any number of ranks.
+    answer; on a scale every answer is one, and those farthest off come first. Of samples that are equally sure the
+    lower numbers come first, on any number of ranks.
     """
 
     def __init__(self, metric: CoalitionConfusionMatrix) -> None:
@@ -65,17 +66,27 @@ class SampleTracker:
         at = {mask: k for k, mask in enumerate(masks)}
         mine, whole = at[own], at.get(full, at[own])
         without = [at.get(full ^ 1 << m) if full in at else None for m in range(M)]
-        sure = torch.zeros(said.shape[:2], device=preds.device)
+        scale, sure = self.reader.task.ordinal, torch.zeros(said.shape[:2], device=preds.device)
+        numbers = preds.float().reshape(sure.shape) if scale else preds
+        true = rows.target.float().reshape(-1) if scale else rows.target
         for k in {mine, whole, *(k for k in without if k is not None)}:  # a copy of all would cost as much again
             one = labels._replace(predicted=said[k : k + 1])
-            sure[k] = _sureness(self.reader, preds[k : k + 1], one)[0].round(decimals=4)  # of noise no order comes
+            off = (
+                (numbers[k] - true).abs().nan_to_num() / 10
+                if scale
+                else _sureness(self.reader, preds[k : k + 1], one)[0]
+            )
+            sure[k] = off.round(decimals=4)  # of noise no order comes
         right = ((said == target) | (False if ignored is None else ignored)).all(-1)
         missed = ~right[mine] & (target[:, 0] == 1) if self.reader.task.positive else ~right[mine]
         of_class = self._of_classes(said[mine], target, ignored, ~right[mine], each)
+        if scale:
+            missed = torch.ones_like(missed) if ignored is None else ~ignored.all(-1)
+            said, target = numbers.unsqueeze(-1), true.unsqueeze(-1)
         self.numbered, self.positions = rows.numbers is not None, each > 1
         if each > 1:
             K, N = right.shape[0], right.shape[1] // each
-            sure = torch.where(right, 0.0, sure).reshape(K, N, each).amax(-1)
+            sure = (sure if scale else torch.where(right, 0.0, sure)).reshape(K, N, each).amax(-1)
             missed = missed.reshape(N, each).any(-1)
             said = right.reshape(K, N, each).sum(-1, keepdim=True)
             right, target = said[..., 0] == each, torch.full((N, 1), each, device=said.device)
@@ -146,13 +157,15 @@ class SampleTracker:
         return made
 
     def _row(
-        self, names: Sequence[str], own: int, number: int, place: int, target: list[int], answers: list[list[int]]
+        self, names: Sequence[str], own: int, number: int, place: int, target: list[Any], answers: list[list[Any]]
     ) -> dict[str, Any]:
         """A sample as the page takes it."""
 
-        def said(labels: list[int]) -> str:
+        def said(labels: list[Any]) -> str:
             if self.positions:
                 return f"{labels[0]} positions right"
+            if self.reader.task.ordinal:
+                return f"{labels[0]:.3g}"
             if self.reader.task.by_label:
                 return ", ".join(name for name, yes in zip(names, labels, strict=True) if yes == 1) or "none"
             return str(names[labels[0]]) if 0 <= labels[0] < len(names) else "no class"
@@ -160,12 +173,20 @@ class SampleTracker:
         told = {mask: said(one) for mask, one in zip(self.masks, answers, strict=True) if one[0] != _UNASKED}
         coalitions = {self.modalities.name(mask): answer for mask, answer in told.items() if mask != own}
         shown = number if self.numbered else f"{place % RANK} of process {place // RANK}"
-        answer = {"number": shown, "target": said(target), "prediction": told[own]}
+        answer: dict[str, Any] = {"number": shown, "target": said(target), "prediction": told[own]}
+        if self.reader.task.ordinal and not self.positions:  # numbers of one class are right, and need not be equal
+            values = torch.tensor([one[0] for one in answers], dtype=torch.float32)
+            read = self.reader.read(values.reshape(-1, 1), torch.tensor(target, dtype=torch.float32), eager=False)
+            right = (read.predicted == read.target).flatten().tolist()
+            answer["right"] = [
+                self.modalities.name(mask) for mask, yes in zip(self.masks, right, strict=True) if yes and mask in told
+            ]
         return {**answer, "coalitions": coalitions, "place": place}
 
     def _message(self, kind: str, modality: str, name: str | None) -> str:
         noun = f"{self.reader.task.noun} {name!r}"
-        what = "events missed" if self.reader.task.positive else "wrong answers"
+        task = self.reader.task
+        what = "events missed" if task.positive else "largest errors" if task.ordinal else "wrong answers"
         return {
             "missed": what if modality == "all" else f"{what} on the slice {modality}",
             "right_only_with": f"right only with {modality}",
@@ -178,10 +199,8 @@ class SampleTracker:
 def _sureness(reader: Reader, preds: Tensor, labels: Labels) -> Tensor:
     """``(K, N)`` how sure each coalition is of what it says: its probability, 0 for labels alone.
 
-    Of several labels that of the surest wrong one, in an ordinal task how many classes it is off. `preds` as they came.
+    Of several labels that of the surest wrong one. `preds` as they came.
     """
-    if reader.task.ordinal:
-        return (labels.predicted - labels.target).abs().amax(-1).float()
     if not preds.dtype.is_floating_point:
         return torch.zeros(tuple(preds.shape[:2]), device=preds.device)
     if reader.task.by_class:

@@ -67,6 +67,8 @@ def next_step(told: Tables) -> str:
             noun = words.plural(len(shown), "sample")
             if kind in ("right_only_with", "right_only_without", "taken_for"):
                 noun = f"{noun} {kind.replace('_', ' ')} {whose}"
+            elif told.kind.ordinal and kind == "missed":
+                noun = f"{noun} of the largest error" + (f" on {whose}" if whose != "all" else "")
             else:
                 noun = f"missed {noun}" + (f" of {whose}" if whose != "all" else "")
             numbered = ", ".join(map(clean, shown)) + (", …" if len(numbers) > len(shown) else "")
