@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mm_metrics import words
 from mm_metrics.counts import tally_json
 from mm_metrics.counts.compare import Comparison
 from mm_metrics.counts.tally import Tally
@@ -17,6 +18,11 @@ __all__ = ["Contribution", "Estimate", "Scorecard"]
 
 class Difference(Comparison):
     """``new - old`` with its table; every question is that of `mm_metrics.counts.compare.Comparison`."""
+
+    def __repr__(self) -> str:
+        said = words.points_estimate(self.estimate(self.new.headline), words.per(self.new.headline))
+        how = "the same samples" if self.paired else "unpaired"
+        return f"Difference({words.unit(self.new.headline)} {said}, {how}; .table() shows all)"
 
     def table(self, **options: Any) -> str:
         """The differences as text of 80 columns."""
@@ -36,9 +42,16 @@ class Scorecard(Tally):
     >>> card = metric.scorecard()
     >>> card.score("accuracy", coalition="text"), card.score("accuracy")
     (0.5, 1.0)
+    >>> card
+    Scorecard(multiclass, 2 samples, text, audio: F1 1.00 [.17, 1.0]; .table() shows all)
     >>> card.contributions("accuracy")["text"].drop.value
     1.0
     """
+
+    def __repr__(self) -> str:
+        said = f"{words.label(self.headline)} {words.estimate(self.estimate(self.headline))}"
+        which = f"{self.task}, {words.count(self.samples, 'sample')}, {', '.join(self.modalities)}"
+        return f"Scorecard({which}: {said}; .table() shows all)"
 
     def verdict(self, gate: QualityGate | None = None, **context: Any) -> Verdict:
         """Good, mixed, bad or undecided, and why; by the default gate unless another is given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Mapping
 
 from mm_metrics.tasks import EXTENTS, LOWER_IS_BETTER
 from mm_metrics.uncertainty import Estimate
@@ -15,7 +16,7 @@ LABELS = {
     "unbalanced": "gap between precision and recall",
     "brier": "Brier score",
     "pearson": "Pearson correlation",
-    "dprime": "d′",
+    "dprime": "sensitivity d′",
     **{f"acc{n}": f"Acc-{n}" for n in (2, 5, 7)},
     "acc2_nonzero": "Acc-2 without zeros",
     "f1_acc2": "F1 of Acc-2",
@@ -143,6 +144,19 @@ def clean(name: object) -> str:
     """
     text = str(name)
     return text if text.isprintable() else "".join(c if c.isprintable() else " " if c in "\n\t" else "□" for c in text)
+
+
+def fact(value: object) -> str:
+    """A value as words, what it holds in turn.
+
+    >>> fact(["a.csv", "b.csv"]), fact({"image": 3, "audio": None}), fact(True)
+    ('a.csv, b.csv', 'image 3, audio –', 'yes')
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{clean(name)} {fact(part)}" for name, part in value.items()) or ABSENT
+    if isinstance(value, list | tuple):
+        return ", ".join(map(fact, value)) or ABSENT
+    return ("yes" if value else "no") if isinstance(value, bool) else ABSENT if value in (None, "") else clean(value)
 
 
 def width(text: str) -> int:

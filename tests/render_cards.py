@@ -24,12 +24,22 @@ def card(
     skill: float = 0.9,
     absent: tuple[str, ...] = (),
     info: dict | None = None,
+    scores: tuple[str, ...] = (),
 ) -> Scorecard:
-    """Each modality gives less than the one before it; what is not in a coalition is guessed."""
+    """Each modality gives less than the one before it; what is not in a coalition is guessed.
+
+    Beyond a confusion `scores` are of binary and multilabel tasks, whose answers are probabilities then.
+    """
     random = torch.Generator().manual_seed(seed)
     arguments = {"num_labels": classes} if task == "multilabel" else {"num_classes": 2 if task == "binary" else classes}
     metric = CoalitionConfusionMatrix(
-        modalities, task=task, coalitions=coalitions, bootstrap=bootstrap, class_names=class_names, **arguments
+        modalities,
+        task=task,
+        coalitions=coalitions,
+        bootstrap=bootstrap,
+        class_names=class_names,
+        scores=scores,
+        **arguments,
     )
     shape = (samples, classes) if task == "multilabel" else (samples,)
     high = 2 if task in ("binary", "multilabel") else classes
@@ -43,7 +53,8 @@ def card(
     presence = torch.rand(samples, len(modalities), generator=random) < 0.7
     for name in absent:
         presence[:, modalities.index(name)] = False
-    metric.update(torch.stack(rows), target, presence, index=torch.arange(samples))
+    answers = torch.stack(rows)
+    metric.update(0.1 + 0.8 * answers if scores else answers, target, presence, index=torch.arange(samples))
     return metric.scorecard(**(info or {}))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mm_metrics import words
-from mm_metrics.render import phrases, tables
+from mm_metrics.render import changes, phrases, tables
 from mm_metrics.render.tables import Number, Table, Tables
 from mm_metrics.verdict import Verdict
 
@@ -61,12 +61,16 @@ def text(
     slices = told.distinct_scores
     page.table(slices._replace(columns=("slice", "n", *slices.columns[2:])), "Scores by slice, with 95% intervals")
     page.sentence(phrases.folded(told), DIM)
+    further = [i for i, name in enumerate(told.further.columns) if i == 0 or name not in slices.columns]
+    if told.further.rows and len(further) > 1:
+        page.table(told.further.only(further), "Beyond these, with 95% intervals")
     if len(told.coalitions) > 1:
         page.table(told.coalition_scores(told.telling), "Shown only these modalities", bars=True)
         omitted = len(told.coalitions) - len(told.telling)
         if omitted > 0:
             page.sentence(f"and {words.count(omitted, 'more coalition')}: card.score({told.score!r}, coalition=…)", DIM)
         page.table(told.contributions, f"What each modality gives, in {words.unit(told.score)}")
+        page.sentence(phrases.guessed(told), DIM)
     groups = told.findings
     if groups:
         page.gap()
@@ -88,7 +92,7 @@ def difference(comparison: Comparison, *, width: int = 80, color: bool | None = 
     how = "the same samples" if comparison.paired else "unpaired: other samples, or no shared index and seed"
     new, old = (card.support() for card in (comparison.new, comparison.old))
     page.sentence(f"New less old, {new:,} and {words.count(old, 'sample')}, {how}.", BOLD)
-    for table in tables.differences(comparison, comparison.new.slices):
+    for table in changes.differences(comparison, comparison.new.slices):
         unit = " in points (hundredths)" * (table.rows[0][1].per == 100)
         page.table(table, f"Differences{unit} by slice, with 95% intervals")
     score = comparison.new.headline
@@ -131,7 +135,11 @@ class _Page:
         self.lines.extend([(line, style)] for line in textwrap.wrap(said, room, subsequent_indent=indent))
 
     def table(self, table: Table, title: str, bars: bool = False) -> None:
-        """Columns as wide as their content, intervals muted; a name too long for what remains has a line of its own."""
+        """Columns as wide as their content, intervals muted; a name too long for what remains has a line of its own.
+
+        What there is no room for stands below, under the same names.
+        """
+        table, columns = table.filled, len(table.filled.columns)
         body = [[_parts(cell) for cell in row[1:]] for row in table.rows]
         values, reaches = (
             [max([words.width(row[i][part]) for row in body] or [0]) for i in range(len(table.columns) - 1)]
@@ -144,7 +152,10 @@ class _Page:
             ]
             if not any(reaches) or sum(widths) + len(widths) + 4 <= self.columns:
                 break
-            reaches[max(i for i, reach in enumerate(reaches) if reach)] = 0  # no room for the last intervals
+            if columns > 2:
+                self.table(table.only(range(1 + columns // 2)), title, bars)
+                return self.table(table.only([0, *range(1 + columns // 2, columns)]), "")
+            reaches = [0]  # no room for a single interval
         longest = max(words.width(words.clean(row[0])) for row in (table.columns, *table.rows))
         space = "  " if sum(widths) + 2 * len(widths) + min(longest, 6) <= self.columns else " "
         first = min(longest, max(4, self.columns - sum(widths) - len(space) * len(widths)))

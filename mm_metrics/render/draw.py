@@ -253,8 +253,10 @@ def lines(
         if seen:
             named.append((at(0, curve.y[seen[-1]])[1], name, color))
     spread = apart([y for y, *_ in named], 11.5)
+    inside = max(0.0, top - min(spread, default=top))  # where lines end at the top, as all of a ROC do
+    inside += min(0.0, bottom - max(spread, default=bottom))
     for y, (_, name, color) in zip(spread, named, strict=True):
-        sheet.text(right + 6, y, words.shortened(name, 14), color=color)
+        sheet.text(right + 6, y + inside, words.shortened(name, 14), color=color)
     return sheet
 
 

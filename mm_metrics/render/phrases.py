@@ -93,6 +93,15 @@ def folded(told: Tables) -> str:
     return f"{which} every sample: what is said of all is said of {'them' if many else 'it'}."
 
 
+def guessed(told: Tables) -> str:
+    """That a guess stands in for showing nothing, where that was not counted; empty where it was."""
+    alone = any(math.isfinite(part.unimodal_gain.value) for part in told.gains.values())
+    if not alone or 0 in told.card.masks:
+        return ""
+    guess = "saying what is most frequent of each label" if told.kind.by_label else "guessing the majority class"
+    return f"No answers with everything hidden (none) were counted: gain alone is above {guess}."
+
+
 def confusion_note(told: Tables) -> str:
     """How the drawn confusions are read, and what of them is drawn; empty where none was kept."""
     if not told.drawn:

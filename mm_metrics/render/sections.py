@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mm_metrics import words
 from mm_metrics.counts.compare import Comparison
-from mm_metrics.render import charts, curves, draw, fitted, svg, tables
+from mm_metrics.render import changes, charts, curves, draw, fitted, phrases, svg, tables
 from mm_metrics.render.charts import number
 from mm_metrics.render.curves import Curve
 from mm_metrics.render.draw import Sheet
@@ -118,6 +118,7 @@ def _contributions(told: Tables) -> Picture:
     caption = (
         "The drop is what is lost without a modality. Shapley values share out the whole and sum to all less none."
     )
+    caption = f"{caption} {phrases.guessed(told)}".rstrip()
     beside = [(unit, told.contributions)]
     return Picture("What each modality gives", alt, beside, charts.contributions(told), caption)
 
@@ -178,7 +179,7 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
     made.paired = comparison.paired
     score = new.score
     title = f"{new.name} less {old.name}"
-    for table in tables.differences(comparison, new.distinct):
+    for table in changes.differences(comparison, new.distinct):
         drawn = [name for name in ("recall", "F1") if name in table.columns] or table.columns[1:3]
         what, unit = "scores", "points"
         if table.rows[0][1].per == 1:
@@ -189,7 +190,7 @@ def compared(told: Sequence[Tables], stage: str) -> Compared:
         what = f"{title}: what each modality gives"
         made.pictures.append(_differences(gains, gains.columns[1::2], what, words.unit(score)))
     if not new.kind.positive and new.card.knows("recall"):
-        classes = tables.class_differences(comparison)
+        classes = changes.class_differences(comparison)
         shown = classes.columns[1:] if len(classes.rows) > 1 else ()
         if shown:
             made.pictures.append(_differences(classes, shown, f"{title}: {new.kind.nouns}", "points"))

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mm_metrics import contributions, words
-from mm_metrics.counts.compare import Comparison
+from mm_metrics import contributions, scores, words
+from mm_metrics.counts.layout import OTHER_VALUE
 from mm_metrics.counts.tally import Tally
 from mm_metrics.render import confusion
 from mm_metrics.render.confusion import Cells
@@ -52,6 +52,20 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: Sequence[tuple[Any, ...]]
 
+    def only(self, kept: Sequence[int]) -> Table:
+        """Of some columns."""
+        return Table(tuple(self.columns[i] for i in kept), [tuple(row[i] for i in kept) for row in self.rows])
+
+    @property
+    def filled(self) -> Table:
+        """Without the columns that hold no number in any row."""
+        empty = {i for row in self.rows for i in range(len(row)) if all(map(_absent, (row[i] for row in self.rows)))}
+        return self.only([i for i in range(len(self.columns)) if i not in empty]) if empty else self
+
+
+def _absent(cell: Any) -> bool:
+    return isinstance(cell, Number) and not math.isfinite(cell.value)
+
 
 class Tables:
     """What is shown of one tally: made once, filled as it is read, and handed from one reader to the next.
@@ -70,7 +84,9 @@ class Tables:
         self, card: Tally, verdict: Verdict | None = None, samples: Iterable[Mapping[str, Any]] = (), name: str = ""
     ) -> None:
         self.card, self.name, self.samples = card, words.clean(name), [dict(entry) for entry in samples]
-        self.modalities, self.slices, self.names, self.kind = card.modalities, card.slices, card.names, card.kind
+        self.modalities, self.names, self.kind = card.modalities, card.names, card.kind
+        empty = f"/{OTHER_VALUE}"  # as where all values of a column are named
+        self.slices = tuple(s for s in card.slices if not s.endswith(empty) or card.support(s, card.whole))
         self.score = card.headline  # what tables and pictures are about
         self._verdict = verdict
         self._estimates: dict[tuple[str, str, str], Number] = {}
@@ -193,7 +209,7 @@ class Tables:
     @cached_property
     def further(self) -> Table:
         """The scores that a confusion does not tell, of every slice that says something of its own."""
-        scores = self.card.further
+        scores = (*self.card.further, *_asked(self.card))
         rows = [(name, *(self.estimate(score, slice=name) for score in scores)) for name in self.distinct]
         return Table(("slice", *map(words.heading, scores)), rows if scores else [])
 
@@ -282,9 +298,7 @@ class Tables:
             "bootstrap seed": str(card.seed),
         }
         for key, value in card.info.items():
-            if isinstance(value, Mapping):
-                value = ", ".join(f"{inner} {part}" for inner, part in value.items())
-            facts[words.clean(key)] = words.clean(value)
+            facts[words.clean(key).replace("_", " ")] = words.fact(value)
         return list(facts.items())
 
 
@@ -293,6 +307,14 @@ def slice_scores(card: Tally) -> tuple[str, ...]:
     if not card.kind.ordinal:
         return tuple(dict.fromkeys((*SCORES, card.headline)))
     return tuple(dict.fromkeys((*{card.headline} & set(card.further), *(s for s in ORDINAL if s in card.further))))[:4]
+
+
+def _asked(card: Tally) -> list[str]:
+    """Scores of the confusion that were asked for by name, beside those that tables list."""
+    given = card.info.get("scores")  # which may come from anywhere
+    known = {*scores.SCORES, *(f"{name}_{how}" for name in scores.AVERAGED for how in ("macro", "micro", "weighted"))}
+    listed = slice_scores(card)
+    return [name for name in sorted(known) if name not in listed and isinstance(given, list) and name in given]
 
 
 def of(card: Tally | Tables, verdict: Verdict | None = None, samples: Any = None, name: str = "") -> Tables:
@@ -304,36 +326,6 @@ def gains(given: Mapping[str, Contribution], score: str) -> Table:
     """Drop, gain alone and Shapley value of every modality in a score's unit; of two cards, what they differ by."""
     rows = [(name, *(Number(*part, words.per(score)) for part in parts)) for name, parts in given.items()]
     return Table(("modality", "drop without it", "gain alone", "Shapley value"), rows)
-
-
-def differences(comparison: Comparison, slices: Sequence[str]) -> list[Table]:
-    """New less old of the scores of slices, a table a unit: plain errors, and points.
-
-    Slices that are the whole, or hold nothing, are left out.
-    """
-    if comparison.new.partial:
-        return []
-    new, whole = comparison.new, comparison.new.support()
-    told = [name for name in slices if name == "all" or 0 < new.support(name) < whole]
-    made = []
-    for per in (1, 100):
-        if shown := [score for score in slice_scores(new) if words.per(score) == per]:
-            rows = [(name, *(Number(*comparison.estimate(s, new.whole, name), per) for s in shown)) for name in told]
-            made.append(Table(("slice", *map(words.heading, shown)), rows))
-    return made
-
-
-def class_differences(comparison: Comparison, most: int = WORST) -> Table:
-    """New less old of each class, or label, in points: those that changed most, the most lost first."""
-    scores = ("recall", "f1")
-    columns = [comparison.class_estimates(score) for score in scores]
-    rows: list[tuple[Any, ...]] = [
-        (words.clean(name), *(Number(*column[name], 100) for column in columns))
-        for name in comparison.new.names
-        if math.isfinite(columns[0][name].value)
-    ]
-    changed = sorted(rows, key=lambda row: -abs(row[1].value))[:most]
-    return Table((comparison.new.kind.noun, *map(words.label, scores)), sorted(changed, key=lambda row: row[1].value))
 
 
 def history_keys(history: Iterable[Mapping[str, Any]]) -> list[str]:

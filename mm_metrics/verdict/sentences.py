@@ -107,6 +107,8 @@ def notes(
         yield cut
     if not card.layout.R:
         yield "Without bootstrap= only plain proportions have intervals."
+    elif not card.layout.replicate_slices:
+        yield "Of slices only plain proportions have intervals, as max_bytes= holds no more."
     if not firm:
         state = "Undecided" if level == "undecided" else "Not firm: an interval reaches the next level"
         if advice is not None and advice[1] <= _FAR * max(advice[0].groups or advice[0].support, 1):

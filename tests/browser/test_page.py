@@ -56,6 +56,8 @@ function measure(frame) {
       const a = e.getBoundingClientRect(), b = e.ownerSVGElement.getBoundingClientRect();
       return a.left < b.left - 2 || a.right > b.right + 2 || a.top < b.top - 2 || a.bottom > b.bottom + 2;
     }).map(name),
+    squeezed: [...page.querySelectorAll('figcaption > :first-child')].filter(e =>
+      e.getBoundingClientRect().width < 100 && e.getBoundingClientRect().height > 60).map(name),
     small: [...page.querySelectorAll('svg[role=img] text')].map(e =>
       parseFloat(style(e).fontSize) * e.ownerSVGElement.getBoundingClientRect().width
         / e.ownerSVGElement.viewBox.baseVal.width).reduce((a, b) => Math.min(a, b), 99),
@@ -111,6 +113,7 @@ def reports() -> dict:
         "six": lambda: (card(("text", "image", "audio", "video", "depth_camera", "g" * 40), 12, 200, bootstrap=20), {}),
         "thousand": lambda: (card(classes=1000, samples=400, bootstrap=0, coalitions=["all", "text"]), {}),
         "labels": lambda: (card(task="multilabel", classes=6, absent=("audio",)), {}),
+        "scores": lambda: (card(task="multilabel", classes=3, scores=("auroc", "calibration_error")), {}),
         "compared": lambda: ({"old": card(), "new": card(skill=1.1)}, {}),
         "one": lambda: (card(("a",), task="binary"), {}),
     }
@@ -128,6 +131,7 @@ def test_nothing_is_cut_off_or_fetched(name, tmp_path):
             assert frame["page"] <= frame["width"]
             assert frame["wide"] == []
             assert frame["cut"] == []
+            assert frame["squeezed"] == [], "a heading beside its note"
             assert frame["pale"] == []
             assert frame["fetched"] == []
             assert frame["scripts"] == 0
