@@ -20,9 +20,10 @@ class Difference(Comparison):
     """``new - old`` with its table; every question is that of `mm_metrics.counts.compare.Comparison`."""
 
     def __repr__(self) -> str:
-        said = words.points_estimate(self.estimate(self.new.headline), words.per(self.new.headline))
+        score, of = self.new.headline, f" of {self.new.sampled}" * self.new.partial
+        said = words.points_estimate(self.estimate(score, self.new.sampled), words.per(score))
         how = "the same samples" if self.paired else "unpaired"
-        return f"Difference({words.unit(self.new.headline)} {said}, {how}; .table() shows all)"
+        return f"Difference({words.unit(score)}{of} {said}, {how}; .table() shows all)"
 
     def table(self, **options: Any) -> str:
         """The differences as text of 80 columns."""
@@ -43,15 +44,15 @@ class Scorecard(Tally):
     >>> card.score("accuracy", coalition="text"), card.score("accuracy")
     (0.5, 1.0)
     >>> card
-    Scorecard(multiclass, 2 samples, text, audio: F1 1.00 [.17, 1.0]; .table() shows all)
+    Scorecard(multiclass, 2 samples: F1 1.00 [.17, 1.0]; .table() shows all)
     >>> card.contributions("accuracy")["text"].drop.value
     1.0
     """
 
     def __repr__(self) -> str:
-        said = f"{words.label(self.headline)} {words.estimate(self.estimate(self.headline))}"
-        which = f"{self.task}, {words.count(self.samples, 'sample')}, {', '.join(self.modalities)}"
-        return f"Scorecard({which}: {said}; .table() shows all)"
+        score, of = self.headline, f" of {self.sampled}" * self.partial
+        said = f"{words.label(score)}{of} {words.estimate(self.estimate(score, self.sampled))}"
+        return f"Scorecard({self.task}, {words.count(self.samples, 'sample')}: {said}; .table() shows all)"
 
     def verdict(self, gate: QualityGate | None = None, **context: Any) -> Verdict:
         """Good, mixed, bad or undecided, and why; by the default gate unless another is given."""

@@ -112,6 +112,9 @@ def test_a_card_and_a_difference_print_as_a_line():
         assert len(said) < 200
         assert "tensor" not in said
         assert ".table()" in said
+    part = card(coalitions=("text", "audio"))  # nothing is known of the whole
+    assert f"F1 of audio {words.estimate(part.estimate('f1', 'audio'))}" in str(part)
+    assert "F1 of audio" in str(part - part)
     assert words.estimate(made.estimate("f1")) in str(made)
     assert words.points_estimate(difference.estimate("f1")) in str(difference)
 

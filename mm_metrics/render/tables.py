@@ -86,7 +86,7 @@ class Tables:
         self.card, self.name, self.samples = card, words.clean(name), [dict(entry) for entry in samples]
         self.modalities, self.names, self.kind = card.modalities, card.names, card.kind
         empty = f"/{OTHER_VALUE}"  # as where all values of a column are named
-        self.slices = tuple(s for s in card.slices if not s.endswith(empty) or card.support(s, card.whole))
+        self.slices = tuple(s for s in card.slices if not s.endswith(empty) or card.support(s))
         self.score = card.headline  # what tables and pictures are about
         self._verdict = verdict
         self._estimates: dict[tuple[str, str, str], Number] = {}
