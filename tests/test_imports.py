@@ -49,10 +49,10 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5508,
+    "core": 5527,
     "ablation": 2498,
     "callbacks": 2810,
-    "render": 1791,
+    "render": 1829,
     "predictions": 1535,
     "leakage": 1495,
     "tables": 329,
