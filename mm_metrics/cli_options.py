@@ -177,8 +177,9 @@ def report_options(parser: Any) -> Any:
 def merge_options(parser: Any) -> Any:
     """Scorecards of shards, hosts or days added up to one.
 
-    Parts that are the same, that count the same samples, or that do not belong together, are refused. Score the shards
-    of one data set with --shard 0, --shard 1, … or with --id.
+    Parts that are the same, that count the same samples, or other samples under the same ids, or that do not belong
+    together, are refused; of samples is known what --bootstrap replicates tell, so without 30 of them less is. Score
+    the shards of one data set with --shard 0, --shard 1, … or with --id.
     Cards of several models, or seeds, on one data set are no shards: gate new.json --against last.json compares them.
 
       mm-metrics merge part-0.json part-1.json --output card.json

@@ -410,6 +410,32 @@ def test_merge_adds_shards_and_refuses_the_same_twice(tmp_path, capsys):
     assert not os.path.exists("no.json")
 
 
+@pytest.mark.parametrize(("first", "code"), [(0, cli.REFUSED), (100, cli.REFUSED), (600, 0)])
+def test_merge_refuses_the_same_ids_with_other_targets(first, code, tmp_path, capsys):
+    """Samples that another labelling counts again, all of them or most; other ids add up."""
+    data = predictions().assign(qid=range(600))
+    data.to_csv("0.csv", index=False)
+    data.assign(target=data["target"].sample(frac=1, random_state=1).values, qid=range(first, first + 600)).to_csv(
+        "1.csv", index=False
+    )
+    for name in "01":
+        how = [
+            "--modalities",
+            "text",
+            "audio",
+            "--classes",
+            "flood",
+            "siren",
+            "--id",
+            "qid",
+            "--output",
+            f"{name}.json",
+        ]
+        assert main(["score", f"{name}.csv", *how]) == 0
+    assert main(["merge", "0.json", "1.json", "--output", "sum.json"]) == code
+    assert ("the same numbers, or ids" in capsys.readouterr().err) == (code > 0)
+
+
 def test_report(tmp_path):
     pytest.importorskip("jinja2")
     card = scored(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from mm_metrics.counts.counted import Counted
 
 SAME = 0.5  # of the samples, beyond chance: from here on two cards are of one data set
-_ENOUGH = 30  # replicates
+_ENOUGH, _MANY = 30, 100  # replicates
 
 
 def share_samples(first: Counted, second: Counted) -> bool:
@@ -28,6 +28,35 @@ def share_samples(first: Counted, second: Counted) -> bool:
         for mark, card in zip(marks, (first, second), strict=True)
     )
     return float(2 * (a * b).sum() / (a.square().sum() + b.square().sum())) > SAME
+
+
+def share_numbers(first: Counted, second: Counted) -> bool:
+    """Whether most numbers of one card's samples are in the other too, whatever their targets.
+
+    Each replicate weighs a number alike, so that the weight of all samples varies as one. Of samples in groups the
+    groups' numbers are that, which shards may share. Fewer than `_ENOUGH` replicates tell nothing, and below `_MANY`
+    all numbers have to be the same.
+
+    >>> from mm_metrics import CoalitionConfusionMatrix
+    >>> def card(start):
+    ...     metric = CoalitionConfusionMatrix(("text",), num_classes=2, coalitions=["all"], bootstrap=100)
+    ...     target = torch.randint(2, (50,))
+    ...     metric.update(target[None], target, index=torch.arange(50) + start)
+    ...     return metric.scorecard()
+    >>> share_numbers(card(0), card(0)), share_numbers(card(0), card(50))
+    (True, False)
+    """
+    sums = [card.replicate_sums() for card in (first, second)]
+    if first.grouped or second.grouped or sums[0] is None or sums[1] is None or first.layout.R < _ENOUGH:
+        return False
+    a, b = (
+        part.actual[:, card.row(card.sampled), 0].sum(-1).double()  # (R,)
+        for part, card in zip(sums, (first, second), strict=True)
+        if part is not None
+    )
+    spread = float(a.var() + b.var())
+    share = 1 - float((a - b).var()) / spread if spread else 0.0
+    return torch.equal(a, b) or (first.layout.R >= _MANY and share > SAME)
 
 
 def fingerprint(card: Counted) -> str:

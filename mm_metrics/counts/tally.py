@@ -15,7 +15,7 @@ from mm_metrics import contributions, scores, uncertainty
 from mm_metrics.counts import ends, weak
 from mm_metrics.counts.counted import Slice
 from mm_metrics.counts.other import opened
-from mm_metrics.counts.overlap import share_samples
+from mm_metrics.counts.overlap import share_numbers, share_samples
 from mm_metrics.counts.scored import Scored
 from mm_metrics.counts.weak import Disparity, WeakSlice
 from mm_metrics.tasks import LOWER_IS_BETTER
@@ -254,6 +254,11 @@ class Tally(Scored):
             raise ValueError(
                 "both scorecards count the same samples, so they would be counted twice: compare models by new - old, "
                 "give the gate several cards of one data set, and add up shards, which share no sample"
+            )
+        if share_numbers(self, other):
+            raise ValueError(
+                "both scorecards count samples of the same numbers, or ids, with other targets: if they are the same "
+                "samples compare them by new - old, else give samples ids of their own"
             )
         info = {key: value for key, value in self.info.items() if other.info.get(key) == value}
         shards = tuple(sorted({*self.shards, *other.shards}))
