@@ -115,6 +115,8 @@ def threshold(settings: Any) -> int:
     if len(asked) != 1:
         raise ValueError(f"one bar is due, such as --recall 0.9: there are {len(asked)}")
     ((name, bar),) = asked.items()
+    if not 0 <= bar <= 1:
+        raise ValueError(f"--{name} {bar:g} is no fraction: expected a number in 0…1, such as 0.9")
     points = card.threshold(name, bar, slice, label)
     points = points if isinstance(points, dict) else {(label or "") if card.kind.by_label else "": points}
     with _written(output, [file]) as (path, say):

@@ -156,7 +156,7 @@ def threshold(counts: Tensor, score: str, at_least: float) -> Point | None:
     """The edge at which `score` reaches `at_least` and the score that it is paid with is best; None where none does.
 
     Recall is paid with precision, specificity with recall, precision with recall; F1 with nothing: its best edge.
-    ``(2, B)`` counts. Raises ValueError for another score, and for a bar outside 0…1.
+    ``(2, B)`` counts. Raises ValueError for another score.
 
     >>> threshold(torch.tensor([[3, 1], [1, 3]]), "recall", 0.9).threshold
     0.0
@@ -165,8 +165,6 @@ def threshold(counts: Tensor, score: str, at_least: float) -> Point | None:
     paid = {"recall": "precision", "precision": "recall", "specificity": "recall", "f1": "f1"}
     if score not in paid:
         raise ValueError(f"score={score!r} has no threshold: one of {', '.join(map(repr, paid))}")
-    if not 0 <= at_least <= 1:
-        raise ValueError(f"{score} of at least {at_least:g} is never reached: expected a fraction in 0…1, such as 0.9")
     table = points(counts)
     enough = table[:, columns.index(score)] >= at_least
     enough[-1] = False  # above all scores: nothing is positive there
