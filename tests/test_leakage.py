@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from decimal import Decimal
 
 import numpy as np
@@ -444,6 +445,21 @@ def test_the_table_fits_80_columns():
     assert max(map(len, str(found).splitlines())) <= 80
     assert "exact" in str(found)
     assert "100.0%" in str(found)
+
+
+def test_groups_are_said_to_be_groups():
+    told = str(find(planted(), group="speaker")).replace("\n", " ")
+    assert "The row of speaker counts groups: 1 group of test (25.0%), with 2 of its" in told
+    assert "counts groups" not in str(find(planted()))
+
+
+def test_the_help_names_what_near_is():
+    from mm_metrics.leakage.near import audio, image, text
+
+    said = re.search(r"near: look(.|\n)*?target:", find_leakage.__doc__).group()
+    assert re.findall(r"\d+\.?\d*", said) == [
+        str(number) for number in (text.LONG, text.SIMILARITY, image.LIKENESS, audio.LIKENESS)
+    ]
 
 
 def test_json_brings_back_what_was_written(tmp_path):

@@ -233,7 +233,7 @@ def test_history_leakage_and_dynamics(written):
     assert "recall by slice" not in read.said
     assert "0 0.50" in read.said
     assert "2 0.70" in read.said
-    assert "exact audio train → test 31 12.4%" in read.said
+    assert "exact audio train → test 31 samples 12.4%" in read.said
     assert re.search(r"\blearning speed\b.*0 0\.50 0\.25", read.said)
     assert "No two splits share" in written(card(), leakage=[]).said
     assert "Leakage" not in written(card()).said

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mm_metrics.files import write_whole
+from mm_metrics.words import count
 
 FINDING_KINDS = ("exact", "near", "group", "label_conflict")
 PAIRS_KEPT = 1000
@@ -121,7 +122,13 @@ class Leakage:
                     break
                 row += example
             lines.append(row.rstrip())
-        for sentence in (self.how(), *self.notes):
+        groups = [
+            f"The row of {f.modality} counts groups: {count(f.count, 'group')} of {f.splits[1]} ({f.share:.1%}), with "
+            f"{len(f.samples):,} of its {count(self.sizes[f.splits[1]], 'sample')}; the others count samples."
+            for f in self.findings
+            if f.kind == "group"
+        ]
+        for sentence in (*groups, self.how(), *self.notes):
             lines += textwrap.wrap(sentence, 80)
         return "\n".join(lines)
 

@@ -121,7 +121,8 @@ def _leakage(findings: Sequence[Mapping[str, Any]] | None) -> Table:
         what = words.clean(entry.get("kind", "")).replace("_", " ")
         share = number(entry.get("share"))
         said = f"{100 * share:.1f}%" if math.isfinite(share) else words.ABSENT
-        rows.append((what, words.clean(entry.get("modality", "")), words.clean(where), entry.get("count", 0), said))
+        counted = words.count(int(entry.get("count", 0)), "group" if what == "group" else "sample")
+        rows.append((what, words.clean(entry.get("modality", "")), words.clean(where), counted, said))
     return Table(("kind", "modality", "splits", "count", "share"), rows)
 
 

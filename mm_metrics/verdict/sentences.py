@@ -252,9 +252,12 @@ def weak(slice: WeakSlice, score: str) -> str:
 
 def leak(row: Mapping[str, Any], where: str) -> str:
     """Samples of a split that an earlier one holds too."""
-    earlier, later = row["splits"]
+    (earlier, later), counted = (
+        row["splits"],
+        words.count(row["count"], "group" if row["kind"] == "group" else "sample"),
+    )
     return (
-        f"{row['modality']}: {row['count']:,} of {later} ({row['share']:.1%}) are shared with {earlier} "
+        f"{row['modality']}: {counted} of {later} ({row['share']:.1%}) are shared with {earlier} "
         f"({row['kind'].replace('_', ' ')}), so its scores are too good; see {where}"
     )
 
