@@ -49,12 +49,12 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5544,
+    "core": 5547,
     "ablation": 2498,
     "callbacks": 2810,
-    "render": 1829,
+    "render": 1830,
     "predictions": 1535,
-    "leakage": 1495,
+    "leakage": 1502,
     "tables": 329,
 }
 
