@@ -340,6 +340,15 @@ def test_next_looks_at_the_lower_one_of_precision_and_recall():
     assert seen == {True, False}
 
 
+def test_next_looks_at_false_alarms_where_precision_is_low():
+    target = torch.arange(200) % 10 == 0
+    for said, wanted in ((target | (torch.arange(200) % 2 == 0), "false alarm"), (target & False, "missed sample")):
+        metric = ModalityConfusionMatrix(("text",), task="binary")
+        metric.update(said.long(), target.long())
+        found = [{"kind": kind, "modality": "all", "class": None, "samples": [7]} for kind in ("missed", "false_alarm")]
+        assert phrases.next_step(tables.of(metric.scorecard(), None, found)) == f"Next: look at this {wanted}: 7"
+
+
 @pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
 def test_only_what_is_cut_has_a_threshold(task):
     """A model that nearly always says one class, in words that fit what can be turned."""

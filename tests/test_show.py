@@ -327,6 +327,14 @@ def test_neither_order_nor_how_many_are_looked_at_together_changes_what_is_kept(
         assert tracked(task, torch.randperm(300, generator=generator), together, each) == whole
     by_value = {one["modality"]: one["of"] for one in whole if one["kind"] == "missed"}
     assert by_value["all"] == sum(by_value[f"where/{value}"] for value in ("0", "1", "other"))
+    if task == "binary":  # every answer is right, a miss or a false alarm
+        generator = torch.Generator().manual_seed(4)
+        preds = (2 * torch.randn(4, 300, generator=generator)).round(decimals=1)
+        wrong = (preds[3] > 0).long() != torch.randint(2, (300,), generator=generator)
+        alarms = {one["modality"]: one["of"] for one in whole if one["kind"] == "false_alarm"}
+        assert alarms["all"] + by_value["all"] == wrong.sum()
+        assert alarms["all"] == (wrong & (preds[3] > 0)).sum()
+        assert 0 < alarms["text"] < alarms["all"]
     if task == "multiclass" and each == 1:
         for kind in ("missed_class", "taken_for"):
             assert by_value["all"] == sum(one["of"] for one in whole if one["kind"] == kind)

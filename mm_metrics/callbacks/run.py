@@ -175,7 +175,7 @@ class Run:
 def _wanted(card: Scorecard, findings: Sequence[Finding], kind: str, slice: str, name: str | None) -> bool:
     """Whether a kind's samples stand behind a finding; those right only with, or without, a modality always do.
 
-    Behind a class's F1, and a gap, stand those of the lower one of precision and recall.
+    Behind an F1, and a gap, stand those of the lower one of precision and recall; misses behind every score of a slice.
     """
     if name is not None:
         scores = {finding.score for finding in findings if finding.class_name == name}
@@ -183,7 +183,10 @@ def _wanted(card: Scorecard, findings: Sequence[Finding], kind: str, slice: str,
         return ("precision" if kind == "taken_for" else "recall") in scores or (
             kind == lower and not scores.isdisjoint(("f1", "unbalanced"))
         )
-    return kind != "missed" or any(finding.modality == slice for finding in findings)
+    scores = {finding.score for finding in findings if finding.modality == slice}
+    if kind == "false_alarm":
+        return "precision" in scores or (not scores.isdisjoint(("f1", "unbalanced")) and imprecise(card, slice))
+    return kind != "missed" or bool(scores)
 
 
 def _info(trainer: Trainer, pl_module: LightningModule, counter: Counter) -> dict[str, Any]:

@@ -26,9 +26,9 @@ class SampleTracker:
     """Keeps of each kind of finding the `KEPT` samples that are surest and wrong, on the device, without a stall.
 
     Kinds F, for slices and modalities: missed on a slice; right only with a modality; right only without it; for
-    classes, or labels: missed, and taken for it. In binary tasks a miss is an event that was not seen, else any wrong
-    answer; on a scale every answer is one, and those farthest off come first. Of samples that are equally sure the
-    lower numbers come first, on any number of ranks.
+    classes, or labels: missed, and taken for it. In binary tasks a miss is an event that was not seen, and what was
+    seen and is none is a false alarm; else a miss is any wrong answer, and on a scale every answer is one, those
+    farthest off first. Of samples that are equally sure the lower numbers come first, on any number of ranks.
     """
 
     def __init__(self, metric: CoalitionConfusionMatrix) -> None:
@@ -43,6 +43,8 @@ class SampleTracker:
         self.kinds += [("missed", f"{column}/{value}", None) for column, values in self.by for value in values]
         self.kinds += [(kind, name, None) for kind in ("right_only_with", "right_only_without") for name in names]
         self.kinds += [(kind, "all", c) for kind in _OF_CLASS for c in range(self.classes)]
+        if self.reader.task.positive:
+            self.kinds += [("false_alarm", name, None) for name in ("all", *names)]
         self.worst: list[Tensor] = []  # order (F, KEPT), number, place, target (F, KEPT, L), said (F, KEPT, K, L)
         self.counts: Tensor | int = 0  # (F,)
         self.numbered, self.positions = True, False  # whether numbers are known; whether a sample is several rows
@@ -80,6 +82,7 @@ class SampleTracker:
         right = ((said == target) | (False if ignored is None else ignored)).all(-1)
         missed = ~right[mine] & (target[:, 0] == 1) if self.reader.task.positive else ~right[mine]
         of_class = self._of_classes(said[mine], target, ignored, ~right[mine], each)
+        alarms = ~right[mine] & (target[:, 0] == 0)
         if scale:
             missed = torch.ones_like(missed) if ignored is None else ~ignored.all(-1)
             said, target = numbers.unsqueeze(-1), true.unsqueeze(-1)
@@ -87,7 +90,7 @@ class SampleTracker:
         if each > 1:
             K, N = right.shape[0], right.shape[1] // each
             sure = (sure if scale else torch.where(right, 0.0, sure)).reshape(K, N, each).amax(-1)
-            missed = missed.reshape(N, each).any(-1)
+            missed, alarms = (part.reshape(N, each).any(-1) for part in (missed, alarms))
             said = right.reshape(K, N, each).sum(-1, keepdim=True)
             right, target = said[..., 0] == each, torch.full((N, 1), each, device=said.device)
             slices = None if slices is None else slices[::each]
@@ -97,7 +100,12 @@ class SampleTracker:
         if counted is not None:
             said, wrong, right = said.where(counted[..., None], _UNASKED), wrong & counted, right & counted
         nothing = torch.zeros_like(missed)
-        flags = [missed, *(missed if slices is None else missed & (slices[:, m] != 0) for m in range(M))]
+        flags, alarmed = (
+            [part, *(part if slices is None else part & (slices[:, m] != 0) for m in range(M))]
+            for part in (missed, alarms)
+        )
+        if self.reader.task.positive:
+            of_class = torch.stack(alarmed)
         flags += [
             missed & (code == v) for code, (_, values) in zip(codes, self.by, strict=True) for v in range(len(values))
         ]
@@ -193,6 +201,7 @@ class SampleTracker:
             "right_only_without": f"right only without {modality}",
             "missed_class": f"{noun} missed",
             "taken_for": f"taken for {noun}",
+            "false_alarm": "false alarms" if modality == "all" else f"false alarms on the slice {modality}",
         }[kind]
 
 

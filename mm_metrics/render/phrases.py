@@ -51,12 +51,16 @@ def next_step(told: Tables) -> str:
     """
     first = next((f for f in told.verdict.findings if f.modality in told.slices), None)
     whose_first, taken = None if first is None else (first.modality, first.class_name), False
-    if first is not None and first.class_name is not None and first.score != "recall":
-        taken = first.score == "precision" or imprecise(told.card, name=first.class_name)
+    if first is not None and first.score != "recall" and (told.kind.positive or first.class_name is not None):
+        taken = first.score == "precision" or imprecise(told.card, first.modality, first.class_name)
 
     def later(entry: Mapping[str, Any]) -> tuple[bool, bool, bool]:
         other = (entry.get("modality"), entry.get("class")) != whose_first
-        return other, not other and (entry.get("kind") == "taken_for") != taken, entry.get("modality") != told.weak
+        return (
+            other,
+            not other and (entry.get("kind") in ("taken_for", "false_alarm")) != taken,
+            entry.get("modality") != told.weak,
+        )
 
     for entry in sorted(told.samples, key=later):
         numbers = list(entry.get("samples", ()))
@@ -67,6 +71,8 @@ def next_step(told: Tables) -> str:
             noun = words.plural(len(shown), "sample")
             if kind in ("right_only_with", "right_only_without", "taken_for"):
                 noun = f"{noun} {kind.replace('_', ' ')} {whose}"
+            elif kind == "false_alarm":
+                noun = words.plural(len(shown), "false alarm") + (f" on {whose}" if whose != "all" else "")
             elif told.kind.ordinal and kind == "missed":
                 noun = f"{noun} of the largest error" + (f" on {whose}" if whose != "all" else "")
             else:
