@@ -52,7 +52,7 @@ BOUNDS = {
     "core": 5547,
     "ablation": 2498,
     "callbacks": 2822,
-    "render": 1836,
+    "render": 1837,
     "predictions": 1535,
     "leakage": 1502,
     "tables": 329,

@@ -71,6 +71,9 @@ def test_columns_that_hold_nothing_are_left_out():
     told = Table(("slice", "n", "a", "b"), [("all", 3, nothing, something), ("x", 0, nothing, nothing)])
     assert told.filled == Table(("slice", "n", "b"), [("all", 3, something), ("x", 0, nothing)])
     assert Table(("slice", "a"), []).filled.columns == ("slice", "a")
+    bare = Table(("slice", "a"), [("all", nothing)])
+    assert bare.filled == bare
+    assert "text" in console.text(card(N=0))  # with bars of nothing
     shown = console.text(card(coalitions=["text-audio", "text"]))
     assert "drop without it" in shown
     assert "Shapley value" not in shown

@@ -58,9 +58,10 @@ class Table(NamedTuple):
 
     @property
     def filled(self) -> Table:
-        """Without the columns that hold no number in any row."""
+        """Without the columns that hold no number in any row; all of them where none does."""
         empty = {i for row in self.rows for i in range(len(row)) if all(map(_absent, (row[i] for row in self.rows)))}
-        return self.only([i for i in range(len(self.columns)) if i not in empty]) if empty else self
+        kept = [i for i in range(len(self.columns)) if i not in empty]
+        return self.only(kept) if 1 < len(kept) < len(self.columns) else self
 
 
 def _absent(cell: Any) -> bool:
