@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from mm_metrics.files import write_whole
-from mm_metrics.words import count
 
 FINDING_KINDS = ("exact", "near", "group", "label_conflict")
 PAIRS_KEPT = 1000
@@ -108,6 +107,8 @@ class Leakage:
 
     def table(self) -> str:
         """The findings as lines of at most 80 columns, a few pairs as examples; then what was compared how."""
+        from mm_metrics.words import count  # which needs torch, and a command's help does not wait for that
+
         names = ", ".join(self.sizes)
         lines = [] if self.findings else [f"Nothing shared {'between' if len(self.sizes) > 1 else 'within'} {names}."]
         if self.findings:
