@@ -38,7 +38,7 @@ def presence_columns(header: Iterable[str], modalities: Modalities, renamed: Ren
     head, _, tail = _pattern("presence_{modality}" if isinstance(renamed, Mapping) else renamed, "modality")
     # A modality without a column is always there, as text is where every sample is a question; a typo must not pass.
     if lost := [column for column in given.values() if column not in header]:
-        raise ValueError(f"presence: there is no column {lost[0]!r}, there are {shown(header)}")
+        raise no_column("presence", lost[0], header, "presence.MODALITY")
     named = {name: head + name + tail for name in modalities} | given
     return {name: column for name, column in named.items() if column in header}
 
@@ -57,7 +57,7 @@ def prediction_columns(
         pairs = list(renamed.items())
         for coalition, column in pairs:
             if column not in header:
-                raise ValueError(f"coalition {coalition}: there is no column {column!r}, there are {shown(header)}")
+                raise no_column("coalition", column, header, f"coalition.{coalition}")
     else:
         head, _, tail = map(re.escape, _pattern(renamed, "coalition"))
         fits = (re.fullmatch(f"{head}(.+){tail}", name, re.DOTALL) for name in header)
