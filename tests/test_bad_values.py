@@ -13,7 +13,10 @@ from sklearn.metrics import accuracy_score, recall_score
 from torch import nn
 from torch.utils._pytree import tree_map
 
+from mm_metrics import ModalityConfusionMatrix
 from mm_metrics.callbacks import ModalityMonitor
+from mm_metrics.callbacks.refused import Refused
+from mm_metrics.callbacks.truth import Rows as Answers
 from tests.pretend import OnDevice, pretending, to_device
 from tests.toys import MODALITIES, Concat, Rows, loader, seeded, trainer
 
@@ -90,6 +93,15 @@ def test_labels_that_start_at_one_are_said_to(shift, told, tmp_path):
     _, said = validated(tmp_path, watcher, seeded(OddSteps), loader(data))
     assert len(said) == 1
     assert ("use target - 1" in said[0]) == told
+
+
+def test_labels_of_a_binary_task_that_start_at_one_are_said_to():
+    refused, metric = Refused(), ModalityConfusionMatrix(MODALITIES, task="binary", from_logits=True)
+    logits, target = torch.randn(1, 6), torch.tensor([1, 2] * 3)
+    good, _ = refused.take(0, (7,), 7, Answers(logits, target), metric.reader, False)
+    metric.update(logits[0, good], target[good])
+    assert good.tolist() == [True, False] * 3
+    assert "some are 2: labels start at 0: use target - 1" in refused.sentence("val", 0, metric.scorecard())
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])

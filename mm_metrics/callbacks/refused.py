@@ -53,7 +53,7 @@ class Refused:
         bad = bad if rows.counted is None else bad & rows.counted
         whole = bad.any(0) if own not in masks else bad[masks.index(own)]
         odd = bad.any(0) | lost
-        if reader.task.by_class:
+        if reader.task.by_class or reader.task.positive:
             self.past |= bool((rows.target[lost] == reader.C).any())
         lost = lost | (whole & reader.task.ordinal)  # of a number that is none no error is known
         self.hidden |= {mask for mask, row in zip(masks, bad & ~whole & ~lost, strict=True) if bool(row.any())}
@@ -80,7 +80,7 @@ class Refused:
         how = [f"{missed} count as misses of their class"] * (missed > 0)
         how += [f"{self.unknown} are left out, as their class is unknown"] * (self.unknown > 0)
         more = "; …" * (len(self.told) > _TOLD)
-        if self.past and card.kind.by_class and not card.sums().actual[0, 0]:
+        if self.past and not card.sums().actual[0, 0]:
             more += f"; no label is 0 and some are {len(card.names)}: labels start at 0: use target - 1"
         return (
             f"{stage}, epoch {epoch}: {self.samples} of {card.samples + self.unknown} samples could not be scored, "
