@@ -108,19 +108,19 @@ def score_interval(
     confidence: float = 0.95,
     low: float = 0.0,
     groups: int | None = None,
-    least: Tensor | float = 0.0,
+    reach: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The interval of a score in `low` … 1 from its bootstrap replicates ``(R, ...)``, over `total` samples.
 
     Wilson's, with the number of samples that would give a proportion the standard error seen: unlike the percentile
     bootstrap it does not collapse where no replicate differs, nor leave the range, and at R=200 it does not hang on
     the five outermost replicates (the effective sample size of Korn and Graubard 1998). `total` is that of
-    `effective_size`, `least` the variance that `mean_variance` gives, of the score's share of its range. Of `groups`
-    the replicates resample those, Student's t stands in, and where nothing was seen to vary a group counts as one.
+    `effective_size`. Of `groups` the replicates resample those, Student's t stands in, and where nothing was seen to
+    vary a group counts as one. It is no narrower than the `reach` below and above of `mean_reach`, shares of the range.
     """
     value, total = torch.as_tensor(value).double(), torch.as_tensor(total).double()
     share = ((value - low) / (1 - low)).clamp(0, 1)
-    variance = torch.maximum(_variance(replicates, groups) / (1 - low) ** 2, torch.as_tensor(least).double())
+    variance = _variance(replicates, groups) / (1 - low) ** 2
     blind = total if groups is None else total.clamp(max=groups)
     effective = torch.where(variance > 0, share * (1 - share) / variance, blind)
     # A proportion at 0 or 1 has no spread to learn from; more than twice the samples seen is chance.
@@ -128,8 +128,10 @@ def score_interval(
     if groups is not None:
         effective = effective * (normal_quantile(confidence) / t_quantile(confidence, groups - 1)) ** 2
     bounds = wilson(share * effective, effective, confidence)
+    if reach is not None:
+        bounds = torch.minimum(bounds[0], share - reach[0]), torch.maximum(bounds[1], share + reach[1])
     keep = value.isnan() | variance.isnan()
-    below, above = (torch.where(keep, torch.nan, bound * (1 - low) + low) for bound in bounds)
+    below, above = (torch.where(keep, torch.nan, bound.clamp(0, 1) * (1 - low) + low) for bound in bounds)
     return below, above
 
 
@@ -199,17 +201,23 @@ def effective_size(weights: Tensor, sizes: Tensor) -> Tensor:
     return 1 / (weights**2 / sizes).sum(-1)
 
 
-def mean_variance(weights: Tensor, ratios: Tensor, sizes: Tensor) -> Tensor:
-    """The variance of a mean of independent proportions, each ``(..., P)``, to ``(...)``.
+def mean_reach(
+    weights: Tensor, ratios: Tensor, sizes: Tensor, confidence: float = 0.95, harmonic: bool = False
+) -> tuple[Tensor, Tensor]:
+    """How far below and above a mean of proportions, each ``(..., P)``, the truth may lie if they are independent.
 
-    With two hits and two misses added to each (Agresti and Coull 1998): a class of which all three samples are right
-    is not certain, and no replicate knows it.
+    The root of the summed squares of what Wilson's intervals of each reach (MOVER: Zou and Donner 2008): a class of
+    which all three samples are right is not certain, and no replicate knows it. A `harmonic` one is F1 of `sizes`
+    that are predicted, actual or both, so 2J/(1 + J) of Jaccard's proportion J of them.
 
-    >>> round(float(mean_variance(torch.tensor([0.5, 0.5]), torch.tensor([0.9, 1.0]), torch.tensor([297.0, 3.0]))), 4)
-    0.0074
+    >>> below, _ = mean_reach(torch.tensor([0.5, 0.5]), torch.tensor([0.9, 1.0]), torch.tensor([297.0, 3.0]))
+    >>> round(float(below), 3)
+    0.281
     """
-    ratios, sizes = (ratios * sizes + 2) / (sizes + 4), sizes + 4
-    return (weights**2 * ratios * (1 - ratios) / sizes).sum(-1)
+    shares = ratios / (2 - ratios) if harmonic else ratios
+    ends = [2 * end / (1 + end) if harmonic else end for end in wilson(shares * sizes, sizes, confidence)]
+    below, above = ((weights * (ratios - end)).square().sum(-1).sqrt() for end in ends)
+    return below, above
 
 
 def least_size(weights: Tensor, sizes: Tensor) -> Tensor:

@@ -267,9 +267,9 @@ def test_intervals_hold_the_truth_of_rare_classes_few_samples_and_groups(n, popu
     for name in ("f1", "recall", "balanced_accuracy"):
         behind = scores.behind(name, sums, task)
         value, replicates = scores.score(name, sums, task), scores.score(name, spread, task)
-        least = uncertainty.mean_variance(*behind)
+        reach = uncertainty.mean_reach(*behind, harmonic=name == "f1")
         size = uncertainty.effective_size(behind.weights, behind.sizes)
-        low, high = uncertainty.score_interval(value, replicates, size, groups=groups, least=least)
+        low, high = uncertainty.score_interval(value, replicates, size, groups=groups, reach=reach)
         held = ((low[:, -1] <= (exact := scores.score(name, truth, task))[-1]) & (exact[-1] <= high[:, -1])).double()
         assert held.mean() >= 0.89, (name, held.mean())
         drop = value[:, -1] - value[:, 1]

@@ -59,16 +59,19 @@ def ends(
     if highest > 1:
         low, high = uncertainty.difference_interval(value, spread, size, confidence, groups, unit)
         return low.clamp(min=lowest), high.clamp(max=highest)
-    total, least = uncertainty.effective_size(behind.weights, behind.sizes), uncertainty.mean_variance(*behind)
+    total = uncertainty.effective_size(behind.weights, behind.sizes)
     if groups is None:  # replicates of n samples vary as n - 1 do (Efron 1982), in each class
         unbiased = total / uncertainty.effective_size(behind.weights, (behind.sizes - 1).clamp(min=1))
         spread = value + (spread - value) * unbiased.sqrt()
     if score == "dprime":  # which one class alone takes to infinity
         total = torch.where(behind.weights > 0, 2 * behind.sizes, torch.inf).amin(-1)
-        least = torch.zeros_like(least)
-    elif score not in scores.SCORES:  # what is behind them tells their size, not their variance
-        total, least = total * (2 if score in ("auroc", "eer") else 1), torch.zeros_like(least)
-    low, high = uncertainty.score_interval(value, spread, total, confidence, lowest, groups, least)
+    elif score in ("auroc", "eer"):
+        total = 2 * total
+    elif score == "f1":  # where all are right, the next wrong one takes half of what it takes from Jaccard's
+        total = total * (1 + (value == 1).double())
+    # Of other scores what is behind them tells their size alone.
+    reach = uncertainty.mean_reach(*behind, confidence, score == "f1") if score in scores.SCORES else None
+    low, high = uncertainty.score_interval(value, spread, total, confidence, lowest, groups, reach)
     events = of_positive(sums.actual, task)
     if score in ("matthews", "cohen_kappa"):  # 0 stands for what is not defined, and could be any
         unknown = ((sums.actual > 0).sum(-1) < 2).double().mean()
