@@ -19,7 +19,9 @@ much shorter than two intervals side by side suggest.
 (0.1, True)
 
 **Intervals of accuracy, precision and recall** are Wilson's (1927) with the number of samples that would give a
-proportion the standard error seen: they stay within 0…1 and do not collapse where all replicates agree.
+proportion the standard error seen: they stay within 0…1 and do not collapse where all replicates agree. A mean over
+classes reaches at least as far as the intervals of its classes do together (MOVER: Zou and Donner 2008), F1 as the
+proportion that gives it, Jaccard's of what is predicted or actual, so that a class of three samples keeps it open.
 
 **Numbers of samples.** With `index=` (the Trainer's monitor and `mm_metrics.sampler.numbered` give it) intervals are
 equal on any number of ranks, and cards of the same samples can be compared in pairs, `new - old`. Without it samples
