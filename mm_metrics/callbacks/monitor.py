@@ -142,7 +142,7 @@ class ModalityMonitor(Callback):
         show: Mapping[str, Callable[[Any], Any]] | str | None = None,
         extract: str | Callable[[str], Any] | None = None,
     ) -> None:
-        headline = ("mae" if task == "ordinal" else "f1") if headline is None else headline
+        headline = ("mae" if task_of(task).ordinal else "f1") if headline is None else headline
         given = dict(locals())
         check(given)
         carried = threshold == FROM_VALIDATION

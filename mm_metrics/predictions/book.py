@@ -21,6 +21,7 @@ from mm_metrics.metrics import CoalitionConfusionMatrix
 from mm_metrics.modalities import UNHIDDEN
 from mm_metrics.scorecard import Scorecard
 from mm_metrics.tables.parquet_file import parquet
+from mm_metrics.tasks import task_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,12 +121,12 @@ def score_book(path: str | os.PathLike[str]) -> Scorecard:
     header = header_in(path)
     if header is None:
         raise ValueError(f"{path} is no book of samples, as samples='all' of the monitor writes them")
-    by_label = header["task"] == "multilabel"
+    kind = task_of(header["task"])
     metric = CoalitionConfusionMatrix(
         header["modalities"],
-        header["num_classes"] if header["task"] == "multiclass" else None,
-        header["task"],
-        header["num_labels"] if by_label else None,
+        header["num_classes"] if kind.by_class else None,
+        kind.name,
+        header["num_labels"] if kind.by_label else None,
         by={column: values[:-1] for column, values in header["by"]},
         **{name: header[name] for name in ("coalitions", "bootstrap", "seed", "ignore_index", "class_names", "edges")},
     )
@@ -149,7 +150,7 @@ def value_names(header: Mapping[str, Any], name: str, values: Any) -> list[str]:
 
 
 def _count(metric: CoalitionConfusionMatrix, header: Mapping[str, Any], table: pa.Table) -> None:
-    by_label, L = header["task"] == "multilabel", header["num_labels"]
+    by_label, L = metric.task.by_label, header["num_labels"]
 
     def labels(column: str) -> tuple[np.ndarray, np.ndarray]:
         """Numbers, 0 where null, and where there are some."""
@@ -184,7 +185,7 @@ def _schema(header: Mapping[str, Any]) -> pa.Schema:
     import pyarrow as pa
 
     label = pa.float32() if header["edges"] else pa.int32()
-    label = pa.list_(pa.int8()) if header["task"] == "multilabel" else label
+    label = pa.list_(pa.int8()) if task_of(header["task"]).by_label else label
     fields = [("index", pa.int64()), ("group", pa.int64()), ("target", label)]
     fields += [(column_of(header, name), label) for name in [header["own"]]]
     fields += [(f"presence_{name}", pa.bool_()) for name in header["modalities"]]
