@@ -44,7 +44,7 @@ class Scorecard(Tally):
     >>> card.score("accuracy", coalition="text"), card.score("accuracy")
     (0.5, 1.0)
     >>> card
-    Scorecard(multiclass, 2 samples: F1 1.00 [.17, 1.0]; .table() shows all)
+    Scorecard(multiclass, 2 samples: F1 1.00 [.26, 1.0]; .table() shows all)
     >>> card.contributions("accuracy")["text"].drop.value
     1.0
     """

@@ -54,8 +54,8 @@ def stream_key(seed: int, shard: int = 0, rank: int = 0) -> int:
     """
     key = 0
     for part in (seed, shard, rank):
-        key = int(_splitmix(torch.tensor(_signed((key + part + _GOLDEN) % _TO_INT64), device="cpu")))
-    return key
+        key = _mixed((key + part + _GOLDEN) % _TO_INT64)
+    return _signed(key)
 
 
 def poisson_weights(index: Tensor, replicates: int, key: int) -> Tensor:
@@ -317,6 +317,12 @@ def _splitmix(x: Tensor) -> Tensor:
 def _shifted(x: Tensor, bits: int) -> Tensor:
     # int64's >> carries the sign along; the mask takes it off again.
     return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mixed(x: int) -> int:  # the same of a plain number: a tensor's would have to be waited for
+    for shift, factor in _MIX:
+        x = (x ^ x >> shift) * factor % _TO_INT64
+    return x ^ x >> 31
 
 
 def _signed(x: int) -> int:

@@ -51,7 +51,7 @@ MAY["cli"] = MAY["predictions"] | {"leakage", "cli"}
 ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__main__": "cli"}
 # Code lines a wing, without blank lines, docstrings and comments; a capability raises its wing's bound by its size.
 BOUNDS = {
-    "core": 5555,
+    "core": 5559,
     "ablation": 2498,
     "callbacks": 2822,
     "render": 1837,

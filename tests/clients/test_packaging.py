@@ -46,7 +46,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
 
 
 def test_the_sentence_names_the_declared_requirement():
-    assert extras.install("jsonargparse", "pillow") == 'pip install "jsonargparse[signatures]>=4.48" "pillow>=10.0"'
+    assert extras.install("jsonargparse", "pillow") == 'pip install "jsonargparse[signatures]>=4.48" "pillow>=10.1"'
     for extra, lines in requirements().items():
         for requirement in lines if extra not in FOR_OTHERS else []:
             assert Requirement(extras.install(requirement.name).split('"')[1]) == requirement
@@ -57,9 +57,14 @@ def test_what_is_asked_for_is_declared():
         node
         for path in (ROOT / "mm_metrics").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "install"
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("install", "needed")
     ]
-    named = [argument.value for call in calls for argument in call.args if isinstance(argument, ast.Constant)]
+    named = [
+        argument.value
+        for call in calls
+        for argument in call.args[: 1 if call.func.id == "needed" else None]
+        if isinstance(argument, ast.Constant)
+    ]
     assert {canonicalize_name(name) for name in named} <= DECLARED
     assert len(calls) >= 5
 
