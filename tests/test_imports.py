@@ -53,7 +53,7 @@ ROOMS = {"logging": "scorecard", "cli_options": "cli", "__init__": "cli", "__mai
 BOUNDS = {
     "core": 5559,
     "ablation": 2498,
-    "callbacks": 2822,
+    "callbacks": 2825,
     "render": 1837,
     "predictions": 1536,
     "leakage": 1502,

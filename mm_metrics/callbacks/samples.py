@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -147,9 +148,11 @@ class SampleTracker:
         """
         kinds = [(kind, slice, None if c is None else str(names[c])) for kind, slice, c in self.kinds]
         mine = self.counts.tolist() if isinstance(self.counts, Tensor) else [0] * len(kinds)
-        parts = zip(*(part.tolist() for part in self.worst), strict=True) if self.worst else [()] * len(kinds)
+        told = [part.tolist() for part in self.worst[:3]]  # order, number and place of each
+        shown = [part[:, :WORST].tolist() for part in self.worst[3:]]  # target and answers: no more are rows
+        parts = zip(*told, *shown, strict=True) if self.worst else [()] * len(kinds)
         samples = [
-            [(-one[0], one[2], one) for one in zip(*part, strict=True) if one[0] > -RANK] if wanted(*kind) else []
+            [(-one[0], one[2], one) for one in zip_longest(*part) if one[0] > -RANK] if wanted(*kind) else []
             for kind, part in zip(kinds, parts, strict=True)
         ]
         counts, ranks = zip(*gathered((mine, samples)), strict=True)
