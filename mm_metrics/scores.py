@@ -244,7 +244,7 @@ def behind(name: str, counts: Counts, task: str | Task = "multiclass", average: 
         size = size.unsqueeze(-1)
     ratios = score(name, sums, task, "none" if several else average)
     if several:
-        return Behind(_shares(weights), ratios, size.clamp(min=1))
+        return Behind(_shares(weights), torch.where(weights > 0, ratios, 0.0), size.clamp(min=1))  # of no sample NaN
     return Behind(torch.ones_like(size), ratios.unsqueeze(-1), size.clamp(min=1))
 
 

@@ -517,3 +517,32 @@ def test_calibration_of_a_calibrated_model_may_be_none_and_of_another_is_not():
     assert card.interval("calibration_error")[0] < 0.005 < card.score("calibration_error")
     assert card.interval("calibration_error", coalition="none")[0] > 0.05
     assert card.bound("calibration_error") == 0
+
+
+@pytest.mark.parametrize("group", [None, torch.arange(60) // 3])
+@pytest.mark.parametrize("score", ["precision", "recall", "f1", "f1_weighted", "jaccard"])
+def test_a_label_that_is_never_counted_leaves_the_mean_of_the_others_its_interval(score, group):
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(2, (60, 3), generator=random)
+    preds = torch.where(torch.rand(60, 3, generator=random) < 0.8, target, 1 - target)
+    found = []
+    for labels in (2, 3):
+        how = {"task": "multilabel", "num_labels": labels, "bootstrap": 100, "ignore_index": -1}
+        metric = CoalitionConfusionMatrix(("a", "b"), coalitions=["all"], **how)
+        counted = torch.where(torch.arange(labels) < 2, target[:, :labels], -1)
+        metric.update({"all": preds[:, :labels]}, counted, index=torch.arange(60), group=group)
+        found.append(metric.scorecard().interval(score))
+    assert found[1] == pytest.approx(found[0], abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [20, 50, 500])
+@pytest.mark.parametrize(("task", "score"), [("binary", "f1"), ("binary", "jaccard"), ("multiclass", "f1")])
+def test_one_more_error_near_the_ceiling_lowers_the_lower_end(n, task, score):
+    target, lows = torch.arange(n) % 2, []
+    for errors in range(5):
+        size = {} if task == "binary" else {"num_classes": 2}
+        metric = CoalitionConfusionMatrix(("a", "b"), task=task, coalitions=["all"], bootstrap=200, **size)
+        preds = torch.where(torch.arange(n) < errors, 1 - target, target)
+        metric.update({"all": preds}, target, index=torch.arange(n))
+        lows.append(metric.scorecard().interval(score)[0])
+    assert lows == sorted(lows, reverse=True)
